@@ -1,0 +1,59 @@
+"""The job file: what one analysis worker is told to do."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class AnalysisDispatchModel(BaseModel):
+    """One job, as the analysis wrapper reads it.
+
+    The lists that describe assets have one entry an asset, in the same order. The wrapper loads the
+    file with the model of the same name in the PyPI package `analysis-pipeline-utils`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    s3_location: list[str] = Field(description="Base location of each asset: s3://bucket/prefix or file:///folder")
+    asset_id: list[str] = Field(
+        default_factory=list,
+        description='Code Ocean data asset id of each asset; "" where its record has none',
+    )
+    asset_name: list[str] = Field(description="Name of each asset")
+    docdb_record_id: list[str] = Field(description="_id of each asset's metadata record")
+    file_location: list[str] | None = Field(
+        default=None, description="Files to analyse, when a file extension was asked for"
+    )
+    fixed_parameters: dict[str, Any] | None = Field(default=None, description="Parameters that every job shares")
+    distributed_parameters: dict[str, Any] | None = Field(
+        default=None, description="The one parameter set that this job runs"
+    )
+    group_metadata: dict[str, Any] | None = Field(
+        default=None, description="Fields and values that the assets of a group share; dots in names as __"
+    )
+    query: str | None = Field(default=None, description="Metadata query that selected the assets, as compact JSON")
+
+    @field_validator("distributed_parameters", mode="before")
+    @classmethod
+    def _accept_list_of_one(cls, value: object) -> object:
+        """Early job files hold the set as a list of one."""
+        if isinstance(value, list) and len(value) == 1:
+            return value[0]
+        return value
+
+    def to_json(self) -> str:
+        """Return the text of the job file: JSON indented by 4, without keys that are null."""
+        return self.model_dump_json(indent=4, exclude=self._null_fields())
+
+    def uuid(self) -> uuid.UUID:
+        """Return the job's name: a UUID version 5 of its content, so that the same job has the same name."""
+        content = self.model_dump(exclude=self._null_fields())
+        return uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(content, sort_keys=True, separators=(",", ":")))
+
+    def _null_fields(self) -> set[str]:
+        """Name the null fields. `exclude_none` would be a promise about nulls inside parameters as well."""
+        return {name for name, value in self if value is None}

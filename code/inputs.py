@@ -1,0 +1,276 @@
+"""What the user asked for: settings from flags, and the query, CSV and parameters from files."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import json_text
+from messages import RequestError, counted, logger, warn_listing
+
+CSV_NAME = "data_asset_input.csv"
+PARAMETERS_NAME = "analysis_parameters.json"
+# A pipeline mounts its input files in this folder of the input directory.
+_PIPELINE_FOLDER = "input_files"
+_PARAMETERS_FORM = (
+    'expected form: {"fixed_parameters": {"name": value, …}, "distributed_parameters": [{"name": value, …}, …]}'
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the flags ask for, checked; one field a flag, named alike."""
+
+    docdb_query: str | None
+    use_data_asset_csv: bool
+    file_extension: tuple[str, ...]
+    split_files: bool
+    num_parallel_workers: int
+    tasks_per_job: int | None
+    max_number_of_tasks_dispatched: int | None
+    input_directory: Path
+    output_directory: Path
+    docdb_host: str
+    docdb_version: str
+    docdb_database: str
+    docdb_collection: str
+    metadata_catalog: Path | None
+    overwrite: bool
+    skip_errors: bool
+    log_level: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A MongoDB-style filter; `{}` selects every record."""
+
+    filter: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return the filter as compact JSON, its keys in the order of the user."""
+        return json.dumps(self.filter, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class AssetIds:
+    """Code Ocean data asset ids in the order of the CSV, each once."""
+
+    ids: tuple[str, ...]
+    file_name: str
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What `analysis_parameters.json` holds.
+
+    Parameters
+    ----------
+    fixed : dict or None
+        Parameters that go into every job.
+    sets : tuple of dict
+        Parameter sets; each makes its own job. Empty where none are asked for.
+    """
+
+    fixed: dict[str, Any] | None = None
+    sets: tuple[dict[str, Any], ...] = ()
+
+
+def parse_file_extensions(text: str) -> tuple[str, ...]:
+    """Return the endings that a comma-separated text names.
+
+    A bare word gets its dot, a leading `*` and a trailing `/` are dropped, everything else stays.
+
+    Raises
+    ------
+    RequestError
+        An ending is empty behind its `*`, or holds a `/`: endings are those of a name, not of a path.
+    """
+    endings = dict.fromkeys(_ending(piece.strip()) for piece in text.split(",") if piece.strip())
+    return tuple(endings)
+
+
+def _ending(text: str) -> str:
+    ending = text.lstrip("*").rstrip("/")
+    if not ending or "/" in ending:
+        raise RequestError(f"--file_extension: {text!r} is not the ending of a file name; give one such as .nwb")
+    return f".{ending}" if ending.isalnum() else ending
+
+
+def read_selection(settings: Settings) -> Query | AssetIds:
+    """Return what selects the assets: the ids of the CSV, or else the query.
+
+    Raises
+    ------
+    RequestError
+        Neither is asked for, or the one that is cannot be read.
+    """
+    if settings.use_data_asset_csv:
+        if settings.docdb_query:
+            logger.warning("--use_data_asset_csv=1 wins over --docdb_query, which is not used")
+        return read_asset_ids(settings.input_directory)
+    if settings.docdb_query:
+        return read_query(settings.docdb_query, settings.input_directory)
+    raise RequestError("no assets selected: give --docdb_query, or --use_data_asset_csv=1 with a CSV of asset ids")
+
+
+def read_query(text: str, input_directory: Path) -> Query:
+    """Return the query that `text` is, or that the file of that name holds.
+
+    Raises
+    ------
+    RequestError
+        The file is missing, the text cannot be read, or it is not one object.
+    """
+    place = "--docdb_query"
+    if not text.strip().lstrip("\ufeff").lstrip().startswith(("{", "[")):
+        path = _find_query_file(text.strip(), input_directory)
+        place, text = str(path), json_text.read_file(path)
+    value = json_text.read(text, place)
+    if isinstance(value, list):
+        raise RequestError(
+            f"{place}: a list is an aggregation pipeline, which is not supported; give the object of its $match"
+        )
+    if not isinstance(value, dict):
+        raise RequestError(f'{place}: a query is an object such as {{"subject.subject_id": "774659"}}')
+    if not value:
+        logger.warning("%s: {} selects every record", place)
+    return Query(value)
+
+
+def _find_query_file(name: str, input_directory: Path) -> Path:
+    places = list(dict.fromkeys([Path(name), input_directory / name]))
+    for path in places:
+        if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, False for names too long to be one
+            return path
+    raise RequestError(
+        f"--docdb_query: no such file: {name}; give a query that starts with {{, or the path of a file with one",
+        [f"looked for {path}" for path in places],
+    )
+
+
+def read_asset_ids(input_directory: Path) -> AssetIds:
+    """Return the ids in column `asset_id` of the CSV in the input directory.
+
+    Raises
+    ------
+    RequestError
+        No CSV or several candidates, no such column, no ids, or a file that is no CSV.
+    """
+    import pandas as pd
+
+    path = _find_csv(input_directory)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # cells beyond the header are extra columns
+            table = pd.read_csv(
+                path,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                skipinitialspace=True,
+                index_col=False,
+            )
+    except pd.errors.EmptyDataError:
+        raise RequestError(f"{path.name}: the file is empty; it needs a column 'asset_id'") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path.name}: not UTF-8 text; save it as 'CSV UTF-8'") from None
+    except (pd.errors.ParserError, ValueError) as error:
+        raise RequestError(f"{path.name}: not a readable CSV: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+    table.columns = table.columns.astype(str).str.strip()
+    if "asset_id" not in table.columns:
+        raise RequestError(f"{path.name}: no column 'asset_id' (columns: {', '.join(table.columns)})")
+    column = table.loc[:, table.columns == "asset_id"].iloc[:, 0].str.strip()
+    ids = column[column != ""]
+    if ids.empty:
+        raise RequestError(f"{path.name}: no ids in column 'asset_id'")
+    unique = tuple(ids.drop_duplicates())
+    if len(unique) < len(ids):
+        logger.warning("%s: %s dropped", path.name, counted(len(ids) - len(unique), "repeated id"))
+    return AssetIds(unique, path.name)
+
+
+def _find_csv(input_directory: Path) -> Path:
+    for path in (input_directory / CSV_NAME, input_directory / _PIPELINE_FOLDER / CSV_NAME):
+        if path.is_file():
+            return path
+    candidates = sorted(path for path in _files_in(input_directory) if path.suffix.lower() == ".csv")
+    if not candidates:
+        raise RequestError(f"--use_data_asset_csv: no {CSV_NAME} in {input_directory} or its {_PIPELINE_FOLDER}/")
+    if len(candidates) > 1:
+        raise RequestError(
+            f"--use_data_asset_csv: several CSV files in {input_directory}; name the one to use {CSV_NAME}",
+            [path.name for path in candidates],
+        )
+    return candidates[0]
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    try:
+        yield from (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except FileNotFoundError:
+        raise RequestError(f"--input_directory: no such folder: {folder}") from None
+    except OSError as error:
+        raise RequestError(f"--input_directory: {folder}: {error.strerror}") from None
+
+
+def read_parameters(input_directory: Path) -> Parameters:
+    """Return the analysis parameters of the first `analysis_parameters.json` found, if any.
+
+    It is looked for in the input directory, its `analysis_parameters/` and its `input_files/`.
+
+    Raises
+    ------
+    RequestError
+        The file cannot be read or has another shape.
+    """
+    folders = (input_directory, input_directory / "analysis_parameters", input_directory / _PIPELINE_FOLDER)
+    found = [path for path in (folder / PARAMETERS_NAME for folder in folders) if path.is_file()]
+    if not found:
+        return Parameters()
+    if len(found) > 1:
+        warn_listing(f"{found[0]} is used; not read:", [str(path) for path in found[1:]])
+    return _parameters(json_text.read(json_text.read_file(found[0]), str(found[0])), str(found[0]))
+
+
+def _parameters(value: object, place: str) -> Parameters:
+    known = ("fixed_parameters", "distributed_parameters")
+    if not isinstance(value, dict) or not any(key in value for key in known):
+        raise RequestError(f"{place}: neither fixed_parameters nor distributed_parameters found", [_PARAMETERS_FORM])
+    if unknown := [key for key in value if key not in known]:
+        warn_listing(f"{place}: keys that are not known are not used:", unknown)
+    fixed, distributed = value.get("fixed_parameters"), value.get("distributed_parameters")
+    if fixed is not None and not isinstance(fixed, dict):
+        raise RequestError(f"{place}: fixed_parameters must be an object, not {_kind(fixed)}", [_PARAMETERS_FORM])
+    if distributed is not None and not isinstance(distributed, list):
+        raise RequestError(
+            f"{place}: distributed_parameters must be a list of objects, not {_kind(distributed)}",
+            [_PARAMETERS_FORM],
+        )
+    for number, parameter_set in enumerate(distributed or []):
+        if not isinstance(parameter_set, dict):
+            raise RequestError(
+                f"{place}: distributed_parameters[{number}] must be an object, not {_kind(parameter_set)}",
+                [_PARAMETERS_FORM],
+            )
+    return Parameters(fixed, _unique_sets(distributed or [], place))
+
+
+def _unique_sets(sets: Sequence[dict[str, Any]], place: str) -> tuple[dict[str, Any], ...]:
+    unique: dict[str, dict[str, Any]] = {}
+    for parameter_set in sets:
+        unique.setdefault(json_text.compact(parameter_set), parameter_set)
+    if len(unique) < len(sets):
+        logger.warning("%s: %s counted once", place, counted(len(sets) - len(unique), "repeated parameter set"))
+    return tuple(unique.values())
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,242 @@
+r"""Reading JSON as people write it: strict JSON, a Python literal, or JSON5.
+
+Each reader is tried only where the one before fails. JSON5 comes last since it drops the backslash of `\d`.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import math
+import re
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from messages import RequestError, printable
+
+# MongoDB's own limit for nested documents: https://www.mongodb.com/docs/manual/reference/limits/
+_LEVELS_AT_MOST = 100
+# Brackets inside strings count as well here, so this is far above the limit of the values.
+_OPEN_BRACKETS_AT_MOST = 1_000
+_JSON5_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_JSON5_ESCAPES_KNOWN = frozenset("\"'\\/bfnrtv0xu\n\r\u2028\u2029")
+
+
+def compact(value: object) -> str:
+    """Return `value` as JSON without blanks and with sorted keys; `1`, `1.0` and `true` differ."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def read(text: str, place: str) -> Any:
+    """Return the value that `text` holds.
+
+    Parameters
+    ----------
+    text : str
+        JSON, a Python literal or JSON5. A byte order mark and blanks around it are ignored.
+    place : str
+        Where the text comes from, for the error: a flag or a file name.
+
+    Returns
+    -------
+    dict, list, str, int, float, bool or None
+        Tuples become lists.
+
+    Raises
+    ------
+    RequestError
+        The text cannot be read, or holds what JSON cannot: keys that are no strings or stand twice,
+        adjacent strings, sets, bytes, NaN, infinity, text that is no Unicode, or too many levels.
+    """
+    text = text.strip().lstrip("\ufeff").strip()
+    try:
+        value = _parse(text)
+        _check_levels(value)
+    except _NotReadableError as error:
+        raise RequestError(f"{place}: {error}") from None
+    except (RecursionError, MemoryError):
+        raise RequestError(f"{place}: {_too_deep()}") from None
+    for path, problem in _unwritable(value):
+        raise RequestError(f"{place}: {path or 'the value'} is {problem}, which JSON cannot hold")
+    return value
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises
+    ------
+    RequestError
+        The file cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class _NotReadableError(Exception):
+    """The text is refused, with the reason; no further reader is tried."""
+
+
+def _too_deep() -> str:
+    return f"nested too deep to read; at most {_LEVELS_AT_MOST} levels are accepted"
+
+
+def _parse(text: str) -> Any:
+    if not text:
+        raise _NotReadableError("is empty")
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        json_error = error
+    except ValueError as error:
+        raise _NotReadableError(f"a number is too long to read ({error})") from None
+    _refuse_deep_text(text)
+    try:
+        return _python_literal(text)
+    except SyntaxError as error:
+        python_error = error
+    try:
+        return _json5(text)
+    except ValueError:
+        raise _NotReadableError(_where_reading_stopped(text, json_error, python_error)) from None
+
+
+def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _NotReadableError(f"the key {key!r} occurs twice in one object; keep one of the two")
+        found[key] = value
+    return found
+
+
+def _refuse_deep_text(text: str) -> None:
+    """Refuse text whose brackets nest so deep that Python's own parser might crash on it."""
+    level = 0
+    for match in re.finditer(r"[\[({\])}]", text):
+        level += 1 if match[0] in "[({" else -1
+        if level > _OPEN_BRACKETS_AT_MOST:
+            raise _NotReadableError(_too_deep())
+
+
+def _python_literal(text: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # '\d' in a pattern is not worth a warning: the backslash stays
+        try:
+            tree = ast.parse(text, mode="eval")
+        except ValueError as error:  # a null character
+            raise SyntaxError(str(error)) from None
+    value = _literal(tree.body)
+    _refuse_adjacent_strings(text)
+    return value
+
+
+def _literal(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value=str() | bool() | int() | float() | None as value):
+            return value
+        case ast.Constant(value=value):
+            raise _NotReadableError(f"{_kind(value)} has no place in JSON: {ast.unparse(node)[:60]}")
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as number)):
+            return -number if isinstance(sign, ast.USub) else number
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return [_literal(element) for element in elements]
+        case ast.Set():
+            raise _NotReadableError(f"a set has no place in JSON: {ast.unparse(node)[:60]}; use a list in [ ]")
+        case ast.Dict(keys=keys, values=values):
+            return _unique_keys(zip(map(_key, keys), map(_literal, values), strict=True))
+        case _:
+            raise SyntaxError(f"not a literal: {ast.unparse(node)[:60]}", (None, node.lineno, node.col_offset, None))
+
+
+def _kind(value: object) -> str:
+    return "a bytes string" if isinstance(value, bytes) else f"a value of Python's type {type(value).__name__}"
+
+
+def _key(node: ast.expr | None) -> str:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if node is None or isinstance(node, ast.Name):  # `**x`, or a bare word that JSON5 takes
+        raise SyntaxError("not a literal")
+    raise _NotReadableError(f"the key {ast.unparse(node)[:60]} is not a string; put it in quotes")
+
+
+def _refuse_adjacent_strings(text: str) -> None:
+    """Refuse what Python would join silently: in a list of ids it is a missing comma."""
+    before: tokenize.TokenInfo | None = None
+    for token in tokenize.generate_tokens(io.StringIO(f"({text})").readline):
+        if token.type in (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT):
+            continue
+        if token.type == tokenize.STRING and before is not None and before.type == tokenize.STRING:
+            raise _NotReadableError(
+                f"a comma is missing between {before.string[:60]} and {token.string[:60]} (line {token.start[0]})"
+            )
+        before = token
+
+
+def _json5(text: str) -> Any:
+    for match in _JSON5_ESCAPE.finditer(text):
+        if match[1] not in _JSON5_ESCAPES_KNOWN:
+            raise _NotReadableError(f"{match[0]} is not an escape of JSON; write \\{match[0]} for a backslash")
+    import json5
+
+    return json5.loads(text, object_pairs_hook=_unique_keys)
+
+
+def _where_reading_stopped(text: str, json_error: json.JSONDecodeError, python_error: SyntaxError) -> str:
+    """Describe the error of the reader that came further: it is the one whose language the text is in."""
+    line, column, reason = json_error.lineno, json_error.colno, json_error.msg
+    if (python_error.lineno or 0, python_error.offset or 0) > (line, column):
+        line, column, reason = python_error.lineno or 1, python_error.offset or 1, python_error.msg
+    lines = text.splitlines() or [""]
+    shown = lines[line - 1] if line <= len(lines) else ""
+    start = max(0, column - 21)
+    near = printable(shown[start : column + 19])
+    return f"not readable as JSON: {reason} at line {line}, column {column}, near: {near}"
+
+
+def _check_levels(value: Any) -> None:
+    level = [value]
+    for _ in range(_LEVELS_AT_MOST + 1):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return
+    raise _NotReadableError(_too_deep())
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _unwritable(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the kind of each value that a JSON file cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, "NaN" if math.isnan(value) else "infinity"
+    elif isinstance(value, str) and not _is_unicode(value):
+        yield path, "text with a lone surrogate"
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            if not _is_unicode(key):
+                yield path, "an object whose key has a lone surrogate"
+            yield from _unwritable(child, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for number, child in enumerate(value):
+            yield from _unwritable(child, f"{path}[{number}]")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

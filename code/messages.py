@@ -1,0 +1,150 @@
+"""How the dispatcher speaks: its two kinds of failure, its log lines and its progress."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+LISTED_AT_MOST = 20
+_TEXT_AT_MOST = 2_000
+_SECONDS_BETWEEN_LINES = 10.0
+
+logger = logging.getLogger("dispatch")
+
+
+class DispatchError(Exception):
+    """A run that cannot go on: one headline, and details that are shown indented below it.
+
+    Parameters
+    ----------
+    headline : str
+        One sentence that names the thing, the place and the remedy.
+    details : iterable of str
+        Further lines; at most `LISTED_AT_MOST` of them are shown, with a count of the rest.
+    """
+
+    exit_code = 1
+
+    def __init__(self, headline: str, details: Iterable[str] = ()) -> None:
+        super().__init__(headline)
+        self.headline = headline
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        return "\n".join([printable(self.headline), *(f"  {line}" for line in listed(self.details))])
+
+
+class RequestError(DispatchError):
+    """What the user asked for cannot be done: a flag, a file, a query or an asset is at fault."""
+
+    exit_code = 2
+
+
+class ServiceError(DispatchError):
+    """A service or the disk failed; the same request may succeed at another time."""
+
+    exit_code = 1
+
+
+def printable(text: str, limit: int = _TEXT_AT_MOST) -> str:
+    """Return `text` with control characters escaped and cut at `limit` characters.
+
+    Text from records, files and services passes here before it is shown, so that it can neither
+    forge a log line nor colour a terminal.
+    """
+    if len(text) > limit:
+        text = f"{text[:limit]}… ({len(text):,} characters)"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def listed(items: Sequence[str]) -> list[str]:
+    """Return `items` made printable: at most `LISTED_AT_MOST` of them, then a line that counts the rest."""
+    lines = [printable(item) for item in items[:LISTED_AT_MOST]]
+    if len(items) > LISTED_AT_MOST:
+        lines.append(f"… and {len(items) - LISTED_AT_MOST:,} more")
+    return lines
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: `1 asset`, `2,000 assets`."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def warn_listing(headline: str, items: Sequence[str]) -> None:
+    """Log a warning with at most `LISTED_AT_MOST` indented items and a count of the rest."""
+    logger.warning("%s", headline, extra={"details": listed(items)})
+
+
+class _LogFormatter(logging.Formatter):
+    """One line a message, control characters escaped; `details` follow as indented lines."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.getMessage())
+        record.asctime = self.formatTime(record, self.datefmt)
+        lines = [self.formatMessage(record)]
+        lines += [f"  {detail}" for detail in getattr(record, "details", ())]
+        return "\n".join(lines)
+
+
+def configure_logging(level: str) -> None:
+    """Send log lines of `level` and above to stderr.
+
+    Libraries are held at WARNING at every level: their debug lines carry request headers and signatures.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logger.setLevel(level)
+
+
+class Progress:
+    """Counts what is done: a bar on a terminal, a log line now and then elsewhere."""
+
+    def __init__(self, label: str, unit: str, total: int | None) -> None:
+        self.done = 0
+        self._label, self._unit, self._total = label, unit, total
+        self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+        self._bar = None
+        if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc=label, unit=f" {unit}", total=total, leave=False, file=sys.stderr)
+
+    def advance(self, number: int = 1) -> None:
+        """Count `number` more as done."""
+        self.done += number
+        if self._bar is not None:
+            self._bar.update(number)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+            of_total = f" of {self._total:,}" if self._total is not None else ""
+            logger.info("%s: %s%s %s", self._label, f"{self.done:,}", of_total, self._unit)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextmanager
+def progress(label: str, unit: str, total: int | None = None) -> Iterator[Progress]:
+    """Show how far a step is; log lines written meanwhile do not break the bar."""
+    shown = Progress(label, unit, total)
+    try:
+        if sys.stderr.isatty():
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            with logging_redirect_tqdm():
+                yield shown
+        else:
+            yield shown
+    finally:
+        shown.close()
