@@ -1,0 +1,127 @@
+"""Metadata records and the assets that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from messages import RequestError
+
+Record = Mapping[str, Any]
+Filter = Mapping[str, Any]
+
+# Where records keep their Code Ocean ids: API version v1 and v2.
+ID_FIELDS = ("external_links", "other_identifiers")
+_ID_KEY = "Code Ocean"
+ASSET_FIELDS = ("name", "location", *ID_FIELDS)
+
+
+class MetadataSource(Protocol):
+    """Where records come from: DocDB or a local catalog."""
+
+    may_name_local_files: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
+        """Yield pages of the records that match, with at least `_id` and `fields`.
+
+        Raises
+        ------
+        RequestError
+            The source cannot evaluate the query.
+        ServiceError
+            The source does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One data asset.
+
+    Parameters
+    ----------
+    record_id : str
+        `_id` of its metadata record.
+    name : str
+    location : str
+        `s3://bucket/prefix` or `file:///folder`, without a trailing slash; empty where the record has none.
+    asset_id : str
+        Code Ocean data asset id; empty where the record has none.
+    """
+
+    record_id: str
+    name: str
+    location: str
+    asset_id: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.location or 'no location'})"
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedAsset:
+    """An asset with the addresses of its files by path, or None where no file extension was asked for."""
+
+    asset: Asset
+    files: tuple[str, ...] | None
+
+
+def asset_of(record: Record, asset_id: str | None = None) -> Asset:
+    """Return the asset that a record describes; `asset_id` chooses among several Code Ocean ids."""
+    location = record.get("location")
+    location = location.strip().rstrip("/") if isinstance(location, str) else ""
+    name = record.get("name") or location.rpartition("/")[2] or record["_id"]
+    ids = code_ocean_ids(record)
+    return Asset(record["_id"], str(name), location, asset_id or (ids[0] if ids else ""))
+
+
+def code_ocean_ids(record: Record) -> list[str]:
+    """Return the Code Ocean ids of a record of either API version, v1 first.
+
+    `external_links` and `other_identifiers` are `{"Code Ocean": [id, …]}`, in old records a list of
+    `{"Code Ocean": id}`.
+    """
+    return [found for field in ID_FIELDS for found in _ids_in(record.get(field))]
+
+
+def _ids_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for element in value:
+            yield from _ids_in(element)
+    elif isinstance(value, dict):
+        yield from _ids_in(value.get(_ID_KEY))
+
+
+def id_filter(asset_ids: Sequence[str]) -> Filter:
+    """Return the filter for records with any of these Code Ocean ids, in both record shapes."""
+    return {"$or": [{f"{field}.{_ID_KEY}": {"$in": list(asset_ids)}} for field in ID_FIELDS]}
+
+
+def check_location(location: str, may_be_local: bool) -> None:
+    """Refuse a location whose files cannot be looked for.
+
+    Raises
+    ------
+    RequestError
+        No location, no prefix (a whole bucket), `..` in it, or neither `s3://` nor, where that is
+        allowed, `file://`.
+    """
+    scheme, _, path = location.partition("://")
+    bucket, _, prefix = path.partition("/")
+    if not location:
+        raise RequestError("its record has no location")
+    if scheme not in ("s3", "file") or not path or (scheme == "file" and not path.startswith("/")):
+        raise RequestError(f"its location is not s3://bucket/prefix: {location}")
+    if scheme == "file" and not may_be_local:
+        raise RequestError(f"its location is a local path, which only a catalog may name: {location}")
+    if scheme == "s3" and not (bucket and prefix.strip("/")):
+        raise RequestError(f"its location is a whole bucket; it must be s3://bucket/prefix: {location}")
+    if ".." in path.split("/"):
+        raise RequestError(f"its location holds '..': {location}")
