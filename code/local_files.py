@@ -1,0 +1,96 @@
+"""Listing local folders by the same rules as S3.
+
+obstore's local store is not used: it refuses a whole folder for one name that is not UTF-8, fails on link
+loops and lists a missing folder as an empty one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from listing import STORE_ENDINGS, Endings, match_of_location
+from messages import RequestError, ServiceError, logger
+
+
+async def find_files(location: str, endings: Endings) -> list[str]:
+    """Return the addresses of the matches at a location `file:///folder`, by path.
+
+    Links to files count. Links to folders are followed once, after the folders themselves, so that what
+    can be reached without a link has the path without it. Broken links and loops are skipped with a warning.
+
+    Raises
+    ------
+    RequestError
+        There is nothing at that path.
+    ServiceError
+        A folder cannot be read, or a match has a name that is not UTF-8.
+    """
+    return await asyncio.to_thread(_find_files, location, endings)
+
+
+def _find_files(location: str, endings: Endings) -> list[str]:
+    path = Path(location.removeprefix("file://"))
+    if not path.exists():
+        raise RequestError(f"no such local folder: {path}")
+    if (itself := match_of_location(location, endings)) is not None:
+        return itself
+    if not path.is_dir():
+        return []
+    try:
+        return [f"file://{found}" for found in sorted(_LocalWalk(str(path), endings).found)]
+    except OSError as error:
+        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+
+
+class _LocalWalk:
+    def __init__(self, folder: str, endings: Endings) -> None:
+        self.found: set[str] = set()
+        self._endings = endings
+        # A link to a folder above would list everything beside the asset, and the asset again.
+        self._entered = {_identity(str(parent)) for parent in Path(folder).resolve().parents}
+        self._links: list[str] = []
+        self._enter(folder)
+        while self._links:
+            link = self._links.pop(0)
+            if _identity(link) in self._entered:
+                logger.warning("%s: a link to a folder that is listed already; skipped", link)
+            else:
+                self._enter(link)
+
+    def _enter(self, folder: str) -> None:
+        folders = [folder]
+        while folders:
+            current = folders.pop()
+            identity = _identity(current)
+            if identity in self._entered:
+                continue
+            self._entered.add(identity)
+            with os.scandir(current) as entries:
+                for entry in sorted(entries, key=lambda one: one.name):
+                    if self._is_folder_to_enter(entry):
+                        (self._links if entry.is_symlink() else folders).append(entry.path)
+
+    def _is_folder_to_enter(self, entry: os.DirEntry[str]) -> bool:
+        """Take the entry if it is a match; tell whether matches may lie in it."""
+        wanted = entry.name.endswith(self._endings)
+        if entry.is_symlink() and not Path(entry.path).exists():
+            logger.warning("%s: a broken link; skipped", entry.path)
+            return False
+        is_folder = entry.is_dir()
+        if wanted and (is_folder or entry.is_file()):
+            self._take(entry.path)
+        return is_folder and not wanted and not entry.name.endswith(STORE_ENDINGS)
+
+    def _take(self, path: str) -> None:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise ServiceError(f"the name of a file is not UTF-8: {os.fsencode(path)!r}; rename it") from None
+        self.found.add(path)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = Path(path).stat()
+    return status.st_dev, status.st_ino
