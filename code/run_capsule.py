@@ -1,0 +1,235 @@
+"""The analysis job dispatcher: from flags to worker folders, one step after the other."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from messages import DispatchError, RequestError, configure_logging, counted, logger
+
+if TYPE_CHECKING:
+    from inputs import Settings
+    from utils import Located, Selected
+
+__version__ = "0.1.0"
+
+_ROOT = Path(__file__).resolve().parent.parent
+_PRODUCTION_HOST = "api.allenneuraldynamics.org"
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dispatch the jobs that the flags ask for and return the exit code.
+
+    0: done. 2: what was asked cannot be done. 1: a service or the disk failed.
+    """
+    debug = False
+    try:
+        settings = parse_settings(argv)
+        debug = settings.log_level == "DEBUG"
+        configure_logging(settings.log_level)
+        _dispatch(settings)
+    except DispatchError as error:
+        return _failed(error, debug)
+    except KeyboardInterrupt:
+        _failed(DispatchError("interrupted; no job is written"), debug)
+        return 130
+    except Exception as error:  # no traceback reaches a user who did not ask for it
+        return _failed(
+            DispatchError(f"unexpected {type(error).__name__}: {error}; --log_level=DEBUG shows where"), debug
+        )
+    return 0
+
+
+def _dispatch(settings: Settings) -> None:
+    import inputs
+    import jobs
+    import utils
+    import workers
+
+    started = time.monotonic()
+    logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, _source(settings))
+    selection = inputs.read_selection(settings)
+    parameters = inputs.read_parameters(settings.input_directory)
+    with workers.Output(settings.output_directory, settings.overwrite) as output:
+        with utils.open_metadata(settings) as metadata:
+            selected = utils.select_assets(metadata, selection, settings.skip_errors)
+            may_be_local = metadata.may_name_local_files
+        selected_at = time.monotonic()
+        located = utils.locate_files(selected.assets, settings.file_extension, may_be_local, settings.skip_errors)
+        listed_at = time.monotonic()
+        plan = jobs.build(
+            located.assets,
+            parameters,
+            selection,
+            settings.split_files,
+            settings.max_number_of_tasks_dispatched,
+        )
+        shares = workers.share(len(plan.jobs), settings.num_parallel_workers, settings.tasks_per_job)
+        output.write(plan, shares)
+    written_at = time.monotonic()
+    seconds = (selected_at - started, listed_at - selected_at, written_at - listed_at)
+    _summarize(settings, selected, located, shares, len(parameters.sets), seconds)
+
+
+def _source(settings: Settings) -> str:
+    if settings.metadata_catalog is not None:
+        return f"catalog {settings.metadata_catalog}"
+    return f"DocDB {settings.docdb_host} {settings.docdb_version} {settings.docdb_database}/{settings.docdb_collection}"
+
+
+def _summarize(
+    settings: Settings,
+    selected: Selected,
+    located: Located,
+    shares: Sequence[range],
+    parameter_sets: int,
+    seconds: tuple[float, float, float],
+) -> None:
+    """Print the closing summary: what matched, what was skipped, the jobs and where they are."""
+    reasons = {
+        "without a matching file": len(located.without_match),
+        "not readable": len(located.failed),
+        "ids without a record": len(selected.ids_without_record),
+    }
+    skipped = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items() if number)
+    files = sum(len(one.files) for one in located.assets if one.files is not None)
+    factors = [counted(files, "file")] if settings.file_extension and settings.split_files else []
+    factors = factors or [counted(len(located.assets), "asset")]
+    factors += [counted(parameter_sets, "parameter set")] * bool(parameter_sets)
+    fewest, most = min(map(len, shares)), max(map(len, shares))
+    each = counted(most, "job") if fewest == most else f"{fewest:,} or {counted(most, 'job')}"
+    for line in (
+        f"matched  {counted(len(selected.assets), 'asset')} in {seconds[0]:.1f} s",
+        f"skipped  {sum(reasons.values()):,}{f': {skipped}' * bool(skipped)}; listing took {seconds[1]:.1f} s",
+        f"jobs     {sum(map(len, shares)):,} of {' × '.join(factors)}, written in {seconds[2]:.1f} s",
+        f"folders  {len(shares):,} in {settings.output_directory}, {each} each, {sum(seconds):.1f} s in all",
+    ):
+        print(line)
+
+
+def _failed(error: DispatchError, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises its errors like all others, instead of printing the usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(message.removeprefix("argument "))
+
+
+def parse_settings(argv: Sequence[str] | None = None) -> Settings:
+    """Return the settings that the flags ask for; an empty value means the default.
+
+    Raises
+    ------
+    RequestError
+        A flag is unknown or its value is not one that it takes.
+    """
+    from inputs import Settings
+
+    values = vars(build_parser().parse_args(argv))
+    values["file_extension"] = values["file_extension"] or ()
+    values["docdb_host"] = values["docdb_host"] or _host(os.environ.get("DOCDB_HOST", "").strip() or _PRODUCTION_HOST)
+    values["docdb_version"] = values["docdb_version"] or _name(os.environ.get("DOCDB_VERSION", "").strip() or "v1")
+    return Settings(**values)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all flags; each is a field of `inputs.Settings`."""
+    parser = _Parser(
+        prog="run_capsule.py",
+        description="Write one job file per piece of work into numbered worker folders.",
+        allow_abbrev=False,
+    )
+
+    def flag(name: str, takes: str, meaning: str, default: str = "", convert: Callable[[str], Any] = str) -> None:
+        def convert_or_default(text: str) -> Any:
+            """Take a blank value for the default: an app panel passes its empty fields."""
+            value = text.strip() or default
+            return convert(value) if value else None
+
+        meaning = f"{meaning} (default: {default})" if default else meaning
+        parser.add_argument(name, metavar=takes, default=default, type=convert_or_default, help=meaning)
+
+    flag("--docdb_query", "QUERY", "JSON query, or path of a file with it, as given or inside the input directory")
+    flag("--use_data_asset_csv", "0|1", "1: take asset ids from the CSV in the input directory", "0", _switch)
+    flag("--file_extension", "ENDINGS", "endings of the files to look for, comma separated", convert=_endings)
+    flag("--split_files", "0|1", "1: one job a matched file; 0: one job an asset", "1", _switch)
+    flag("--num_parallel_workers", "N", "at most this many worker folders", "50", _count)
+    flag("--tasks_per_job", "N", "jobs a worker folder; decides the number of folders instead", convert=_count)
+    flag("--max_number_of_tasks_dispatched", "N", "at most this many jobs", convert=_count)
+    flag("--input_directory", "DIR", "where query, CSV and parameters are", f"{_ROOT / 'data'}", Path)
+    flag("--output_directory", "DIR", "where worker folders go", f"{_ROOT / 'results'}", Path)
+    flag("--docdb_host", "HOST", f"host of DocDB; else DOCDB_HOST, else {_PRODUCTION_HOST}", convert=_host)
+    flag("--docdb_version", "VERSION", "version of its API; else DOCDB_VERSION, else v1", convert=_name)
+    flag("--docdb_database", "NAME", "database of the metadata", "metadata_index", _name)
+    flag("--docdb_collection", "NAME", "collection of the metadata", "data_assets", _name)
+    flag("--metadata_catalog", "FILE", "file of metadata records to use instead of DocDB", convert=Path)
+    flag("--overwrite", "0|1", "1: replace the worker folders of an earlier run", "0", _switch)
+    flag("--skip_errors", "0|1", "1: go on without assets that could not be read", "0", _switch)
+    flag("--log_level", "LEVEL", f"least level of log lines: {', '.join(_LOG_LEVELS)}", "INFO", _log_level)
+    parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {__version__}")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 0 nor 1")
+    return text == "1"
+
+
+def _endings(text: str) -> tuple[str, ...]:
+    from inputs import parse_file_extensions
+
+    return parse_file_extensions(text)
+
+
+def _host(text: str) -> str:
+    host = text.removeprefix("https://").rstrip("/")
+    if not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?", host):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host name such as {_PRODUCTION_HOST}")
+    return host
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[\w-][\w.-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, '_', '-' and '.'")
+    return text
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in _LOG_LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(_LOG_LEVELS)}")
+    return text.upper()
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process. An ordinary interpreter exit can abort once obstore's threads have run."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _leave(main())
