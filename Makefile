@@ -1,0 +1,86 @@
+# Words for what is done here often; `make` alone lists them.
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+
+# Interpreters to try; the newest supported one that really runs is taken.
+PYTHON ?= python3.13 python3.12 python3.11 python3 python
+
+# A virtual environment outlives the interpreter it links to: then the stamps do not count.
+STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
+
+.PHONY: help run test lint format clean stale
+.NOTPARALLEL:
+
+help:
+	@echo 'make run     dispatch the bundled example into results/'
+	@echo 'make test    lint, then all tests'
+	@echo 'make lint    ruff check, ruff format --check, mypy'
+	@echo 'make format  sort imports and format the code'
+	@echo 'make clean   remove $(VENV) and caches, keep results/'
+
+run: $(VENV)/run.stamp
+	@$(VENV_PYTHON) code/run_capsule.py \
+	    --input_directory=data/example \
+	    --metadata_catalog=data/example/catalog.jsonl \
+	    --docdb_query='{"subject.subject_id": "774659"}' \
+	    --file_extension=.nwb \
+	    --overwrite=1
+	@echo "One job to open: $$(find results -name '*.json' | LC_ALL=C sort | head -n 1)"
+
+test: lint
+	cd code && ../$(VENV_PYTHON) -m pytest
+
+lint: $(VENV)/test.stamp
+	cd code && ../$(VENV_PYTHON) -m ruff check
+	cd code && ../$(VENV_PYTHON) -m ruff format --check
+	cd code && ../$(VENV_PYTHON) -m mypy
+
+format: $(VENV)/test.stamp
+	cd code && ../$(VENV_PYTHON) -m ruff check --select I --fix
+	cd code && ../$(VENV_PYTHON) -m ruff format
+
+clean:
+	rm -rf $(VENV) code/*.egg-info code/build
+	find code -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
+
+PROBE := import sys; v = sys.version_info[:2]; \
+    print(v[1] if sys.implementation.name == "cpython" and (3, 11) <= v <= (3, 13) else 0)
+
+# pip takes a package that was half copied for an installed one, so an interrupted set-up starts over:
+# the file `unfinished` tells.
+define install
+@set -e; \
+if [ -e $(VENV)/unfinished ] || ! $(VENV_PYTHON) -c '' 2>/dev/null; then \
+    newest=0; \
+    for candidate in $(PYTHON); do \
+        minor=$$("$$candidate" -c '$(PROBE)' 2>/dev/null </dev/null) || continue; \
+        if [ "$$minor" -gt "$$newest" ]; then newest=$$minor; python=$$candidate; fi; \
+    done; \
+    if [ "$$newest" -eq 0 ]; then \
+        echo 'error: no supported Python found (tried: $(PYTHON)); CPython 3.11, 3.12 and 3.13 are supported' >&2; \
+        exit 1; \
+    fi; \
+    if ! "$$python" -c 'import ensurepip' 2>/dev/null; then \
+        echo "error: $$python cannot make virtual environments; install the package python3.$$newest-venv" >&2; \
+        exit 1; \
+    fi; \
+    echo "Making $(VENV) with Python 3.$$newest"; \
+    rm -rf $(VENV); \
+    mkdir $(VENV); \
+    touch $(VENV)/unfinished; \
+    "$$python" -m venv $(VENV); \
+fi; \
+touch $(VENV)/unfinished; \
+echo 'Installing $(1) and what it needs, which takes a minute or two'; \
+$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --editable '$(1)'; \
+rm $(VENV)/unfinished
+endef
+
+$(VENV)/run.stamp: code/pyproject.toml $(STALE)
+	$(call install,code)
+	@touch $@
+
+$(VENV)/test.stamp: code/pyproject.toml $(STALE)
+	$(call install,code[dev])
+	@touch $(VENV)/run.stamp $@
