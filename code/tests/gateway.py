@@ -1,0 +1,407 @@
+"""An HTTPS stand-in for the API gateway in front of DocDB, for tests through the real client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import mongomock
+import trustme
+from mongomock.filtering import filter_applies, resolve_sort_key
+
+Record = dict[str, Any]
+CollectionKey = tuple[str, str, str]
+
+DEFAULT_COLLECTION: CollectionKey = ("v1", "metadata_index", "data_assets")
+DEFAULT_PAYLOAD_LIMIT = 6 * 1024 * 1024
+URL_LIMIT = 10_000
+
+# fmt: off
+OPERATORS = frozenset([
+    "$all", "$and", "$comment", "$elemMatch", "$eq", "$exists", "$expr", "$gt", "$gte", "$in", "$lt", "$lte",
+    "$ne", "$nin", "$nor", "$not", "$options", "$or", "$regex", "$size", "$type",
+])
+# fmt: on
+
+
+@dataclass
+class RecordedRequest:
+    """One request as it came in.
+
+    `body` is the parsed JSON (a pipeline), None where there was none; `time` is `time.monotonic()` at its
+    arrival; `status` is what was answered, None while it is under way and where the connection was dropped.
+    """
+
+    method: str
+    path: str
+    body: Any
+    time: float
+    status: int | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one request: in this order a delay, a dropped connection, another answer, a cut.
+
+    Parameters
+    ----------
+    status, body, headers
+        Sent instead of the real answer; without a status the real answer is given.
+    delay : float
+        Seconds before anything is answered.
+    reset : bool
+        The connection is reset and nothing is answered.
+    truncate : bool
+        Only the first half of the answer is sent, then the connection ends.
+    """
+
+    status: int | None = None
+    body: str | bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    reset: bool = False
+    truncate: bool = False
+
+
+FaultHook = Callable[[RecordedRequest], Fault | None]
+
+
+class BadRequestError(Exception):
+    """The database refuses the question: HTTP 400."""
+
+
+class Gateway:
+    """The gateway on a free port of 127.0.0.1, a context manager.
+
+    Tests change `records` (of v1/metadata_index/data_assets), `payload_limit` (bytes of an answer) and
+    `faults` (one entry is consumed a request: a `Fault`, None for a request that goes well, or a function
+    of the request that gives either and may change the records first) and read `requests`.
+
+    `$match` is mongomock's, which sees nothing below a null: for a record with `subject: null` it answers
+    `{"subject.subject_id": null}`, `$ne: null`, `$exists` and `$not` the opposite of MongoDB.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the certificate authority is written, for `REQUESTS_CA_BUNDLE`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.ca_path = directory / "gateway-ca.pem"
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.ca_path))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+        self._server = _Server(self, context)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.released = threading.Event()
+        self.reset()
+
+    @property
+    def host(self) -> str:
+        """`localhost:PORT`, as `MetadataDbClient` takes it."""
+        return f"localhost:{self._server.server_address[1]}"
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of the default collection; change the list in place or assign another."""
+        return self.collections[DEFAULT_COLLECTION]
+
+    @records.setter
+    def records(self, records: list[Record]) -> None:
+        self.collections[DEFAULT_COLLECTION] = records
+
+    def reset(self) -> None:
+        """Forget records, faults and requests; requests still under way are let go."""
+        self.released.set()
+        self._server.drop_connections()
+        self.released = threading.Event()
+        self.collections: dict[CollectionKey, list[Record]] = {DEFAULT_COLLECTION: []}
+        self.faults: list[Fault | FaultHook | None] = []
+        self.requests: list[RecordedRequest] = []
+        self.payload_limit = DEFAULT_PAYLOAD_LIMIT
+
+    def __enter__(self) -> Gateway:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.drop_connections()
+        self._server.server_close()
+
+    def respond(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+        """Status and body of the answer to one request."""
+        try:
+            status, answer = self._answer(method, path, body)
+        except BadRequestError as error:
+            status, answer = 400, {"message": str(error)}
+        payload = json.dumps(answer).encode()
+        if len(payload) > self.payload_limit:
+            return 413, b'{"message": "Request Entity Too Large"}'
+        return status, payload
+
+    def _answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if len(path) > URL_LIMIT:
+            return 400, {"message": "Request URI Too Long"}
+        url = urlsplit(path)
+        route = re.fullmatch(r"/([^/]+)/([^/]+)/([^/]+)/(aggregate|find)", url.path)
+        if route is None:
+            return 404, {"message": "Not Found"}
+        version, database, collection, action = route.groups()
+        if (method, action) not in {("POST", "aggregate"), ("GET", "find")}:
+            return 403, {"message": "Missing Authentication Token"}
+        records = list(self.collections.get((version, database, collection), []))
+        if action == "aggregate":
+            return 200, aggregate(records, body)
+        found = aggregate(records, _find_pipeline(parse_qs(url.query)))
+        # As the real one: records beyond the limit are left out without a word.
+        while len(json.dumps(found)) > self.payload_limit:
+            found.pop()
+        return 200, found
+
+
+def aggregate(records: list[Record], pipeline: Any) -> list[Record]:
+    """The answer of a pipeline of `$match`, `$sort`, `$limit`, `$skip`, inclusive `$project` and `$count`.
+
+    Raises
+    ------
+    BadRequestError
+        For anything else, with the words of MongoDB where it would refuse as well.
+    """
+    if not isinstance(pipeline, list) or not all(isinstance(stage, dict) and len(stage) == 1 for stage in pipeline):
+        raise BadRequestError("A pipeline stage specification object must contain exactly one field.")
+    for stage in pipeline:
+        [(name, value)] = stage.items()
+        if name not in _STAGES:
+            raise BadRequestError(f"Unrecognized pipeline stage name: '{name}'")
+        records = _STAGES[name](records, value)
+    return records
+
+
+def _match(records: list[Record], query: Any) -> list[Record]:
+    if not isinstance(query, dict):
+        raise BadRequestError("the match filter must be an expression in an object")
+    _check_operators(query)
+    try:
+        filter_applies(query, {})  # a mistake is one for no records as well
+        return [record for record in records if filter_applies(query, record)]
+    except (mongomock.OperationFailure, NotImplementedError, re.error, TypeError, ValueError) as error:
+        raise BadRequestError(str(error)) from error
+
+
+def _check_operators(query: Any) -> None:
+    if isinstance(query, list):
+        for part in query:
+            _check_operators(part)
+    elif isinstance(query, dict):
+        for key, value in query.items():
+            if key.startswith("$") and key not in OPERATORS:
+                raise BadRequestError(f"unknown operator: {key}")
+            if key != "$expr":
+                _check_operators(value)
+
+
+def _sort(records: list[Record], keys: Any) -> list[Record]:
+    if not isinstance(keys, dict) or not keys or not set(keys.values()) <= {1, -1}:
+        raise BadRequestError("$sort key ordering must be 1 (for ascending) or -1 (for descending)")
+    for path, order in reversed(keys.items()):
+        records = sorted(records, key=lambda record: resolve_sort_key(path, record), reverse=order == -1)
+    return records
+
+
+def _limit(records: list[Record], count: Any) -> list[Record]:
+    if not isinstance(count, int) or count < 1:
+        raise BadRequestError("invalid argument to $limit stage: the limit must be positive")
+    return records[:count]
+
+
+def _skip(records: list[Record], count: Any) -> list[Record]:
+    if not isinstance(count, int) or count < 0:
+        raise BadRequestError("invalid argument to $skip stage: must be a non-negative number")
+    return records[count:]
+
+
+def _count(records: list[Record], name: Any) -> list[Record]:
+    if not isinstance(name, str) or not name:
+        raise BadRequestError("the count field must be a non-empty string")
+    return [{name: len(records)}] if records else []
+
+
+def _project(records: list[Record], paths: Any) -> list[Record]:
+    if not isinstance(paths, dict) or not paths:
+        raise BadRequestError("Invalid $project :: caused by :: projection specification must have at least one field")
+    wanted: Record = {}
+    for path, value in {"_id": 1, **paths}.items():
+        if path == "_id" and value in (0, False):
+            continue
+        if value not in (1, True):
+            raise BadRequestError(
+                f"Invalid $project :: only the inclusion of fields is served here, not {path}: {value!r}"
+            )
+        branch = wanted
+        *parents, leaf = path.split(".")
+        for name in parents:
+            branch = branch.setdefault(name, {})
+            if branch is _WHOLE:
+                raise BadRequestError(f"Invalid $project :: caused by :: Path collision at {path}")
+        if leaf in branch:
+            raise BadRequestError(f"Invalid $project :: caused by :: Path collision at {path}")
+        branch[leaf] = _WHOLE
+    return [_included(record, wanted) for record in records]
+
+
+_WHOLE: Record = {}
+
+
+def _included(value: Any, wanted: Record) -> Any:
+    """What an inclusion keeps of a value: lists are looked through, and what has no fields falls away."""
+    if isinstance(value, list):
+        return [_included(item, wanted) for item in value if isinstance(item, dict | list)]
+    kept = {}
+    for name in value:
+        if name in wanted:
+            if wanted[name] is _WHOLE:
+                kept[name] = value[name]
+            elif isinstance(value[name], dict | list):
+                kept[name] = _included(value[name], wanted[name])
+    return kept
+
+
+_STAGES: dict[str, Callable[[list[Record], Any], list[Record]]] = {
+    "$match": _match,
+    "$sort": _sort,
+    "$limit": _limit,
+    "$skip": _skip,
+    "$project": _project,
+    "$count": _count,
+}
+
+
+def _find_pipeline(params: Mapping[str, list[str]]) -> list[Record]:
+    """The pipeline that answers the parameters of a `find`."""
+    try:
+        given: Record = {name: json.loads(values[0]) for name, values in params.items()}
+    except json.JSONDecodeError as error:
+        raise BadRequestError(f"not JSON: {error}") from error
+    pipeline = [{"$match": given.get("filter", {})}]
+    stages = {"sort": "$sort", "skip": "$skip", "limit": "$limit", "projection": "$project"}
+    return pipeline + [{stage: given[name]} for name, stage in stages.items() if given.get(name)]
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread a connection; all of them end when the server is closed."""
+
+    daemon_threads = False
+    block_on_close = True
+    request_queue_size = 128
+
+    def __init__(self, gateway: Gateway, context: ssl.SSLContext) -> None:
+        self.gateway = gateway
+        self._context = context
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        # The handshake waits for the connection's own thread: a client that stalls holds up nobody.
+        secured = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        with self._lock:
+            self._open.add(secured)
+        return secured, address
+
+    def close_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.discard(request)
+        super().close_request(request)
+
+    def drop_connections(self) -> None:
+        """End connections that clients keep alive."""
+        with self._lock:
+            for connection in self._open:
+                # An error means that the client was first.
+                with contextlib.suppress(OSError):
+                    # Not the TLS socket's own shutdown, which takes the TLS state from the thread that reads.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests, not worth a traceback."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    connection: ssl.SSLSocket
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    def do_POST(self) -> None:
+        self._handle()
+
+    def _handle(self) -> None:
+        gateway = self.server.gateway
+        released = gateway.released
+        text = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            body = json.loads(text) if text else None
+        except json.JSONDecodeError:
+            body = None
+        request = RecordedRequest(self.command, self.path, body, time.monotonic())
+        gateway.requests.append(request)
+        entry = gateway.faults.pop(0) if gateway.faults else None
+        fault = (entry(request) if callable(entry) else entry) or Fault()
+        if fault.delay:
+            released.wait(fault.delay)
+        if fault.reset:
+            self._reset()
+        elif fault.status is None:
+            status, payload = gateway.respond(request.method, request.path, request.body)
+            self._send(request, status, payload, {}, fault.truncate)
+        else:
+            payload = fault.body.encode() if isinstance(fault.body, str) else fault.body
+            self._send(request, fault.status, payload, fault.headers, fault.truncate)
+
+    def _send(
+        self,
+        request: RecordedRequest,
+        status: int,
+        payload: bytes,
+        headers: Mapping[str, str],
+        truncate: bool,
+    ) -> None:
+        request.status = status
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload[: len(payload) // 2] if truncate else payload)
+        if truncate:
+            self.close_connection = True
+
+    def _reset(self) -> None:
+        """Close at once with a TCP reset: lingering for zero seconds."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.rfile.close()
+        self.connection.close()

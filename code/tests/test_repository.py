@@ -1,0 +1,120 @@
+"""What stands in more than one file of this repository says the same in each."""
+
+import argparse
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import unittest
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+import run_capsule
+
+CODE = Path(__file__).resolve().parent.parent
+ROOT = CODE.parent
+
+# Flags for work outside Code Ocean; the app panel does not offer them.
+LOCAL_FLAGS = {
+    "input_directory",
+    "output_directory",
+    "metadata_catalog",
+    "docdb_database",
+    "docdb_collection",
+    "version",
+}
+
+
+def runtime_requirements() -> dict[str, Requirement]:
+    project = tomllib.loads((CODE / "pyproject.toml").read_text())["project"]
+    requirements = [Requirement(line) for line in project["dependencies"]]
+    return {requirement.name: requirement for requirement in requirements}
+
+
+def dockerfile_pins() -> dict[str, str]:
+    lines = (ROOT / "environment" / "Dockerfile").read_text()
+    return dict(re.findall(r"^ +([\w.-]+)==([\w.]+)", lines, flags=re.MULTILINE))
+
+
+def environment_pins() -> dict[str, str]:
+    environment = json.loads((ROOT / ".codeocean" / "environment.json").read_text())
+    return {package["name"]: package["version"] for package in environment["installers"]["pip"]["packages"]}
+
+
+def panel_parameters() -> dict[str, dict[str, Any]]:
+    panel = json.loads((ROOT / ".codeocean" / "app-panel.json").read_text())
+    return {parameter["param_name"]: parameter for parameter in panel["parameters"]}
+
+
+def parser_defaults() -> dict[str, str]:
+    """Give each flag's default as the app panel and the README write it: blank where there is none."""
+    actions = [action for action in run_capsule.build_parser()._actions if action.dest != "help"]
+    defaults = {}
+    for action in actions:
+        unset = action.default is None or action.default == argparse.SUPPRESS
+        defaults[action.option_strings[0].removeprefix("--")] = "" if unset else f"{action.default}"
+    return defaults
+
+
+def readme_defaults() -> dict[str, str]:
+    rows = re.findall(r"^\| *`--(\w+)` *\| *(.*?) *\|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    return {flag: default.strip("`") for flag, default in rows}
+
+
+def without_local(defaults: dict[str, str]) -> dict[str, str]:
+    return {flag: default for flag, default in defaults.items() if flag not in LOCAL_FLAGS}
+
+
+def test_dockerfile_and_environment_pin_exactly_what_pyproject_names() -> None:
+    assert dockerfile_pins().keys() == runtime_requirements().keys()
+    assert environment_pins() == dockerfile_pins()
+
+
+@pytest.mark.parametrize("name", sorted(runtime_requirements()))
+def test_each_pin_satisfies_the_bounds_in_pyproject(name: str) -> None:
+    assert runtime_requirements()[name].specifier.contains(dockerfile_pins()[name])
+
+
+def test_dockerfile_and_environment_start_from_the_same_image() -> None:
+    environment = json.loads((ROOT / ".codeocean" / "environment.json").read_text())
+    dockerfile = (ROOT / "environment" / "Dockerfile").read_text()
+    assert f"\nFROM $REGISTRY_HOST/{environment['base_image']}\n" in dockerfile
+
+
+def test_dockerfile_carries_the_hash_by_which_code_ocean_knows_it_as_generated() -> None:
+    first_line, _, rest = (ROOT / "environment" / "Dockerfile").read_text().partition("\n")
+    assert first_line == f"# hash:sha256:{hashlib.sha256(rest.encode()).hexdigest()}"
+
+
+def test_app_panel_offers_every_flag_but_the_local_ones_with_the_parsers_defaults() -> None:
+    offered = {flag: parameter.get("default_value", "") for flag, parameter in panel_parameters().items()}
+    assert offered == without_local(parser_defaults())
+
+
+def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:
+    parser = run_capsule.build_parser()
+    for flag, parameter in panel_parameters().items():
+        for choice in parameter.get("extra_data", []):
+            parser.parse_args([f"--{flag}={choice}"])
+
+
+def test_readme_table_names_every_flag_with_the_parsers_default() -> None:
+    assert readme_defaults().keys() == parser_defaults().keys()
+    assert without_local(readme_defaults()) == without_local(parser_defaults())
+
+
+# `python -m unittest discover tests/` asks modules for their load_tests, never the __init__.py of the folder
+# that it starts in, so the bridge to pytest stands in a test module.
+def load_tests(_loader: unittest.TestLoader, _tests: unittest.TestSuite, _pattern: str | None) -> unittest.TestSuite:
+    return unittest.TestSuite([unittest.FunctionTestCase(run_pytest)])
+
+
+def run_pytest() -> None:
+    """Run the whole suite in a process of its own: in this one, test modules were imported without pytest."""
+    finished = subprocess.run([sys.executable, "-m", "pytest"], cwd=CODE, check=False)
+    assert finished.returncode == 0, "pytest found failures, listed above"

@@ -1,0 +1,143 @@
+"""Sharing jobs out, and an output folder that holds all of them or none."""
+
+from __future__ import annotations
+
+import errno
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import workers
+from messages import RequestError, ServiceError
+from tests.conftest import World
+
+COUNTS = st.integers(min_value=1, max_value=500)
+
+
+@given(jobs=COUNTS, folders=COUNTS)
+def test_every_job_is_in_exactly_one_folder_in_order(jobs: int, folders: int) -> None:
+    shares = workers.share(jobs, folders, None)
+    assert list(chain.from_iterable(shares)) == list(range(jobs))
+
+
+@given(jobs=COUNTS, folders=COUNTS)
+def test_folders_are_balanced_to_within_one_job_and_none_is_empty(jobs: int, folders: int) -> None:
+    sizes = [len(share) for share in workers.share(jobs, folders, None)]
+    assert len(sizes) == min(jobs, folders)
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(jobs=COUNTS, tasks=COUNTS)
+def test_tasks_per_job_decides_the_number_of_folders(jobs: int, tasks: int) -> None:
+    sizes = [len(share) for share in workers.share(jobs, 3, tasks)]
+    assert sum(sizes) == jobs
+    assert max(sizes) <= tasks
+    assert len(sizes) == -(-jobs // tasks)
+
+
+def test_worker_folders_of_an_earlier_run_are_replaced_whole(world: World) -> None:
+    assert world.call("--docdb_query={}").returncode == 0
+    done = world.call('--docdb_query={"subject.subject_id": "643634"}', "--overwrite=1")
+    assert done.returncode == 0
+    assert len(done.jobs) == 2
+    assert set(done.folders) == {"0", "1"}
+
+
+def test_a_failed_run_leaves_the_folders_of_the_run_before(world: World) -> None:
+    before = world.call("--docdb_query={}")
+    failed = world.call('--docdb_query={"name": "none such"}', "--overwrite=1")
+    assert failed.returncode == 2
+    assert failed.folders == before.folders
+
+
+def test_other_entries_of_the_output_folder_are_never_touched(world: World) -> None:
+    (world.output_directory / "notes.txt").write_text("mine")
+    (world.output_directory / "figures").mkdir()
+    world.call("--docdb_query={}")
+    done = world.call("--docdb_query={}", "--overwrite=1")
+    assert done.returncode == 0
+    assert (world.output_directory / "notes.txt").read_text() == "mine"
+    assert (world.output_directory / "figures").is_dir()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "not-a-uuid.json", ".hidden"])
+def test_a_numbered_folder_with_anything_but_jobs_is_refused_even_with_overwrite(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "3"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    with pytest.raises(RequestError, match="named like a worker folder"):
+        workers.Output(tmp_path, overwrite=True)
+    assert (folder / name).read_text() == "mine"
+
+
+def test_the_output_folder_is_checked_before_the_first_request(world: World) -> None:
+    (world.output_directory / "0").mkdir()
+    assert world.call("--docdb_query={}").returncode == 2
+    assert world.gateway.requests == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def full(folder: Path, *_: object) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(folder)
+
+    monkeypatch.setattr(workers, "_write_job", full)
+    done = world.call("--docdb_query={}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"error: --output_directory: cannot write into {world.output_directory}: the disk is full"
+    )
+    assert list(world.output_directory.iterdir()) == []
+
+
+def test_moves_that_fail_half_way_are_taken_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = world.call("--docdb_query={}")
+    rename = Path.rename
+
+    def fails_for_new(self: Path, target: Path) -> Path:
+        if self.parent.name == "new" and self.name == "1":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails_for_new)
+    failed = world.call('--docdb_query={"subject.subject_id": "643634"}', "--overwrite=1")
+    assert failed.returncode == 1
+    assert failed.folders == before.folders
+    assert {path.name for path in world.output_directory.iterdir()} == set(before.folders)
+
+
+def test_two_runs_never_write_into_one_folder_at_once(tmp_path: Path) -> None:
+    with (
+        workers.Output(tmp_path, overwrite=False),
+        pytest.raises(ServiceError, match="another run is writing into"),
+    ):
+        workers.Output(tmp_path, overwrite=False)
+    with workers.Output(tmp_path, overwrite=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(world: World) -> None:
+    left = world.output_directory / ".dispatch" / "new" / "0"
+    left.mkdir(parents=True)
+    (left / "half-written.json").write_text("{")
+    assert world.call("--docdb_query={}").returncode == 0
+    assert not (world.output_directory / ".dispatch").exists()
+
+
+def test_an_output_folder_is_made_if_it_is_missing(tmp_path: Path) -> None:
+    with workers.Output(tmp_path / "new" / "results", overwrite=False) as output:
+        assert output.directory.is_dir()
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(RequestError, match="not a folder"):
+        workers.Output(tmp_path / "results", overwrite=False)
