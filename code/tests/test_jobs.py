@@ -33,7 +33,7 @@ def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
 @given(names=NAMES, sets=SETS)
 def test_n_assets_and_m_sets_make_n_times_m_jobs_asset_by_asset(names: list[str], sets: list[dict[str, Any]]) -> None:
     plan = jobs.build([located(name) for name in names], Parameters(None, tuple(sets)), QUERY, True, None)
-    expected = [(name, one) for name in names for one in (sets or [None])]
+    expected = [(name, one) for name in names for one in sets or (None,)]
     assert [(job.located.asset.name, job.parameter_set) for job in plan.jobs] == expected
     assert len({job.name for job in plan.jobs}) == len(plan.jobs)
 
