@@ -32,14 +32,13 @@ async def find_files(location: str, endings: Endings) -> list[str]:
 
 def _find_files(location: str, endings: Endings) -> list[str]:
     path = Path(location.removeprefix("file://"))
-    if not path.exists():
-        raise RequestError(f"no such local folder: {path}")
-    if (itself := match_of_location(location, endings)) is not None:
-        return itself
-    if not path.is_dir():
-        return []
     try:
-        return [f"file://{found}" for found in sorted(_LocalWalk(str(path), endings).found)]
+        path.stat()
+        if (itself := match_of_location(location, endings)) is not None:
+            return itself
+        return [f"file://{found}" for found in sorted(_LocalWalk(str(path), endings).found)] if path.is_dir() else []
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(f"no such local folder: {path}") from None
     except OSError as error:
         raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
 

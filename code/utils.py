@@ -167,8 +167,8 @@ def locate_files(assets: Sequence[Asset], endings: Endings, may_be_local: bool, 
     failures = [
         (asset, outcome) for asset, outcome in zip(assets, outcomes, strict=True) if isinstance(outcome, DispatchError)
     ]
-    _report_failures(failures, len(assets), skip_errors and bool(located))
-    _report_without_match(without_match, endings, bool(located))
+    _report_without_match(without_match, endings, is_all=len(without_match) == len(assets))
+    _report_failures(failures, len(assets), bool(located), skip_errors)
     return Located(located, without_match, [asset for asset, _ in failures])
 
 
@@ -216,30 +216,25 @@ def _finders(assets: Iterable[Asset]) -> dict[str, Callable[[str, Endings], Awai
     return {"file": local_files.find_files}
 
 
-def _report_failures(failures: Sequence[tuple[Asset, DispatchError]], selected: int, go_on: bool) -> None:
+def _report_without_match(assets: Sequence[Asset], endings: Endings, is_all: bool) -> None:
+    if not assets:
+        return
+    wanted, details = " or ".join(endings), [str(asset) for asset in assets]
+    if is_all:
+        raise RequestError(f"--file_extension: no asset has a file whose name ends in {wanted}", details)
+    warn_listing(f"{counted(len(assets), 'asset')} without a file whose name ends in {wanted}; skipped:", details)
+
+
+def _report_failures(
+    failures: Sequence[tuple[Asset, DispatchError]], selected: int, is_any_left: bool, skip_errors: bool
+) -> None:
     if not failures:
         return
     headline = f"{len(failures):,} of {counted(selected, 'asset')} could not be read"
     details = [f"{asset.name}: {error.headline}" for asset, error in failures]
-    if go_on:
+    if skip_errors and is_any_left:
         warn_listing(f"{headline}; skipped:", details)
         return
+    remedy = "none is left" if skip_errors else "no job is written (--skip_errors=1 goes on without them)"
     only_requests = all(isinstance(error, RequestError) for _, error in failures)
-    raise (RequestError if only_requests else ServiceError)(
-        f"{headline}; no job is written (--skip_errors=1 goes on without them)", details
-    )
-
-
-def _report_without_match(assets: Sequence[Asset], endings: Endings, go_on: bool) -> None:
-    if not assets:
-        return
-    wanted = " or ".join(endings)
-    if not go_on:
-        raise RequestError(
-            f"--file_extension: no asset has a file whose name ends in {wanted}",
-            [str(asset) for asset in assets],
-        )
-    warn_listing(
-        f"{counted(len(assets), 'asset')} without a file whose name ends in {wanted}; skipped:",
-        [str(asset) for asset in assets],
-    )
+    raise (RequestError if only_requests else ServiceError)(f"{headline}; {remedy}", details)
