@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,23 +60,43 @@ class Catalog:
 
     def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
         """Yield one page with all records that match; relative locations are resolved to `file://`."""
+        self._check(query)
         yield [self._resolved(record) for record in self._records if self._applies(query, record)]
+
+    def _check(self, query: Filter) -> None:
+        """Evaluate each condition once, since on the records a mistake shows only where evaluation reaches it."""
+        for key, condition in query.items():
+            if key in ("$and", "$or", "$nor") and isinstance(condition, list):
+                for part in condition:
+                    self._check(part if isinstance(part, dict) else {"$and": part})
+            elif key.startswith("$"):
+                self._applies({key: condition}, {})
+            else:
+                self._applies({"field": condition}, {"field": ""})
+                self._applies({"field": condition}, {"field": [{}]})
 
     def _applies(self, query: Filter, record: Record) -> bool:
         try:
             return bool(mongomock.filtering.filter_applies(query, record))
         except re.error as error:
             reason = f"a regular expression is wrong: {error}"
-        except Exception as error:  # on plain JSON records the query is at fault, whatever is raised
-            reason = str(error) or type(error).__name__
-        raise RequestError(f"{self._path}: the catalog cannot evaluate the query: {reason}") from None
+        except NotImplementedError as error:
+            operator = re.search(r"\$\w+", str(error))
+            reason = f"{operator[0] if operator else 'an operator'} is not supported; DocDB may know it"
+        except mongomock.OperationFailure as error:
+            reason = str(error)
+        except Exception:  # on plain JSON records the query is at fault, whatever is raised
+            reason = "an operator has a value that it does not take"
+        raise RequestError(
+            f"{self._path}: the catalog cannot evaluate the query: {reason}", [f"query: {json_text.compact(query)}"]
+        ) from None
 
     def _resolved(self, record: Record) -> Record:
         location = record.get("location")
-        if not isinstance(location, str) or not location.strip() or "://" in location:
+        if not isinstance(location, str) or not location or "://" in location:
             return record
         # Not percent-encoded: fsspec, with which wrappers open files, does not decode it.
-        return {**record, "location": f"file://{self._path.parent.absolute() / location.strip()}"}
+        return {**record, "location": f"file://{Path(os.path.abspath(self._path.parent), location)}"}  # noqa: PTH100
 
 
 def _read_records(path: Path) -> list[Record]:
@@ -89,21 +110,29 @@ def _read_records(path: Path) -> list[Record]:
     seen: dict[str, str] = {}
     for place, record in numbered:
         if not isinstance(record, dict) or not isinstance(record.get("_id"), str):
-            raise RequestError(f"{place}: not a metadata record: an object with a text _id")
+            raise RequestError(f"{place}: not a metadata record; it must be an object with an _id that is text")
         if (first := seen.setdefault(record["_id"], place)) != place:
-            raise RequestError(f"{place}: the _id {record['_id']} stands in {first} already")
+            raise RequestError(f"{place}: the _id {record['_id']} stands in {first} already; each may stand once")
     return [record for _, record in numbered]
 
 
 def _parse(text: str, place: str) -> Any:
+    form = "a catalog has one record a line, or is one JSON array"
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise RequestError(f"{place}: nested too deep to read") from None
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{place}: not JSON: {error.msg} at {_position(text, error)}; {form}") from None
     except ValueError as error:
-        raise RequestError(
-            f"{place}: not JSON: {error}; a catalog has one record a line, or is one JSON array"
-        ) from None
+        raise RequestError(f"{place}: not JSON: {error}") from None
+    if "\\ud" in text.lower() and not json_text.is_unicode(value):
+        raise RequestError(f"{place}: text with a lone surrogate, which cannot be written; remove it")
+    return value
+
+
+def _position(text: str, error: json.JSONDecodeError) -> str:
+    return f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -88,8 +88,16 @@ class DocDb:
             raise self._refused(response, query) from error
         except requests.JSONDecodeError as error:
             raise ServiceError(f"DocDB {self._host}: the answer is not JSON: {_start(error.doc)}") from error
+        except requests.exceptions.SSLError as error:
+            raise ServiceError(
+                f"DocDB {self._host}: its certificate is not trusted; REQUESTS_CA_BUNDLE may name another authority"
+            ) from error
+        except requests.Timeout as error:
+            raise ServiceError(
+                f"DocDB {self._host}: no answer within {_TIMEOUT_SECONDS[1]:.0f} s; try again"
+            ) from error
         except requests.RequestException as error:
-            raise ServiceError(f"DocDB {self._host}: no answer: {error}") from error
+            raise ServiceError(f"DocDB {self._host}: no connection; check --docdb_host and the network") from error
         if not isinstance(answer, list) or not all(isinstance(one, dict) and _has_id(one) for one in answer):
             shown = _start(json_text.compact(answer))
             raise ServiceError(f"DocDB {self._host}: the answer is not a list of records with _id: {shown}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -90,15 +92,15 @@ def parse_file_extensions(text: str) -> tuple[str, ...]:
     RequestError
         An ending is empty behind its `*`, or holds a `/`: endings are those of a name, not of a path.
     """
-    endings = dict.fromkeys(_ending(piece.strip()) for piece in text.split(",") if piece.strip())
-    return tuple(endings)
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    return tuple(dict.fromkeys(map(_ending, pieces or text.split())))
 
 
 def _ending(text: str) -> str:
     ending = text.lstrip("*").rstrip("/")
     if not ending or "/" in ending:
         raise RequestError(f"--file_extension: {text!r} is not the ending of a file name; give one such as .nwb")
-    return f".{ending}" if ending.isalnum() else ending
+    return f".{ending}" if re.fullmatch("[A-Za-z0-9]+", ending) else ending
 
 
 def read_selection(settings: Settings) -> Query | AssetIds:
@@ -147,6 +149,8 @@ def _find_query_file(name: str, input_directory: Path) -> Path:
     for path in places:
         if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, False for names too long to be one
             return path
+    if os.path.isdir(name):  # noqa: PTH112
+        raise RequestError(f"--docdb_query: {name} is a folder; give the path of a file with a query")
     raise RequestError(
         f"--docdb_query: no such file: {name}; give a query that starts with {{, or the path of a file with one",
         [f"looked for {path}" for path in places],
@@ -179,7 +183,7 @@ def read_asset_ids(input_directory: Path) -> AssetIds:
         raise RequestError(f"{path.name}: the file is empty; it needs a column 'asset_id'") from None
     except UnicodeDecodeError:
         raise RequestError(f"{path.name}: not UTF-8 text; save it as 'CSV UTF-8'") from None
-    except (pd.errors.ParserError, ValueError) as error:
+    except (pd.errors.ParserError, csv.Error, ValueError) as error:
         raise RequestError(f"{path.name}: not a readable CSV: {' '.join(str(error).split())}") from None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
@@ -212,8 +216,19 @@ def _find_csv(input_directory: Path) -> Path:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def check_input_directory(folder: Path) -> None:
+    """Refuse an input directory that is not there: without it a run would go on without its parameters.
+
+    Raises
+    ------
+    RequestError
+        It is missing, no folder, or cannot be read.
+    """
     try:
-        yield from (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        next(folder.iterdir(), None)
     except FileNotFoundError:
         raise RequestError(f"--input_directory: no such folder: {folder}") from None
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +65,7 @@ def build(
         unique.setdefault(name, Job(name, one, files, parameter_set))
     if repeated:
         logger.warning("%s with the same content as another counted once", counted(repeated, "job"))
-    jobs = list(itertools.islice(unique.values(), at_most))
+    jobs = list(unique.values())[:at_most]
     if len(jobs) < len(unique):
         left_off = counted(len(unique) - len(jobs), "job")
         logger.warning("--max_number_of_tasks_dispatched=%d: %s left off", at_most, left_off)

@@ -6,6 +6,7 @@ Each reader is tried only where the one before fails. JSON5 comes last since it 
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import math
@@ -22,8 +23,15 @@ from messages import RequestError, printable
 _LEVELS_AT_MOST = 100
 # Brackets inside strings count as well here, so this is far above the limit of the values.
 _OPEN_BRACKETS_AT_MOST = 1_000
+_STRING_OR_TRAILING_COMMA = re.compile(r'(?P<string>"(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
+_JSON5_STRING_OR_COMMENT = re.compile(
+    r"""(?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|/\*.*?\*/""", re.DOTALL
+)
 _JSON5_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _JSON5_ESCAPES_KNOWN = frozenset("\"'\\/bfnrtv0xu\n\r\u2028\u2029")
+_PYTHON_NUMBERS = {"nan": math.nan, "NaN": math.nan, "inf": math.inf, "Infinity": math.inf}
+_CURLY_QUOTES = frozenset("\u2018\u2019\u201c\u201d")
+_TOO_LONG_NUMBER = "a number has too many digits to read; write it as text in quotes"
 
 
 def compact(value: object) -> str:
@@ -52,7 +60,9 @@ def read(text: str, place: str) -> Any:
         The text cannot be read, or holds what JSON cannot: keys that are no strings or stand twice,
         adjacent strings, sets, bytes, NaN, infinity, text that is no Unicode, or too many levels.
     """
-    text = text.strip().lstrip("\ufeff").strip()
+    text = text.lstrip("\ufeff").rstrip()
+    # Blanks before the text would be an indent to Python; line breaks stay, so that lines count from the top.
+    text = "\n" * text[: len(text) - len(text.lstrip())].count("\n") + text.lstrip()
     try:
         value = _parse(text)
         _check_levels(value)
@@ -90,14 +100,16 @@ def _too_deep() -> str:
 
 
 def _parse(text: str) -> Any:
-    if not text:
-        raise _NotReadableError("is empty")
+    if not text.strip():
+        raise _NotReadableError("is empty; it must hold an object in { }")
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         json_error = error
-    except ValueError as error:
-        raise _NotReadableError(f"a number is too long to read ({error})") from None
+    except ValueError:
+        raise _NotReadableError(_TOO_LONG_NUMBER) from None
+    with contextlib.suppress(ValueError):
+        return json.loads(_without_trailing_commas(text), object_pairs_hook=_unique_keys)
     _refuse_deep_text(text)
     try:
         return _python_literal(text)
@@ -107,6 +119,11 @@ def _parse(text: str) -> Any:
         return _json5(text)
     except ValueError:
         raise _NotReadableError(_where_reading_stopped(text, json_error, python_error)) from None
+
+
+def _without_trailing_commas(text: str) -> str:
+    """Make strict JSON of JSON with trailing commas: as a Python literal its escapes would differ."""
+    return _STRING_OR_TRAILING_COMMA.sub(lambda match: match["string"] or " ", text)
 
 
 def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -134,27 +151,41 @@ def _python_literal(text: str) -> Any:
             tree = ast.parse(text, mode="eval")
         except ValueError as error:  # a null character
             raise SyntaxError(str(error)) from None
-    value = _literal(tree.body)
+        except SyntaxError as error:
+            if "Exceeds the limit" in error.msg:
+                raise _NotReadableError(_TOO_LONG_NUMBER) from None
+            raise
     _refuse_adjacent_strings(text)
-    return value
+    return _literal(tree.body, text)
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr, text: str) -> Any:
     match node:
         case ast.Constant(value=str() | bool() | int() | float() | None as value):
             return value
         case ast.Constant(value=value):
             raise _NotReadableError(f"{_kind(value)} has no place in JSON: {ast.unparse(node)[:60]}")
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as number)):
+        case ast.Name(id=name) if name in _PYTHON_NUMBERS:
+            return _PYTHON_NUMBERS[name]
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            number = _literal(operand, text)
+            if type(number) not in (int, float):
+                raise _not_a_literal(node, text)
             return -number if isinstance(sign, ast.USub) else number
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
-            return [_literal(element) for element in elements]
+            return [_literal(element, text) for element in elements]
         case ast.Set():
             raise _NotReadableError(f"a set has no place in JSON: {ast.unparse(node)[:60]}; use a list in [ ]")
         case ast.Dict(keys=keys, values=values):
-            return _unique_keys(zip(map(_key, keys), map(_literal, values), strict=True))
+            names = [_key(key) for key in keys]
+            return _unique_keys(zip(names, (_literal(value, text) for value in values), strict=True))
         case _:
-            raise SyntaxError(f"not a literal: {ast.unparse(node)[:60]}", (None, node.lineno, node.col_offset, None))
+            raise _not_a_literal(node, text)
+
+
+def _not_a_literal(node: ast.expr, text: str) -> SyntaxError:
+    before = text.splitlines()[node.lineno - 1].encode()[: node.col_offset].decode()  # ast counts bytes
+    return SyntaxError(f"not a literal: {ast.unparse(node)[:60]}", (None, node.lineno, len(before) + 1, None))
 
 
 def _kind(value: object) -> str:
@@ -172,7 +203,7 @@ def _key(node: ast.expr | None) -> str:
 def _refuse_adjacent_strings(text: str) -> None:
     """Refuse what Python would join silently: in a list of ids it is a missing comma."""
     before: tokenize.TokenInfo | None = None
-    for token in tokenize.generate_tokens(io.StringIO(f"({text})").readline):
+    for token in tokenize.generate_tokens(io.StringIO(f"({text}\n)").readline):
         if token.type in (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT):
             continue
         if token.type == tokenize.STRING and before is not None and before.type == tokenize.STRING:
@@ -183,12 +214,18 @@ def _refuse_adjacent_strings(text: str) -> None:
 
 
 def _json5(text: str) -> Any:
-    for match in _JSON5_ESCAPE.finditer(text):
-        if match[1] not in _JSON5_ESCAPES_KNOWN:
-            raise _NotReadableError(f"{match[0]} is not an escape of JSON; write \\{match[0]} for a backslash")
+    for string in _JSON5_STRING_OR_COMMENT.finditer(text):
+        for escape in _JSON5_ESCAPE.finditer(string["string"] or ""):
+            if escape[1] not in _JSON5_ESCAPES_KNOWN:
+                raise _NotReadableError(f"{escape[0]} is not an escape of JSON; write \\{escape[0]} for a backslash")
     import json5
 
-    return json5.loads(text, object_pairs_hook=_unique_keys)
+    try:
+        return json5.loads(text, object_pairs_hook=_unique_keys)
+    except ValueError as error:
+        if "Exceeds the limit" in str(error):
+            raise _NotReadableError(_TOO_LONG_NUMBER) from None
+        raise
 
 
 def _where_reading_stopped(text: str, json_error: json.JSONDecodeError, python_error: SyntaxError) -> str:
@@ -200,7 +237,17 @@ def _where_reading_stopped(text: str, json_error: json.JSONDecodeError, python_e
     shown = lines[line - 1] if line <= len(lines) else ""
     start = max(0, column - 21)
     near = printable(shown[start : column + 19])
-    return f"not readable as JSON: {reason} at line {line}, column {column}, near: {near}"
+    remedy = "; use straight quotes" if _CURLY_QUOTES & set(text) else ""
+    return f"not readable as JSON: {reason} at line {line}, column {column}, near: {near}{remedy}"
+
+
+def is_unicode(value: object) -> bool:
+    """Tell whether all text in a value can be written as UTF-8; a lone surrogate cannot."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_levels(value: Any) -> None:
@@ -222,21 +269,13 @@ def _unwritable(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path and the kind of each value that a JSON file cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         yield path, "NaN" if math.isnan(value) else "infinity"
-    elif isinstance(value, str) and not _is_unicode(value):
+    elif isinstance(value, str) and not is_unicode(value):
         yield path, "text with a lone surrogate"
     elif isinstance(value, dict):
         for key, child in value.items():
-            if not _is_unicode(key):
+            if not is_unicode(key):
                 yield path, "an object whose key has a lone surrogate"
             yield from _unwritable(child, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for number, child in enumerate(value):
             yield from _unwritable(child, f"{path}[{number}]")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from listing import STORE_ENDINGS, Endings, match_of_location
-from messages import RequestError, ServiceError, logger
+from messages import RequestError, ServiceError, counted, warn_listing
 
 
 async def find_files(location: str, endings: Endings) -> list[str]:
@@ -36,16 +36,22 @@ def _find_files(location: str, endings: Endings) -> list[str]:
         path.stat()
         if (itself := match_of_location(location, endings)) is not None:
             return itself
-        return [f"file://{found}" for found in sorted(_LocalWalk(str(path), endings).found)] if path.is_dir() else []
+        if not path.is_dir():
+            return []
+        walked = _LocalWalk(str(path), endings)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"no such local folder: {path}") from None
     except OSError as error:
         raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+    if walked.skipped:
+        warn_listing(f"{path}: {counted(len(walked.skipped), 'link')} skipped:", walked.skipped)
+    return [f"file://{found}" for found in sorted(walked.found)]
 
 
 class _LocalWalk:
     def __init__(self, folder: str, endings: Endings) -> None:
         self.found: set[str] = set()
+        self.skipped: list[str] = []
         self._endings = endings
         # A link to a folder above would list everything beside the asset, and the asset again.
         self._entered = {_identity(str(parent)) for parent in Path(folder).resolve().parents}
@@ -54,7 +60,7 @@ class _LocalWalk:
         while self._links:
             link = self._links.pop(0)
             if _identity(link) in self._entered:
-                logger.warning("%s: a link to a folder that is listed already; skipped", link)
+                self.skipped.append(f"{link}: a link to a folder that is listed already")
             else:
                 self._enter(link)
 
@@ -75,12 +81,13 @@ class _LocalWalk:
         """Take the entry if it is a match; tell whether matches may lie in it."""
         wanted = entry.name.endswith(self._endings)
         if entry.is_symlink() and not Path(entry.path).exists():
-            logger.warning("%s: a broken link; skipped", entry.path)
+            self.skipped.append(f"{entry.path}: a broken link")
             return False
         is_folder = entry.is_dir()
         if wanted and (is_folder or entry.is_file()):
             self._take(entry.path)
-        return is_folder and not wanted and not entry.name.endswith(STORE_ENDINGS)
+        name = Path(entry.path).resolve().name if entry.is_symlink() else entry.name
+        return is_folder and not wanted and not name.endswith(STORE_ENDINGS)
 
     def _take(self, path: str) -> None:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from json_text import is_unicode
 from messages import RequestError
 
 Record = Mapping[str, Any]
@@ -14,6 +16,8 @@ Filter = Mapping[str, Any]
 # Where records keep their Code Ocean ids: API version v1 and v2.
 ID_FIELDS = ("external_links", "other_identifiers")
 _ID_KEY = "Code Ocean"
+# Old buckets may have upper case and up to 255 characters.
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 ASSET_FIELDS = ("name", "location", *ID_FIELDS)
 
 
@@ -74,10 +78,12 @@ class LocatedAsset:
 def asset_of(record: Record, asset_id: str | None = None) -> Asset:
     """Return the asset that a record describes; `asset_id` chooses among several Code Ocean ids."""
     location = record.get("location")
-    location = location.strip().rstrip("/") if isinstance(location, str) else ""
-    name = record.get("name") or location.rpartition("/")[2] or record["_id"]
+    location = location.rstrip("/") if isinstance(location, str) else ""
+    name = record.get("name")
+    if not isinstance(name, str) or not name:
+        name = location.rpartition("/")[2] or record["_id"]
     ids = code_ocean_ids(record)
-    return Asset(record["_id"], str(name), location, asset_id or (ids[0] if ids else ""))
+    return Asset(record["_id"], name, location, asset_id or (ids[0] if ids else ""))
 
 
 def code_ocean_ids(record: Record) -> list[str]:
@@ -104,24 +110,28 @@ def id_filter(asset_ids: Sequence[str]) -> Filter:
     return {"$or": [{f"{field}.{_ID_KEY}": {"$in": list(asset_ids)}} for field in ID_FIELDS]}
 
 
-def check_location(location: str, may_be_local: bool) -> None:
-    """Refuse a location whose files cannot be looked for.
+def check_asset(asset: Asset, may_be_local: bool) -> None:
+    """Refuse an asset whose files cannot be looked for, or whose job could not be written.
 
     Raises
     ------
     RequestError
-        No location, no prefix (a whole bucket), `..` in it, or neither `s3://` nor, where that is
-        allowed, `file://`.
+        No location, no prefix (a whole bucket), `..` in it, neither `s3://` nor, where that is allowed,
+        `file://`, or text that is no Unicode.
     """
-    scheme, _, path = location.partition("://")
+    scheme, _, path = asset.location.partition("://")
     bucket, _, prefix = path.partition("/")
-    if not location:
+    if not is_unicode([asset.name, asset.location, asset.record_id, asset.asset_id]):
+        raise RequestError(f"its record {asset.record_id!a} holds text with a lone surrogate")
+    if not asset.location:
         raise RequestError("its record has no location")
     if scheme not in ("s3", "file") or not path or (scheme == "file" and not path.startswith("/")):
-        raise RequestError(f"its location is not s3://bucket/prefix: {location}")
+        raise RequestError(f"its location is not s3://bucket/prefix: {asset.location}")
     if scheme == "file" and not may_be_local:
-        raise RequestError(f"its location is a local path, which only a catalog may name: {location}")
+        raise RequestError(f"its location is a local path, which only a catalog may name: {asset.location}")
     if scheme == "s3" and not (bucket and prefix.strip("/")):
-        raise RequestError(f"its location is a whole bucket; it must be s3://bucket/prefix: {location}")
+        raise RequestError(f"its location is a whole bucket; it must be s3://bucket/prefix: {asset.location}")
+    if scheme == "s3" and not _BUCKET_NAME.fullmatch(bucket):
+        raise RequestError(f"its location has no bucket name that S3 allows: {asset.location}")
     if ".." in path.split("/"):
-        raise RequestError(f"its location holds '..': {location}")
+        raise RequestError(f"its location holds '..': {asset.location}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
 import sys
@@ -56,6 +57,7 @@ def _dispatch(settings: Settings) -> None:
 
     started = time.monotonic()
     logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, _source(settings))
+    inputs.check_input_directory(settings.input_directory)
     selection = inputs.read_selection(settings)
     parameters = inputs.read_parameters(settings.input_directory)
     with workers.Output(settings.output_directory, settings.overwrite) as output:
@@ -97,7 +99,7 @@ def _summarize(
     reasons = {
         "without a matching file": len(located.without_match),
         "not readable": len(located.failed),
-        "ids without a record": len(selected.ids_without_record),
+        "without a record": len(selected.ids_without_record),
     }
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items() if number)
     files = sum(len(one.files) for one in located.assets if one.files is not None)
@@ -112,7 +114,8 @@ def _summarize(
         f"jobs     {sum(map(len, shares)):,} of {' × '.join(factors)}, written in {seconds[2]:.1f} s",
         f"folders  {len(shares):,} in {settings.output_directory}, {each} each, {sum(seconds):.1f} s in all",
     ):
-        print(line)
+        with contextlib.suppress(OSError):  # the jobs are there, whether or not anybody reads this
+            print(line)
 
 
 def _failed(error: DispatchError, debug: bool) -> int:
@@ -143,9 +146,17 @@ def parse_settings(argv: Sequence[str] | None = None) -> Settings:
 
     values = vars(build_parser().parse_args(argv))
     values["file_extension"] = values["file_extension"] or ()
-    values["docdb_host"] = values["docdb_host"] or _host(os.environ.get("DOCDB_HOST", "").strip() or _PRODUCTION_HOST)
-    values["docdb_version"] = values["docdb_version"] or _name(os.environ.get("DOCDB_VERSION", "").strip() or "v1")
+    values["docdb_host"] = values["docdb_host"] or _from_environment("DOCDB_HOST", _host) or _PRODUCTION_HOST
+    values["docdb_version"] = values["docdb_version"] or _from_environment("DOCDB_VERSION", _name) or "v1"
     return Settings(**values)
+
+
+def _from_environment(variable: str, convert: Callable[[str], str]) -> str | None:
+    text = os.environ.get(variable, "").strip()
+    try:
+        return convert(text) if text else None
+    except argparse.ArgumentTypeError as error:
+        raise RequestError(f"environment variable {variable}: {error}") from None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -187,7 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
+    if not re.fullmatch(r"[0-9]{1,99}", text) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
@@ -207,7 +218,7 @@ def _endings(text: str) -> tuple[str, ...]:
 def _host(text: str) -> str:
     host = text.removeprefix("https://").rstrip("/")
     if not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?", host):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a host name such as {_PRODUCTION_HOST}")
+        raise argparse.ArgumentTypeError(f"not a host name such as {_PRODUCTION_HOST}")
     return host
 
 
@@ -226,10 +237,17 @@ def _log_level(text: str) -> str:
 def _leave(code: int) -> NoReturn:
     """End the process. An ordinary interpreter exit can abort once obstore's threads have run."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             stream.flush()
     os._exit(code)
 
 
-if __name__ == "__main__":
+def _run() -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _leave(main())
+
+
+if __name__ == "__main__":
+    _run()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import obstore
@@ -20,7 +20,7 @@ from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
 from listing import Endings, Level, match_of_location, walk
-from messages import ServiceError, logger, printable
+from messages import RequestError, ServiceError, logger, printable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _REQUEST_SECONDS = 30
 _RETRY_SECONDS = 120
 _REQUESTS_IN_FLIGHT = 256
-_AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
+_WITHOUT_CONFIGURED_ENDPOINTS: dict[str, Any] = {"ignore_configured_endpoint_urls": True}  # the stubs lack it
 # HTTP status of a request that S3 refuses for its credentials; expired ones are a 400.
 _REFUSED = (401, 403)
 _REFUSED_CODES = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
@@ -39,15 +39,21 @@ class S3:
     """All buckets, with the credentials, region and endpoint that boto3 finds; anonymous where it finds none.
 
     Use it within one event loop.
+
+    Raises
+    ------
+    RequestError
+        AWS is configured in a way that boto3 refuses: an unknown profile, half a pair of keys, …
     """
 
     def __init__(self) -> None:
-        session = boto3.Session()
-        config = Config(retries={"mode": "standard"}, connect_timeout=10, read_timeout=_REQUEST_SECONDS)
-        anonymous = config.merge(Config(signature_version=UNSIGNED))
-        self._access = [_Access(session.client("s3", config=anonymous), None)]
-        if session.get_credentials() is not None:
-            self._access.insert(0, _Access(session.client("s3", config=config), Boto3CredentialProvider(session)))
+        try:
+            session = boto3.Session()
+            signed = session.get_credentials() is not None
+            self._access = [_Access(session, Boto3CredentialProvider(session))] if signed else []
+            self._access.append(_Access(session, None))
+        except (BotoCoreError, ValueError, OSError) as error:
+            raise RequestError(f"S3: the AWS configuration cannot be used: {error}") from error
         self._buckets: dict[str, asyncio.Task[_Bucket]] = {}
         self._in_flight = asyncio.Semaphore(_REQUESTS_IN_FLIGHT)
 
@@ -69,12 +75,38 @@ class S3:
         return [f"s3://{name}/{found}" for found in sorted(await bucket.find_keys(f"{key}/", endings))]
 
 
-@dataclass(frozen=True)
 class _Access:
     """A way to ask S3: with credentials, or without."""
 
-    client: S3Client
-    credentials: Boto3CredentialProvider | None
+    def __init__(self, session: boto3.Session, credentials: Boto3CredentialProvider | None) -> None:
+        self.credentials = credentials
+        self.ca_bundle = Path(bundle).read_bytes() if (bundle := os.environ.get("AWS_CA_BUNDLE")) else None
+        self._session = session
+        self._making_clients = threading.Lock()  # a session makes one client at a time
+        self._config = Config(retries={"mode": "standard"}, connect_timeout=10, read_timeout=_REQUEST_SECONDS)
+        if credentials is None:
+            self._config = self._config.merge(Config(signature_version=UNSIGNED))
+        self._client = session.client("s3", config=self._config)
+        aws_itself = session.client("s3", config=self._config.merge(Config(**_WITHOUT_CONFIGURED_ENDPOINTS)))
+        self._is_aws_itself = self._client.meta.endpoint_url == aws_itself.meta.endpoint_url
+
+    def client(self, bucket: str) -> S3Client:
+        """Return a client for the endpoint that is configured, or else for AWS where the bucket is."""
+        if not self._is_aws_itself:
+            return self._client
+        region = self._region(bucket)
+        with self._making_clients:
+            return self._session.client("s3", region_name=region, config=self._config)
+
+    def _region(self, bucket: str) -> str:
+        """Ask AWS where a bucket is: the answer carries its region even when it is a refusal."""
+        try:
+            headers = self._client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+        except ClientError as error:
+            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
+        except BotoCoreError as error:
+            raise ServiceError(f"s3://{bucket}: {error}") from error
+        return headers.get("x-amz-bucket-region", "us-east-1")
 
 
 class _Bucket:
@@ -113,32 +145,20 @@ class _View:
     def __init__(self, bucket: str, access: _Access, in_flight: asyncio.Semaphore) -> None:
         self.is_signed = access.credentials is not None
         self._bucket = bucket
-        self._client = access.client
+        self._client = access.client(bucket)
         self._in_flight = in_flight
-        endpoint = self._client.meta.endpoint_url
-        on_aws = endpoint.partition("://")[2].endswith(_AWS_HOSTS)
         options: ClientConfig = {"timeout": timedelta(seconds=_REQUEST_SECONDS), "allow_http": True}
-        if bundle := os.environ.get("AWS_CA_BUNDLE"):
-            options["root_certificate"] = Path(bundle).read_bytes()
+        if access.ca_bundle is not None:
+            options["root_certificate"] = access.ca_bundle
         self._store = S3Store(
             bucket,
-            endpoint=None if on_aws else endpoint,
-            region=self._region() if on_aws else self._client.meta.region_name or "us-east-1",
+            endpoint=self._client.meta.endpoint_url,
+            region=self._client.meta.region_name or "us-east-1",
             credential_provider=access.credentials,
             skip_signature=not self.is_signed,
             client_options=options,
             retry_config={"retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
         )
-
-    def _region(self) -> str:
-        """Ask AWS where the bucket is: the answer carries its region even when it is a refusal."""
-        try:
-            headers = self._client.head_bucket(Bucket=self._bucket)["ResponseMetadata"]["HTTPHeaders"]
-        except ClientError as error:
-            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-        except BotoCoreError as error:
-            raise ServiceError(f"s3://{self._bucket}: {error}") from error
-        return headers.get("x-amz-bucket-region", "us-east-1")
 
     async def find_keys(self, prefix: str, endings: Endings) -> set[str]:
         # obstore would drop a leading `/`, and refuses a whole listing for one key (or the prefix) with an

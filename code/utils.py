@@ -25,7 +25,7 @@ from records import (
     MetadataSource,
     Record,
     asset_of,
-    check_location,
+    check_asset,
     code_ocean_ids,
     id_filter,
 )
@@ -109,7 +109,9 @@ def _report_missing(metadata: MetadataSource, asked: AssetIds, missing: Sequence
     known = dict(_other_meanings(metadata, missing))
     details = [f"{asset_id}{known.get(asset_id, '')}" for asset_id in missing]
     headline = f"{asked.file_name}: {len(missing):,} of {counted(len(asked.ids), 'id')} without a record"
-    if not skip_errors or len(missing) == len(asked.ids):
+    if len(missing) == len(asked.ids):
+        raise RequestError(f"{headline}; correct the ids", details)
+    if not skip_errors:
         raise RequestError(f"{headline}; correct the ids, or go on without them by --skip_errors=1", details)
     warn_listing(f"{headline}; skipped:", details)
 
@@ -151,7 +153,7 @@ def locate_files(assets: Sequence[Asset], endings: Endings, may_be_local: bool, 
     ServiceError
         The storage failed for some asset, under the same conditions.
     """
-    outcomes = _check_locations(assets, may_be_local)
+    outcomes = _check_assets(assets, may_be_local)
     if endings:
         to_list = [index for index, outcome in enumerate(outcomes) if outcome is None]
         with progress("listing files", "assets", len(to_list)) as shown:
@@ -175,11 +177,11 @@ def locate_files(assets: Sequence[Asset], endings: Endings, may_be_local: bool, 
 Outcome = tuple[str, ...] | DispatchError | None
 
 
-def _check_locations(assets: Iterable[Asset], may_be_local: bool) -> list[Outcome]:
+def _check_assets(assets: Iterable[Asset], may_be_local: bool) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for asset in assets:
         try:
-            check_location(asset.location, may_be_local)
+            check_asset(asset, may_be_local)
             outcomes.append(None)
         except RequestError as error:
             outcomes.append(error)
@@ -235,6 +237,6 @@ def _report_failures(
     if skip_errors and is_any_left:
         warn_listing(f"{headline}; skipped:", details)
         return
-    remedy = "none is left" if skip_errors else "no job is written (--skip_errors=1 goes on without them)"
+    remedy = "no job is written" + " (--skip_errors=1 goes on without them)" * is_any_left
     only_requests = all(isinstance(error, RequestError) for _, error in failures)
     raise (RequestError if only_requests else ServiceError)(f"{headline}; {remedy}", details)

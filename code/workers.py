@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -19,6 +20,7 @@ from messages import DispatchError, RequestError, ServiceError, logger, progress
 _JOB_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 # Hidden, so that a pipeline's `results/*` does not take it for a worker.
 _HIDDEN = ".dispatch"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> list[range]:
@@ -64,16 +66,14 @@ class Output:
         self._hidden = directory / _HIDDEN
         self._new, self._old = self._hidden / "new", self._hidden / "old"
         with _disk_errors(directory):
-            if directory.exists() and not directory.is_dir():
-                raise RequestError(f"--output_directory: not a folder: {directory}")
-            earlier = _worker_folders(directory) if directory.exists() else []
-            if earlier and not overwrite:
+            self._is_made_here = _make_folder(directory)
+            self._earlier = _worker_folders(directory)
+            if self._earlier and not overwrite:
                 raise RequestError(
                     f"--output_directory: {directory} holds worker folders of an earlier run;"
                     " --overwrite=1 replaces them",
-                    [folder.name for folder in earlier],
+                    [folder.name for folder in self._earlier],
                 )
-            directory.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self._hidden, directory)
             self._clear()
 
@@ -83,6 +83,9 @@ class Output:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         shutil.rmtree(self._hidden, ignore_errors=True)
         os.close(self._lock)
+        if self._is_made_here and error is not None:
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()
 
     def write(self, plan: Plan, shares: Sequence[range]) -> None:
         """Write each job's file into its worker folder.
@@ -105,20 +108,21 @@ class Output:
         self._old.mkdir()
         moved: list[tuple[Path, Path]] = []
         try:
-            for source in _worker_folders(self.directory):
+            for source in self._earlier:
                 moved.append((source, source.rename(self._old / source.name)))
             for source in sorted(self._new.iterdir()):
                 moved.append((source, source.rename(self.directory / source.name)))
-        except OSError:
+        except BaseException:
             for source, target in reversed(moved):
                 target.rename(source)
             raise
 
     def _clear(self) -> None:
         """Remove what a killed run left in the hidden folder."""
-        for left in self._hidden.iterdir():
-            logger.debug("removing %s, left by a run that was killed", left)
-            shutil.rmtree(left)
+        for left in (self._new, self._old):
+            if left.exists():
+                logger.debug("removing %s, left by a run that was killed", left)
+                shutil.rmtree(left)
 
 
 def _write_job(folder: Path, plan: Plan, job: Job) -> None:
@@ -133,7 +137,7 @@ def _worker_folders(directory: Path) -> list[Path]:
     RequestError
         Something else has an all-digit name.
     """
-    numbered = sorted((path for path in directory.iterdir() if path.name.isdecimal()), key=lambda path: path.name)
+    numbered = sorted((path for path in directory.iterdir() if _is_number(path.name)), key=lambda path: path.name)
     if other := [path.name for path in numbered if not _is_worker_folder(path)]:
         raise RequestError(
             f"--output_directory: {directory} holds what is named like a worker folder and is none;"
@@ -143,6 +147,10 @@ def _worker_folders(directory: Path) -> list[Path]:
     return numbered
 
 
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
+
+
 def _is_worker_folder(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
         return False
@@ -150,21 +158,51 @@ def _is_worker_folder(path: Path) -> bool:
         return all(_JOB_FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
 
 
+def _make_folder(directory: Path) -> bool:
+    """Make a folder if it is missing; tell whether it was.
+
+    Raises
+    ------
+    RequestError
+        Something else is at that path, or no folder can be.
+    """
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        if not directory.is_dir():
+            raise RequestError(f"--output_directory: not a folder: {directory}") from None
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            raise RequestError(f"--output_directory: {directory}: {error.strerror}") from None
+        raise
+    return True
+
+
 def _locked(hidden: Path, directory: Path) -> int:
-    """Make and lock the hidden folder; return the descriptor that holds the lock."""
+    """Make the hidden folder and lock the file in it; return the descriptor that holds the lock."""
+    path = hidden / "lock"
     while True:
         hidden.mkdir(exist_ok=True)
-        descriptor = os.open(hidden, os.O_RDONLY)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue  # a run that ended at this moment took its folder with it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if hidden.exists() and os.path.samestat(os.fstat(descriptor), hidden.stat()):
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
             raise ServiceError(
                 f"--output_directory: another run is writing into {directory}; wait for it or choose another folder"
             ) from None
-        os.close(descriptor)  # a run that ended between making and locking took the folder with it
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.debug("%s: this file system has no locks", directory)
+            return descriptor
+        os.close(descriptor)
 
 
 @contextmanager
