@@ -93,7 +93,9 @@ def parse_file_extensions(text: str) -> tuple[str, ...]:
         An ending is empty behind its `*`, or holds a `/`: endings are those of a name, not of a path.
     """
     pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
-    return tuple(dict.fromkeys(map(_ending, pieces or text.split())))
+    if text.strip() and not pieces:
+        raise RequestError(f"--file_extension: {text!r} names no ending; give one such as .nwb")
+    return tuple(dict.fromkeys(map(_ending, pieces)))
 
 
 def _ending(text: str) -> str:

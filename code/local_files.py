@@ -86,8 +86,8 @@ class _LocalWalk:
         is_folder = entry.is_dir()
         if wanted and (is_folder or entry.is_file()):
             self._take(entry.path)
-        name = Path(entry.path).resolve().name if entry.is_symlink() else entry.name
-        return is_folder and not wanted and not name.endswith(STORE_ENDINGS)
+        names = (entry.name, Path(entry.path).resolve().name) if entry.is_symlink() else (entry.name,)
+        return is_folder and not wanted and not any(name.endswith(STORE_ENDINGS) for name in names)
 
     def _take(self, path: str) -> None:
         try:
