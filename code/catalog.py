@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -62,6 +63,15 @@ class Catalog:
         """Yield one page with all records that match; relative locations are resolved to `file://`."""
         self._check(query)
         yield [self._resolved(record) for record in self._records if self._applies(query, record)]
+
+    def count(self, query: Filter, within: float) -> int:
+        """Return how many records match."""
+        return sum(self._applies(query, record) for record in self._records)
+
+    def sample(self, query: Filter, size: int, within: float) -> list[Record]:
+        """Return the records with the greatest `_id`."""
+        found = (record for record in self._records if self._applies(query, record))
+        return heapq.nlargest(size, found, key=lambda record: str(record["_id"]))
 
     def _check(self, query: Filter) -> None:
         """Evaluate each condition once, since on the records a mistake shows only where evaluation reaches it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import requests
@@ -62,12 +63,33 @@ class DocDb:
                 return
             after = [{"$match": {"_id": {"$gt": page[-1]["_id"]}}}]
 
+    def count(self, query: Filter, within: float) -> int:
+        """Return how many records match."""
+        answer = self._ask([{"$match": query}, {"$count": "records"}], query, within) or []
+        count = answer[0].get("records") if answer else 0
+        if not isinstance(count, int):
+            raise ServiceError(f"DocDB {self._host}: the answer is not a count: {_start(json_text.compact(answer))}")
+        return count
+
+    def sample(self, query: Filter, size: int, within: float) -> list[Record]:
+        """Return the records with the greatest `_id`, fewer than asked for where they are too large to answer."""
+        while size:
+            answer = self._ask([{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": size}], query, within)
+            if answer is not None:
+                return answer
+            size //= 2
+        return []
+
     def _page(
         self, query: Filter, after: list[dict[str, Any]], size: int, fields: Sequence[str]
     ) -> list[Record] | None:
         """Return one page, or None where the answer was too large for the gateway."""
         pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, {"$limit": size}]
-        return self._ask([*pipeline, {"$project": {"_id": 1, **dict.fromkeys(fields, 1)}}], query)
+        page = self._ask([*pipeline, {"$project": {"_id": 1, **dict.fromkeys(fields, 1)}}], query)
+        if page is not None and not all(isinstance(record.get("_id"), str) for record in page):
+            shown = _start(json_text.compact(page))
+            raise ServiceError(f"DocDB {self._host}: the answer holds records without an _id: {shown}")
+        return page
 
     def _smaller_page(self, size: int, query: Filter, after: list[dict[str, Any]]) -> int:
         if size > 1:
@@ -77,10 +99,11 @@ class DocDb:
         named = page[0]["_id"] if page else "unknown"
         raise ServiceError(f"DocDB {self._host}: the record {named} alone is larger than the gateway can answer")
 
-    def _ask(self, pipeline: list[dict[str, Any]], query: Filter) -> list[Record] | None:
-        """Run a pipeline: every call to DocDB passes here."""
+    def _ask(self, pipeline: list[dict[str, Any]], query: Filter, within: float | None = None) -> list[Record] | None:
+        """Run a pipeline, or return None where the answer was too large: every call to DocDB passes here."""
         try:
-            answer = self._client.aggregate_docdb_records(pipeline)
+            with self._session.limited(within):
+                answer = self._client.aggregate_docdb_records(pipeline)
         except requests.HTTPError as error:
             response = error.response
             if response is not None and response.status_code == requests.codes.request_entity_too_large:
@@ -93,14 +116,12 @@ class DocDb:
                 f"DocDB {self._host}: its certificate is not trusted; REQUESTS_CA_BUNDLE may name another authority"
             ) from error
         except requests.Timeout as error:
-            raise ServiceError(
-                f"DocDB {self._host}: no answer within {_TIMEOUT_SECONDS[1]:.0f} s; try again"
-            ) from error
+            raise ServiceError(f"DocDB {self._host}: no answer in time; try again") from error
         except requests.RequestException as error:
             raise ServiceError(f"DocDB {self._host}: no connection; check --docdb_host and the network") from error
-        if not isinstance(answer, list) or not all(isinstance(one, dict) and _has_id(one) for one in answer):
+        if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
             shown = _start(json_text.compact(answer))
-            raise ServiceError(f"DocDB {self._host}: the answer is not a list of records with _id: {shown}")
+            raise ServiceError(f"DocDB {self._host}: the answer is not a list of records: {shown}")
         return list(answer)
 
     def _refused(self, response: requests.Response | None, query: Filter) -> RequestError | ServiceError:
@@ -117,13 +138,24 @@ class DocDb:
 class _Session(requests.Session):
     """Gives each request a timeout, since the client library sets none."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._timeout = _TIMEOUT_SECONDS
+
+    @contextmanager
+    def limited(self, seconds: float | None) -> Iterator[None]:
+        """Give requests at most this long to answer."""
+        connect, read = _TIMEOUT_SECONDS
+        if seconds is not None:
+            self._timeout = (min(connect, seconds), min(read, seconds))
+        try:
+            yield
+        finally:
+            self._timeout = _TIMEOUT_SECONDS
+
     def request(self, *args: Any, **options: Any) -> requests.Response:
-        options.setdefault("timeout", _TIMEOUT_SECONDS)
+        options.setdefault("timeout", self._timeout)
         return super().request(*args, **options)
-
-
-def _has_id(record: Mapping[str, Any]) -> bool:
-    return isinstance(record.get("_id"), str)
 
 
 def _start(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the user asked for: settings from flags, and the query, CSV and parameters from files."""
+"""What the user asked for: settings from flags, and the query and CSV from files."""
 
 from __future__ import annotations
 
@@ -7,21 +7,48 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import json_text
-from messages import RequestError, counted, logger, warn_listing
+from messages import RequestError, counted, logger
 
 CSV_NAME = "data_asset_input.csv"
-PARAMETERS_NAME = "analysis_parameters.json"
 # A pipeline mounts its input files in this folder of the input directory.
-_PIPELINE_FOLDER = "input_files"
-_PARAMETERS_FORM = (
-    'expected form: {"fixed_parameters": {"name": value, …}, "distributed_parameters": [{"name": value, …}, …]}'
-)
+PIPELINE_FOLDER = "input_files"
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How to arrange the selected records; fields are dotted paths.
+
+    Parameters
+    ----------
+    group_by : tuple of str
+        One group for each distinct combination of these values; empty: each record is a group of its own.
+    filter_latest : str or None
+        Keep only the record with the greatest value of this field …
+    filter_by : tuple of str
+        … for each distinct combination of these values.
+    unwind : tuple of str
+        Fields whose lists are spread before grouping, one row an element.
+    drop_nulls : bool
+        Leave out records where a field of `group_by` or `filter_by` is missing or null.
+    """
+
+    group_by: tuple[str, ...] = ()
+    filter_latest: str | None = None
+    filter_by: tuple[str, ...] = ()
+    unwind: tuple[str, ...] = ()
+    drop_nulls: bool = True
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields that it looks at, each once."""
+        latest = (self.filter_latest,) if self.filter_latest else ()
+        return tuple(dict.fromkeys((*self.group_by, *latest, *self.filter_by, *self.unwind)))
 
 
 @dataclass(frozen=True)
@@ -44,7 +71,20 @@ class Settings:
     metadata_catalog: Path | None
     overwrite: bool
     skip_errors: bool
+    group_by: tuple[str, ...]
+    filter_latest: str | None
+    filter_by: tuple[str, ...]
+    unwind_list_fields: tuple[str, ...]
+    drop_null_groups: bool
+    parameter_schema: str | None
     log_level: str
+
+    @property
+    def grouping(self) -> Grouping:
+        """How to arrange the selected records."""
+        return Grouping(
+            self.group_by, self.filter_latest, self.filter_by, self.unwind_list_fields, self.drop_null_groups
+        )
 
 
 @dataclass(frozen=True)
@@ -64,22 +104,6 @@ class AssetIds:
 
     ids: tuple[str, ...]
     file_name: str
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """What `analysis_parameters.json` holds.
-
-    Parameters
-    ----------
-    fixed : dict or None
-        Parameters that go into every job.
-    sets : tuple of dict
-        Parameter sets; each makes its own job. Empty where none are asked for.
-    """
-
-    fixed: dict[str, Any] | None = None
-    sets: tuple[dict[str, Any], ...] = ()
 
 
 def parse_file_extensions(text: str) -> tuple[str, ...]:
@@ -103,6 +127,21 @@ def _ending(text: str) -> str:
     if not ending or "/" in ending:
         raise RequestError(f"--file_extension: {text!r} is not the ending of a file name; give one such as .nwb")
     return f".{ending}" if re.fullmatch("[A-Za-z0-9]+", ending) else ending
+
+
+def parse_fields(text: str) -> tuple[str, ...]:
+    """Return the record fields that a comma-separated text names, each once.
+
+    Raises
+    ------
+    RequestError
+        A field is no dotted path: it has an empty part, or begins with `$`.
+    """
+    fields = [piece.strip() for piece in text.split(",")]
+    for field in fields:
+        if field.startswith("$") or not all(field.split(".")):
+            raise RequestError(f"{field!r} is not a record field such as subject.subject_id")
+    return tuple(dict.fromkeys(fields))
 
 
 def read_selection(settings: Settings) -> Query | AssetIds:
@@ -132,7 +171,8 @@ def read_query(text: str, input_directory: Path) -> Query:
     """
     place = "--docdb_query"
     if not text.strip().lstrip("\ufeff").lstrip().startswith(("{", "[")):
-        path = _find_query_file(text.strip(), input_directory)
+        remedy = "give a query that starts with {, or the path of a file with one"
+        path = find_file("--docdb_query", text.strip(), input_directory, remedy)
         place, text = str(path), json_text.read_file(path)
     value = json_text.read(text, place)
     if isinstance(value, list):
@@ -146,17 +186,21 @@ def read_query(text: str, input_directory: Path) -> Query:
     return Query(value)
 
 
-def _find_query_file(name: str, input_directory: Path) -> Path:
+def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
+    """Return the file that a flag names, as given or inside the input directory.
+
+    Raises
+    ------
+    RequestError
+        There is none; the places looked in are shown with the remedy.
+    """
     places = list(dict.fromkeys([Path(name), input_directory / name]))
     for path in places:
         if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, False for names too long to be one
             return path
     if os.path.isdir(name):  # noqa: PTH112
-        raise RequestError(f"--docdb_query: {name} is a folder; give the path of a file with a query")
-    raise RequestError(
-        f"--docdb_query: no such file: {name}; give a query that starts with {{, or the path of a file with one",
-        [f"looked for {path}" for path in places],
-    )
+        raise RequestError(f"{flag}: {name} is a folder; {remedy}")
+    raise RequestError(f"{flag}: no such file: {name}; {remedy}", [f"looked for {path}" for path in places])
 
 
 def read_asset_ids(input_directory: Path) -> AssetIds:
@@ -180,6 +224,8 @@ def read_asset_ids(input_directory: Path) -> AssetIds:
                 encoding="utf-8-sig",
                 skipinitialspace=True,
                 index_col=False,
+                engine="python",
+                on_bad_lines=list,  # cells beyond the header, as they are; pandas drops them
             )
     except pd.errors.EmptyDataError:
         raise RequestError(f"{path.name}: the file is empty; it needs a column 'asset_id'") from None
@@ -203,12 +249,12 @@ def read_asset_ids(input_directory: Path) -> AssetIds:
 
 
 def _find_csv(input_directory: Path) -> Path:
-    for path in (input_directory / CSV_NAME, input_directory / _PIPELINE_FOLDER / CSV_NAME):
+    for path in (input_directory / CSV_NAME, input_directory / PIPELINE_FOLDER / CSV_NAME):
         if path.is_file():
             return path
     candidates = sorted(path for path in _files_in(input_directory) if path.suffix.lower() == ".csv")
     if not candidates:
-        raise RequestError(f"--use_data_asset_csv: no {CSV_NAME} in {input_directory} or its {_PIPELINE_FOLDER}/")
+        raise RequestError(f"--use_data_asset_csv: no {CSV_NAME} in {input_directory} or its {PIPELINE_FOLDER}/")
     if len(candidates) > 1:
         raise RequestError(
             f"--use_data_asset_csv: several CSV files in {input_directory}; name the one to use {CSV_NAME}",
@@ -235,59 +281,3 @@ def check_input_directory(folder: Path) -> None:
         raise RequestError(f"--input_directory: no such folder: {folder}") from None
     except OSError as error:
         raise RequestError(f"--input_directory: {folder}: {error.strerror}") from None
-
-
-def read_parameters(input_directory: Path) -> Parameters:
-    """Return the analysis parameters of the first `analysis_parameters.json` found, if any.
-
-    It is looked for in the input directory, its `analysis_parameters/` and its `input_files/`.
-
-    Raises
-    ------
-    RequestError
-        The file cannot be read or has another shape.
-    """
-    folders = (input_directory, input_directory / "analysis_parameters", input_directory / _PIPELINE_FOLDER)
-    found = [path for path in (folder / PARAMETERS_NAME for folder in folders) if path.is_file()]
-    if not found:
-        return Parameters()
-    if len(found) > 1:
-        warn_listing(f"{found[0]} is used; not read:", [str(path) for path in found[1:]])
-    return _parameters(json_text.read(json_text.read_file(found[0]), str(found[0])), str(found[0]))
-
-
-def _parameters(value: object, place: str) -> Parameters:
-    known = ("fixed_parameters", "distributed_parameters")
-    if not isinstance(value, dict) or not any(key in value for key in known):
-        raise RequestError(f"{place}: neither fixed_parameters nor distributed_parameters found", [_PARAMETERS_FORM])
-    if unknown := [key for key in value if key not in known]:
-        warn_listing(f"{place}: keys that are not known are not used:", unknown)
-    fixed, distributed = value.get("fixed_parameters"), value.get("distributed_parameters")
-    if fixed is not None and not isinstance(fixed, dict):
-        raise RequestError(f"{place}: fixed_parameters must be an object, not {_kind(fixed)}", [_PARAMETERS_FORM])
-    if distributed is not None and not isinstance(distributed, list):
-        raise RequestError(
-            f"{place}: distributed_parameters must be a list of objects, not {_kind(distributed)}",
-            [_PARAMETERS_FORM],
-        )
-    for number, parameter_set in enumerate(distributed or []):
-        if not isinstance(parameter_set, dict):
-            raise RequestError(
-                f"{place}: distributed_parameters[{number}] must be an object, not {_kind(parameter_set)}",
-                [_PARAMETERS_FORM],
-            )
-    return Parameters(fixed, _unique_sets(distributed or [], place))
-
-
-def _unique_sets(sets: Sequence[dict[str, Any]], place: str) -> tuple[dict[str, Any], ...]:
-    unique: dict[str, dict[str, Any]] = {}
-    for parameter_set in sets:
-        unique.setdefault(json_text.compact(parameter_set), parameter_set)
-    if len(unique) < len(sets):
-        logger.warning("%s: %s counted once", place, counted(len(sets) - len(unique), "repeated parameter set"))
-    return tuple(unique.values())
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from analysis_dispatch_model import AnalysisDispatchModel
-from inputs import AssetIds, Parameters, Query
+from inputs import AssetIds, Query
 from messages import counted, logger
-from records import LocatedAsset
+from parameters import Parameters
+from records import Group, LocatedAsset
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Job:
     """One piece of work. It holds references only, so that hundreds of thousands fit into memory."""
 
     name: str
-    located: LocatedAsset
+    group: Group
     files: tuple[str, ...] | None
     parameter_set: dict[str, Any] | None
 
@@ -41,28 +42,31 @@ class Plan:
 
     def model(self, job: Job) -> AnalysisDispatchModel:
         """Return the content of a job's file."""
-        return _model(job.located, job.files, job.parameter_set, self.fixed_parameters, self.query)
+        return _model(job.group, job.files, job.parameter_set, self.fixed_parameters, self.query)
 
 
 def build(
-    located: Sequence[LocatedAsset],
+    groups: Iterable[Group],
+    located: Iterable[LocatedAsset],
     parameters: Parameters,
     selection: Query | AssetIds,
     split_files: bool,
     at_most: int | None,
 ) -> Plan:
-    """Return one job an asset, file (with `split_files`) and parameter set, in that order.
+    """Return one job a group, file and parameter set, in that order.
 
-    Jobs with the same content are one job. No more than `at_most` are returned; how many were left off
-    is a warning.
+    Assets that are not among `located` are left out of their groups. The files of groups with metadata are
+    not split. Jobs with the same content are one job. No more than `at_most` are returned; how many were
+    left off is a warning.
     """
     query = str(selection) if isinstance(selection, Query) else None
     unique: dict[str, Job] = {}
     repeated = 0
-    for one, files, parameter_set in _combinations(located, parameters, split_files):
-        name = str(_model(one, files, parameter_set, parameters.fixed, query).uuid())
-        repeated += name in unique
-        unique.setdefault(name, Job(name, one, files, parameter_set))
+    for group, files in _work(groups, {one.asset.record_id: one for one in located}, split_files):
+        for parameter_set in parameters.sets or (None,):
+            name = str(_model(group, files, parameter_set, parameters.fixed, query).uuid())
+            repeated += name in unique
+            unique.setdefault(name, Job(name, group, files, parameter_set))
     if repeated:
         logger.warning("%s with the same content as another counted once", counted(repeated, "job"))
     jobs = list(unique.values())[:at_most]
@@ -72,31 +76,37 @@ def build(
     return Plan(jobs, parameters.fixed, query)
 
 
-def _combinations(
-    located: Iterable[LocatedAsset], parameters: Parameters, split_files: bool
-) -> Iterator[tuple[LocatedAsset, tuple[str, ...] | None, dict[str, Any] | None]]:
-    for one in located:
-        groups = [(file,) for file in one.files] if split_files and one.files is not None else [one.files]
-        for files in groups:
-            for parameter_set in parameters.sets or (None,):
-                yield one, files, parameter_set
+def _work(
+    groups: Iterable[Group], located: Mapping[str, LocatedAsset], split_files: bool
+) -> Iterator[tuple[Group, tuple[str, ...] | None]]:
+    for group in groups:
+        there = [located[asset.record_id] for asset in group.assets if asset.record_id in located]
+        if not there:
+            continue
+        found = Group(tuple(one.asset for one in there), group.metadata)
+        files = None if there[0].files is None else tuple(file for one in there for file in one.files or ())
+        if split_files and files is not None and group.metadata is None:
+            for file in files:
+                yield found, (file,)
+        else:
+            yield found, files
 
 
 def _model(
-    located: LocatedAsset,
+    group: Group,
     files: tuple[str, ...] | None,
     parameter_set: dict[str, Any] | None,
     fixed_parameters: dict[str, Any] | None,
     query: str | None,
 ) -> AnalysisDispatchModel:
-    asset = located.asset
     return AnalysisDispatchModel(
-        s3_location=[asset.location],
-        asset_id=[asset.asset_id],
-        asset_name=[asset.name],
-        docdb_record_id=[asset.record_id],
+        s3_location=[asset.location for asset in group.assets],
+        asset_id=[asset.asset_id for asset in group.assets],
+        asset_name=[asset.name for asset in group.assets],
+        docdb_record_id=[asset.record_id for asset in group.assets],
         file_location=None if files is None else list(files),
         fixed_parameters=fixed_parameters,
         distributed_parameters=parameter_set,
+        group_metadata=None if group.metadata is None else dict(group.metadata),
         query=query,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -42,6 +43,14 @@ class MetadataSource(Protocol):
         """
         ...
 
+    def count(self, query: Filter, within: float) -> int:
+        """Return how many records match; give up after `within` seconds. Raises as `find` does."""
+        ...
+
+    def sample(self, query: Filter, size: int, within: float) -> list[Record]:
+        """Return at most `size` whole records that match, by descending `_id`. Raises as `find` does."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Asset:
@@ -73,6 +82,45 @@ class LocatedAsset:
 
     asset: Asset
     files: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Assets that are analysed together: a single one, or those that share the values in `metadata`."""
+
+    assets: tuple[Asset, ...]
+    metadata: Mapping[str, Any] | None = None
+
+
+def value_at(value: object, path: str) -> Any:
+    """Return what a dotted path finds in a record, None where it finds nothing.
+
+    A path goes through lists as in MongoDB: below a list of objects it gives the list of their values. A part
+    that is a number is an index.
+    """
+    part, _, rest = path.partition(".")
+    if isinstance(value, dict):
+        found = value.get(part)
+    elif isinstance(value, list) and part.isdecimal():
+        found = value[int(part)] if int(part) < len(value) else None
+    elif isinstance(value, list):
+        below = [value_at(element, path) for element in value]
+        return [element for element in below if element is not None] or None
+    else:
+        return None
+    return value_at(found, rest) if rest else found
+
+
+def without_index(path: str) -> str:
+    """Return the longest part of a path before an index; MongoDB's `$project` finds nothing at one."""
+    parts = path.split(".")
+    return ".".join(itertools.takewhile(lambda part: not part.isdecimal(), parts))
+
+
+def projection(paths: Iterable[str]) -> list[str]:
+    """Return what to project for these paths: MongoDB refuses a path together with one below it."""
+    wanted = dict.fromkeys(path for path in map(without_index, paths) if path)
+    return [path for path in wanted if not any(path.startswith(f"{other}.") for other in wanted)]
 
 
 def asset_of(record: Record, asset_id: str | None = None) -> Asset:

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(settings: Settings) -> None:
     import inputs
     import jobs
+    import parameters as parameter_sets
     import utils
     import workers
 
@@ -59,15 +60,20 @@ def _dispatch(settings: Settings) -> None:
     logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, _source(settings))
     inputs.check_input_directory(settings.input_directory)
     selection = inputs.read_selection(settings)
-    parameters = inputs.read_parameters(settings.input_directory)
+    parameters = parameter_sets.read_parameters(settings.input_directory)
+    if settings.parameter_schema:
+        parameter_sets.check_schema(parameters, settings.parameter_schema, settings.input_directory)
     with workers.Output(settings.output_directory, settings.overwrite) as output:
         with utils.open_metadata(settings) as metadata:
-            selected = utils.select_assets(metadata, selection, settings.skip_errors)
+            selected = utils.select_assets(metadata, selection, settings.grouping, settings.skip_errors)
             may_be_local = metadata.may_name_local_files
         selected_at = time.monotonic()
         located = utils.locate_files(selected.assets, settings.file_extension, may_be_local, settings.skip_errors)
         listed_at = time.monotonic()
+        if settings.group_by and settings.file_extension and settings.split_files:
+            logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
         plan = jobs.build(
+            selected.groups,
             located.assets,
             parameters,
             selection,
@@ -75,6 +81,7 @@ def _dispatch(settings: Settings) -> None:
             settings.max_number_of_tasks_dispatched,
         )
         shares = workers.share(len(plan.jobs), settings.num_parallel_workers, settings.tasks_per_job)
+        logger.info("%s for %s", counted(len(plan.jobs), "job"), counted(len(shares), "worker folder"))
         output.write(plan, shares)
     written_at = time.monotonic()
     seconds = (selected_at - started, listed_at - selected_at, written_at - listed_at)
@@ -99,17 +106,21 @@ def _summarize(
     reasons = {
         "without a matching file": len(located.without_match),
         "not readable": len(located.failed),
-        "without a record": len(selected.ids_without_record),
+        **selected.left_out,
     }
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items() if number)
     files = sum(len(one.files) for one in located.assets if one.files is not None)
-    factors = [counted(files, "file")] if settings.file_extension and settings.split_files else []
-    factors = factors or [counted(len(located.assets), "asset")]
+    if settings.group_by:
+        factors = [counted(len(selected.groups), "group")]
+    elif settings.file_extension and settings.split_files:
+        factors = [counted(files, "file")]
+    else:
+        factors = [counted(len(located.assets), "asset")]
     factors += [counted(parameter_sets, "parameter set")] * bool(parameter_sets)
     fewest, most = min(map(len, shares)), max(map(len, shares))
     each = counted(most, "job") if fewest == most else f"{fewest:,} or {counted(most, 'job')}"
     for line in (
-        f"matched  {counted(len(selected.assets), 'asset')} in {seconds[0]:.1f} s",
+        f"matched  {counted(selected.matched, 'asset')} in {seconds[0]:.1f} s",
         f"skipped  {sum(reasons.values()):,}{f': {skipped}' * bool(skipped)}; listing took {seconds[1]:.1f} s",
         f"jobs     {sum(map(len, shares)):,} of {' × '.join(factors)}, written in {seconds[2]:.1f} s",
         f"folders  {len(shares):,} in {settings.output_directory}, {each} each, {sum(seconds):.1f} s in all",
@@ -148,7 +159,20 @@ def parse_settings(argv: Sequence[str] | None = None) -> Settings:
     values["file_extension"] = values["file_extension"] or ()
     values["docdb_host"] = values["docdb_host"] or _from_environment("DOCDB_HOST", _host) or _PRODUCTION_HOST
     values["docdb_version"] = values["docdb_version"] or _from_environment("DOCDB_VERSION", _name) or "v1"
-    return Settings(**values)
+    for several in ("group_by", "filter_by", "unwind_list_fields"):
+        values[several] = values[several] or ()
+    settings = Settings(**values)
+    _check_combinations(settings)
+    return settings
+
+
+def _check_combinations(settings: Settings) -> None:
+    if settings.filter_latest and not settings.filter_by:
+        raise RequestError("--filter_latest needs --filter_by: the fields of whose values only the latest counts")
+    if settings.filter_by and not settings.filter_latest:
+        raise RequestError("--filter_by needs --filter_latest: the field that says which record is the latest")
+    if settings.unwind_list_fields and not settings.group_by:
+        raise RequestError("--unwind_list_fields needs --group_by: the fields by which the spread rows are grouped")
 
 
 def _from_environment(variable: str, convert: Callable[[str], str]) -> str | None:
@@ -192,6 +216,12 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--metadata_catalog", "FILE", "file of metadata records to use instead of DocDB", convert=Path)
     flag("--overwrite", "0|1", "1: replace the worker folders of an earlier run", "0", _switch)
     flag("--skip_errors", "0|1", "1: go on without assets that could not be read", "0", _switch)
+    flag("--group_by", "FIELDS", "record fields, comma separated: one job a group", convert=_fields)
+    flag("--filter_latest", "FIELD", "keep only the record with the greatest value of it", convert=_field)
+    flag("--filter_by", "FIELDS", "for each distinct value of these fields", convert=_fields)
+    flag("--unwind_list_fields", "FIELDS", "spread the lists of these fields before grouping", convert=_fields)
+    flag("--drop_null_groups", "0|1", "1: leave out records without a value to group by", "1", _switch)
+    flag("--parameter_schema", "FILE", "JSON Schema that every parameter set must meet")
     flag("--log_level", "LEVEL", f"least level of log lines: {', '.join(_LOG_LEVELS)}", "INFO", _log_level)
     parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {__version__}")
     return parser
@@ -213,6 +243,19 @@ def _endings(text: str) -> tuple[str, ...]:
     from inputs import parse_file_extensions
 
     return parse_file_extensions(text)
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    from inputs import parse_fields
+
+    return parse_fields(text)
+
+
+def _field(text: str) -> str:
+    [field, *more] = _fields(text)
+    if more:
+        raise argparse.ArgumentTypeError(f"{text!r} are several fields; give one")
+    return field
 
 
 def _host(text: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from inputs import AssetIds, Query, Settings
+from inputs import AssetIds, Grouping, Query, Settings
 from listing import Endings
 from messages import (
     DispatchError,
@@ -14,6 +14,7 @@ from messages import (
     RequestError,
     ServiceError,
     counted,
+    logger,
     progress,
     warn_listing,
 )
@@ -21,6 +22,7 @@ from records import (
     ASSET_FIELDS,
     Asset,
     Filter,
+    Group,
     LocatedAsset,
     MetadataSource,
     Record,
@@ -28,6 +30,7 @@ from records import (
     check_asset,
     code_ocean_ids,
     id_filter,
+    projection,
 )
 
 _IDS_A_QUERY = 500
@@ -47,62 +50,133 @@ def open_metadata(settings: Settings) -> MetadataSource:
 
 @dataclass(frozen=True)
 class Selected:
-    """The selected assets, each record once, and the ids that have no record.
+    """What is to be analysed.
 
-    Assets are ordered by name, then `_id`; where they were asked for by id, in the order of the ids.
+    Parameters
+    ----------
+    matched : int
+        Number of records that the query or the ids selected.
+    groups : list of Group
+        One group an asset, ordered by name, then `_id` (for ids: in their order); with `group_by` one a
+        combination of values, ordered by them.
+    left_out : dict
+        How many ids or records were left out, by reason.
     """
 
-    assets: list[Asset]
-    ids_without_record: list[str]
+    matched: int
+    groups: list[Group]
+    left_out: dict[str, int]
+
+    @property
+    def assets(self) -> list[Asset]:
+        """All assets, each once."""
+        return list({asset.record_id: asset for group in self.groups for asset in group.assets}.values())
 
 
-def select_assets(metadata: MetadataSource, selection: Query | AssetIds, skip_errors: bool) -> Selected:
-    """Return the assets that a query or a list of ids selects.
+def select_assets(
+    metadata: MetadataSource, selection: Query | AssetIds, grouping: Grouping, skip_errors: bool
+) -> Selected:
+    """Return the assets that a query or a list of ids selects, in groups.
 
     Raises
     ------
     RequestError
-        Nothing matches, or ids have no record and `skip_errors` is false.
+        Nothing matches, ids have no record and `skip_errors` is false, or no record has a field of the grouping.
     ServiceError
         The source of records fails.
     """
+    fields = projection([*ASSET_FIELDS, *grouping.fields])
     with progress("reading metadata", "records") as shown:
         if isinstance(selection, AssetIds):
-            return _assets_by_id(metadata, selection, skip_errors, shown)
-        records = {record["_id"]: record for record in _records(metadata, selection.filter, shown)}
+            found, missing = _find_ids(metadata, selection, fields, skip_errors, shown)
+        else:
+            found, missing = _find(metadata, selection, fields, shown), []
+    assets, records = [asset for asset, _ in found], [record for _, record in found]
+    left_out = {"without a record": len(missing)}
+    if not grouping.fields:
+        return Selected(len(assets), [Group((asset,)) for asset in assets], left_out)
+    groups, not_grouped = _arranged(metadata, selection, assets, records, grouping)
+    return Selected(len(assets), groups, {**left_out, **not_grouped})
+
+
+def _find(metadata: MetadataSource, query: Query, fields: Sequence[str], shown: Progress) -> list[tuple[Asset, Record]]:
+    records = {record["_id"]: record for record in _records(metadata, query.filter, fields, shown)}
     if not records:
-        raise RequestError("no record matches the query", [f"query: {selection}"])
-    return Selected(sorted(map(asset_of, records.values()), key=_by_name), [])
+        from diagnosis import explain_nothing
+
+        raise RequestError("no record matches the query", explain_nothing(metadata, query.filter))
+    return sorted(((asset_of(record), record) for record in records.values()), key=_by_name)
 
 
-def _records(metadata: MetadataSource, query: Filter, shown: Progress | None = None) -> Iterator[Record]:
-    for page in metadata.find(query, ASSET_FIELDS):
+def _arranged(
+    metadata: MetadataSource,
+    selection: Query | AssetIds,
+    assets: Sequence[Asset],
+    records: Sequence[Record],
+    grouping: Grouping,
+) -> tuple[list[Group], dict[str, int]]:
+    from grouping import arrange, fields_without_value
+
+    if unknown := fields_without_value(records, grouping):
+        raise RequestError(*_no_such_field(metadata, selection, unknown))
+    arranged = arrange(assets, records, grouping)
+    if arranged.without_value:
+        fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
+        logger.info("%s without a value of %s left out", counted(arranged.without_value, "record"), fields)
+    if not arranged.groups:
+        raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
+    if arranged.not_latest:
+        logger.info("%s left out: not the latest by %s", counted(arranged.not_latest, "record"), grouping.filter_latest)
+    if grouping.group_by:
+        logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
+    if arranged.in_several:
+        logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
+    return arranged.groups, {"without a value": arranged.without_value, "not the latest": arranged.not_latest}
+
+
+def _no_such_field(
+    metadata: MetadataSource, selection: Query | AssetIds, unknown: Sequence[str]
+) -> tuple[str, list[str]]:
+    from diagnosis import describe_field
+
+    query = selection.filter if isinstance(selection, Query) else id_filter(selection.ids[:_IDS_A_QUERY])
+    details = [f"{field}   {describe_field(metadata, query, field)}".rstrip() for field in unknown]
+    return "no selected record has a value of these fields; correct their names", details
+
+
+def _records(
+    metadata: MetadataSource, query: Filter, fields: Sequence[str], shown: Progress | None = None
+) -> Iterator[Record]:
+    for page in metadata.find(query, fields):
         if shown is not None:
             shown.advance(len(page))
         yield from page
 
 
-def _by_name(asset: Asset) -> tuple[str, str]:
-    return asset.name, asset.record_id
+def _by_name(found: tuple[Asset, Record]) -> tuple[str, str]:
+    return found[0].name, found[0].record_id
 
 
-def _assets_by_id(metadata: MetadataSource, asked: AssetIds, skip_errors: bool, shown: Progress) -> Selected:
-    found: dict[str, dict[str, Asset]] = {asset_id: {} for asset_id in asked.ids}
+def _find_ids(
+    metadata: MetadataSource, asked: AssetIds, fields: Sequence[str], skip_errors: bool, shown: Progress
+) -> tuple[list[tuple[Asset, Record]], list[str]]:
+    """Return the assets in the order of the ids, and the ids without a record."""
+    found: dict[str, dict[str, tuple[Asset, Record]]] = {asset_id: {} for asset_id in asked.ids}
     for ids in _chunks(asked.ids):
-        for record in _records(metadata, id_filter(ids), shown):
+        for record in _records(metadata, id_filter(ids), fields, shown):
             for asset_id in code_ocean_ids(record):
                 if asset_id in found:
-                    found[asset_id][record["_id"]] = asset_of(record, asset_id)
+                    found[asset_id][record["_id"]] = (asset_of(record, asset_id), record)
     missing = [asset_id for asset_id, assets in found.items() if not assets]
     if missing:
         _report_missing(metadata, asked, missing, skip_errors)
     if shared := [f"{asset_id}: {len(assets)} records" for asset_id, assets in found.items() if len(assets) > 1]:
         warn_listing(f"{asked.file_name}: ids with several records, all of which are taken:", shared)
-    unique: dict[str, Asset] = {}
+    unique: dict[str, tuple[Asset, Record]] = {}
     for assets in found.values():
-        for asset in sorted(assets.values(), key=_by_name):
-            unique.setdefault(asset.record_id, asset)
-    return Selected(list(unique.values()), missing)
+        for asset, record in sorted(assets.values(), key=_by_name):
+            unique.setdefault(asset.record_id, (asset, record))
+    return list(unique.values()), missing
 
 
 def _report_missing(metadata: MetadataSource, asked: AssetIds, missing: Sequence[str], skip_errors: bool) -> None:
@@ -120,7 +194,7 @@ def _other_meanings(metadata: MetadataSource, missing: Sequence[str]) -> Iterato
     """Yield, for ids that are a record's name or `_id` by mistake, what to write instead."""
     for values in _chunks(missing):
         named = {"$or": [{field: {"$in": list(values)}} for field in ("name", "_id")]}
-        for record in _records(metadata, named):
+        for record in _records(metadata, named, ASSET_FIELDS):
             asset_id = asset_of(record).asset_id
             remedy = f"; its asset_id is {asset_id}" if asset_id else ", which has no asset_id"
             yield record["_id"], f" (the _id of a record{remedy})"

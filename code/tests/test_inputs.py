@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 import inputs
 import json_text
+import parameters
 from catalog import Catalog
-from inputs import AssetIds, Parameters, Query
+from inputs import AssetIds, Query
 from messages import DispatchError, RequestError
+from parameters import Parameters
 
 SEED_PARAMETERS = """{
 "fixed_parameters": {
@@ -256,7 +258,7 @@ def test_the_csv_is_looked_for_in_three_places_the_named_ones_first(tmp_path: Pa
 
 def read_parameters(folder: Path, text: str) -> Parameters:
     (folder / "analysis_parameters.json").write_text(text, encoding="utf-8")
-    return inputs.read_parameters(folder)
+    return parameters.read_parameters(folder)
 
 
 def test_the_parameters_of_the_first_page_work_as_printed_with_their_trailing_comma(tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_the_parameters_of_the_first_page_work_as_printed_with_their_trailing_co
 
 
 def test_no_parameters_file_is_fine(tmp_path: Path) -> None:
-    assert inputs.read_parameters(tmp_path) == Parameters(None, ())
+    assert parameters.read_parameters(tmp_path) == Parameters(None, ())
 
 
 def test_the_first_parameters_file_found_wins_and_further_ones_are_named(
@@ -279,7 +281,7 @@ def test_the_first_parameters_file_found_wins_and_further_ones_are_named(
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"fixed_parameters": {"place": number}}), encoding="utf-8")
 
-        assert inputs.read_parameters(tmp_path) == Parameters({"place": number}, ())
+        assert parameters.read_parameters(tmp_path) == Parameters({"place": number}, ())
 
     assert logged(caplog) == [
         f"{paths[1]} is used; not read:\n{paths[0]}",
@@ -433,7 +435,7 @@ CATALOGS = [
 READERS: dict[str, tuple[str, list[str], Callable[[Path], object]]] = {
     "query": ("query.json", WELL_FORMED, lambda path: inputs.read_query(str(path), path.parent)),
     "CSV": ("data_asset_input.csv", CSVS, lambda path: inputs.read_asset_ids(path.parent)),
-    "parameters": ("analysis_parameters.json", WELL_FORMED, lambda path: inputs.read_parameters(path.parent)),
+    "parameters": ("analysis_parameters.json", WELL_FORMED, lambda path: parameters.read_parameters(path.parent)),
     "catalog": (
         "catalog.jsonl",
         CATALOGS,

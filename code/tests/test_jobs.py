@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 import jobs
 from analysis_dispatch_model import AnalysisDispatchModel
-from inputs import AssetIds, Parameters, Query
-from records import Asset, LocatedAsset
+from inputs import AssetIds, Query
+from parameters import Parameters
+from records import Asset, Group, LocatedAsset
 
 QUERY = Query({"subject.subject_id": "774659"})
 NAMES = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, min_size=1, max_size=6)
@@ -21,6 +22,14 @@ SETS = st.lists(st.dictionaries(st.text("xyz", max_size=2), st.integers()), max_
 
 def located(name: str, files: tuple[str, ...] | None = None) -> LocatedAsset:
     return LocatedAsset(Asset(f"id-{name}", name, f"s3://bucket/{name}", ""), files)
+
+
+def build(
+    assets: list[LocatedAsset], parameters: Parameters, split_files: bool = True, at_most: int | None = None
+) -> jobs.Plan:
+    """Build jobs where each asset is a group of its own."""
+    groups = [Group((one.asset,)) for one in assets]
+    return jobs.build(groups, assets, parameters, QUERY, split_files, at_most)
 
 
 def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
@@ -32,9 +41,9 @@ def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
 
 @given(names=NAMES, sets=SETS)
 def test_n_assets_and_m_sets_make_n_times_m_jobs_asset_by_asset(names: list[str], sets: list[dict[str, Any]]) -> None:
-    plan = jobs.build([located(name) for name in names], Parameters(None, tuple(sets)), QUERY, True, None)
+    plan = build([located(name) for name in names], Parameters(None, tuple(sets)))
     expected = [(name, one) for name in names for one in sets or (None,)]
-    assert [(job.located.asset.name, job.parameter_set) for job in plan.jobs] == expected
+    assert [(job.group.assets[0].name, job.parameter_set) for job in plan.jobs] == expected
     assert len({job.name for job in plan.jobs}) == len(plan.jobs)
 
 
@@ -44,9 +53,9 @@ def test_splitting_puts_every_file_into_exactly_one_job_and_not_splitting_every_
 ) -> None:
     assets = files_of(names, counts)
     every_file = [file for one in assets for file in one.files or ()]
-    split = jobs.build(assets, Parameters(), QUERY, True, None)
+    split = build(assets, Parameters())
     assert [job.files for job in split.jobs] == [(file,) for file in every_file]
-    whole = jobs.build(assets, Parameters(), QUERY, False, None)
+    whole = build(assets, Parameters(), split_files=False)
     assert [file for job in whole.jobs for file in job.files or ()] == every_file
     assert len(whole.jobs) == len(assets)
 
@@ -54,17 +63,18 @@ def test_splitting_puts_every_file_into_exactly_one_job_and_not_splitting_every_
 @given(names=NAMES, at_most=st.integers(1, 10))
 def test_a_limit_keeps_the_first_jobs(names: list[str], at_most: int) -> None:
     assets = [located(name) for name in names]
-    every = jobs.build(assets, Parameters(), QUERY, True, None).jobs
-    assert jobs.build(assets, Parameters(), QUERY, True, at_most).jobs == every[:at_most]
+    every = build(assets, Parameters()).jobs
+    assert build(assets, Parameters(), at_most=at_most).jobs == every[:at_most]
 
 
 def test_jobs_of_a_csv_name_no_query() -> None:
-    plan = jobs.build([located("a")], Parameters(), AssetIds(("id",), "data_asset_input.csv"), True, None)
+    by_csv = AssetIds(("id",), "data_asset_input.csv")
+    plan = jobs.build([Group((located("a").asset,))], [located("a")], Parameters(), by_csv, True, None)
     assert plan.model(plan.jobs[0]).query is None
 
 
 def test_a_job_file_leaves_out_null_keys_but_keeps_nulls_inside_parameters() -> None:
-    plan = jobs.build([located("a")], Parameters({"threshold": None}), QUERY, True, None)
+    plan = build([located("a")], Parameters({"threshold": None}))
     text = plan.model(plan.jobs[0]).to_json()
     assert '"threshold": null' in text
     assert "distributed_parameters" not in text
