@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
+import io
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import json_text
 from messages import RequestError, counted, logger
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CSV_NAME = "data_asset_input.csv"
 # A pipeline mounts its input files in this folder of the input directory.
@@ -211,34 +213,12 @@ def read_asset_ids(input_directory: Path) -> AssetIds:
     RequestError
         No CSV or several candidates, no such column, no ids, or a file that is no CSV.
     """
-    import pandas as pd
-
     path = _find_csv(input_directory)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # cells beyond the header are extra columns
-            table = pd.read_csv(
-                path,
-                dtype=str,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-                skipinitialspace=True,
-                index_col=False,
-                engine="python",
-                on_bad_lines=list,  # cells beyond the header, as they are; pandas drops them
-            )
-    except pd.errors.EmptyDataError:
-        raise RequestError(f"{path.name}: the file is empty; it needs a column 'asset_id'") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path.name}: not UTF-8 text; save it as 'CSV UTF-8'") from None
-    except (pd.errors.ParserError, csv.Error, ValueError) as error:
-        raise RequestError(f"{path.name}: not a readable CSV: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-    table.columns = table.columns.astype(str).str.strip()
-    if "asset_id" not in table.columns:
-        raise RequestError(f"{path.name}: no column 'asset_id' (columns: {', '.join(table.columns)})")
-    column = table.loc[:, table.columns == "asset_id"].iloc[:, 0].str.strip()
+    rows = _read_csv(path)
+    columns = [name.strip() for name in rows.iloc[0] if name.strip()]
+    if "asset_id" not in columns:
+        raise RequestError(f"{path.name}: no column 'asset_id' (columns: {', '.join(columns)})")
+    column = rows.loc[1:, rows.iloc[0].str.strip() == "asset_id"].iloc[:, 0].str.strip()
     ids = column[column != ""]
     if ids.empty:
         raise RequestError(f"{path.name}: no ids in column 'asset_id'")
@@ -246,6 +226,24 @@ def read_asset_ids(input_directory: Path) -> AssetIds:
     if len(unique) < len(ids):
         logger.warning("%s: %s dropped", path.name, counted(len(ids) - len(unique), "repeated id"))
     return AssetIds(unique, path.name)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Return all rows as text, the header among them, blank where a row is short."""
+    import pandas as pd
+
+    text = json_text.read_file(path)
+    # Rows may have cells beyond the header; commas inside quotes only make this too wide.
+    width = max((line.count(",") for line in text.splitlines()), default=0) + 1
+    try:
+        rows = pd.read_csv(
+            io.StringIO(text), header=None, names=range(width), dtype=str, keep_default_na=False, skipinitialspace=True
+        )
+    except (pd.errors.ParserError, ValueError) as error:
+        raise RequestError(f"{path.name}: not a readable CSV: {' '.join(str(error).split())}") from None
+    if rows.empty:
+        raise RequestError(f"{path.name}: the file is empty; it needs a column 'asset_id'")
+    return rows
 
 
 def _find_csv(input_directory: Path) -> Path:
