@@ -9,7 +9,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run test lint format clean stale
+.PHONY: help run test lint format audit clean stale
 .NOTPARALLEL:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make test    lint, then all tests'
 	@echo 'make lint    ruff check, ruff format --check, mypy'
 	@echo 'make format  sort imports and format the code'
+	@echo 'make audit   look up the dependencies in the list of known vulnerabilities'
 	@echo 'make clean   remove $(VENV) and caches, keep results/'
 
 run: $(VENV)/run.stamp
@@ -39,6 +40,9 @@ lint: $(VENV)/test.stamp
 format: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m ruff check --select I --fix
 	cd code && ../$(VENV_PYTHON) -m ruff format
+
+audit: $(VENV)/test.stamp
+	$(VENV_PYTHON) -m pip_audit --skip-editable
 
 clean:
 	rm -rf $(VENV) code/*.egg-info code/build

@@ -70,6 +70,7 @@ class Settings:
     docdb_version: str
     docdb_database: str
     docdb_collection: str
+    docdb_timeout: int
     metadata_catalog: Path | None
     overwrite: bool
     skip_errors: bool

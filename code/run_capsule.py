@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import stopping
 from messages import DispatchError, RequestError, configure_logging, counted, logger
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _dispatch(settings)
     except DispatchError as error:
         return _failed(error, debug)
-    except KeyboardInterrupt:
-        _failed(DispatchError("interrupted; no job is written"), debug)
-        return 130
     except Exception as error:  # no traceback reaches a user who did not ask for it
         return _failed(
             DispatchError(f"unexpected {type(error).__name__}: {error}; --log_level=DEBUG shows where"), debug
@@ -214,6 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--docdb_database", "NAME", "database of the metadata", "metadata_index", _name)
     flag("--docdb_collection", "NAME", "collection of the metadata", "data_assets", _name)
     flag("--metadata_catalog", "FILE", "file of metadata records to use instead of DocDB", convert=Path)
+    flag("--docdb_timeout", "SECONDS", "how long DocDB may take to answer one request", "60", _count)
     flag("--overwrite", "0|1", "1: replace the worker folders of an earlier run", "0", _switch)
     flag("--skip_errors", "0|1", "1: go on without assets that could not be read", "0", _switch)
     flag("--group_by", "FIELDS", "record fields, comma separated: one job a group", convert=_fields)
@@ -277,20 +276,13 @@ def _log_level(text: str) -> str:
     return text.upper()
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process. An ordinary interpreter exit can abort once obstore's threads have run."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(code)
-
-
 def _run() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    _leave(main())
+    stopping.leave(main())
 
 
 if __name__ == "__main__":
+    stopping.install()
     _run()

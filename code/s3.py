@@ -7,14 +7,15 @@ import os
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 import obstore
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig
     from types_boto3_s3 import S3Client
 
+_CONNECT_SECONDS = 10
 _REQUEST_SECONDS = 30
 _RETRY_SECONDS = 120
+_TRIES = _RETRY_SECONDS // _REQUEST_SECONDS
 _REQUESTS_IN_FLIGHT = 256
 _WITHOUT_CONFIGURED_ENDPOINTS: dict[str, Any] = {"ignore_configured_endpoint_urls": True}  # the stubs lack it
-# HTTP status of a request that S3 refuses for its credentials; expired ones are a 400.
-_REFUSED = (401, 403)
-_REFUSED_CODES = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
+_REASON_SHOWN = 200
+_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpired")
+_WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307")
 
 
 class S3:
@@ -80,10 +84,16 @@ class _Access:
 
     def __init__(self, session: boto3.Session, credentials: Boto3CredentialProvider | None) -> None:
         self.credentials = credentials
+        # How boto3 came by the credentials (env, iam-role, …), never which.
+        self.identity = "anonymous" if credentials is None else credentials.credentials.method
         self.ca_bundle = Path(bundle).read_bytes() if (bundle := os.environ.get("AWS_CA_BUNDLE")) else None
         self._session = session
         self._making_clients = threading.Lock()  # a session makes one client at a time
-        self._config = Config(retries={"mode": "standard"}, connect_timeout=10, read_timeout=_REQUEST_SECONDS)
+        self._config = Config(
+            retries={"mode": "standard", "total_max_attempts": _TRIES},
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_REQUEST_SECONDS,
+        )
         if credentials is None:
             self._config = self._config.merge(Config(signature_version=UNSIGNED))
         self._client = session.client("s3", config=self._config)
@@ -115,22 +125,27 @@ class _Bucket:
     def __init__(self, name: str, access: Sequence[_Access], in_flight: asyncio.Semaphore) -> None:
         self._name = name
         self._views = [_View(name, one, in_flight) for one in access]
+        self._is_gone: ServiceError | None = None
 
     async def find_keys(self, prefix: str, endings: Endings) -> set[str]:
         """Return the keys of all matches below a prefix that ends with `/`."""
-        refusals = []
+        if self._is_gone is not None:
+            raise self._is_gone
+        failures = []
         for view in tuple(self._views):
             try:
                 found = await view.find_keys(prefix, endings)
             except (BaseError, OSError, BotoCoreError, ClientError) as error:
-                reason, refused = await asyncio.to_thread(view.explain, prefix, error)
-                refusals.append(ServiceError(f"s3://{self._name}: {reason}"))
-                if not refused:
+                failures.append(await asyncio.to_thread(view.explain, prefix, error))
+                if not failures[-1].is_refusal:
                     break
             else:
                 self._prefer(view)
                 return found
-        raise refusals[0]
+        failure = ServiceError(f"s3://{self._name}: {failures[0].reason}")
+        if failures[0].is_of_bucket:
+            self._is_gone = failure  # asking again for each asset would take as long as this took, each time
+        raise failure
 
     def _prefer(self, view: _View) -> None:
         """Begin with the unsigned view once it has succeeded where the signed one was refused."""
@@ -139,36 +154,69 @@ class _Bucket:
             self._views.reverse()
 
 
+class _Failure(NamedTuple):
+    """Why a listing failed, whether without credentials it may succeed, and whether it holds for the whole bucket."""
+
+    reason: str
+    is_refusal: bool = False
+    is_of_bucket: bool = False
+
+
 class _View:
     """One bucket as one kind of access sees it."""
 
     def __init__(self, bucket: str, access: _Access, in_flight: asyncio.Semaphore) -> None:
         self.is_signed = access.credentials is not None
+        self._identity = access.identity
+        self._is_confirmed = False
         self._bucket = bucket
         self._client = access.client(bucket)
         self._in_flight = in_flight
-        options: ClientConfig = {"timeout": timedelta(seconds=_REQUEST_SECONDS), "allow_http": True}
+        self._endpoint = self._client.meta.endpoint_url
+        options: ClientConfig = {
+            "timeout": timedelta(seconds=_REQUEST_SECONDS),
+            "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+            "allow_http": True,
+        }
         if access.ca_bundle is not None:
             options["root_certificate"] = access.ca_bundle
         self._store = S3Store(
             bucket,
-            endpoint=self._client.meta.endpoint_url,
+            endpoint=self._endpoint,
             region=self._client.meta.region_name or "us-east-1",
             credential_provider=access.credentials,
             skip_signature=not self.is_signed,
             client_options=options,
-            retry_config={"retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
+            retry_config={
+                "max_retries": 10,
+                "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+                "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 2},
+            },
         )
 
     async def find_keys(self, prefix: str, endings: Endings) -> set[str]:
+        """Return the keys of all matches below a prefix that ends with `/`."""
         # obstore would drop a leading `/`, and refuses a whole listing for one key (or the prefix) with an
         # empty segment, `.`, `..` or a control character.
         if not prefix.startswith("/"):
             try:
-                return await walk(self._list_level, prefix, endings)
+                found = await walk(self._list_level, prefix, endings)
             except (InvalidPathError, ValueError):
                 logger.debug("s3://%s/%s holds keys that only boto3 lists", self._bucket, prefix)
+            else:
+                if not found:
+                    await asyncio.to_thread(self._confirm_answers, prefix)
+                return found
         return await walk(self._list_level_by_boto3, prefix, endings)
+
+    def _confirm_answers(self, prefix: str) -> None:
+        """Make sure that no match means no match: obstore takes any well-formed XML for an empty listing."""
+        if self._is_confirmed:
+            return
+        answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
+        if "KeyCount" not in answer and "Name" not in answer:
+            raise ServiceError(f"s3://{self._bucket}: the answer of {self._endpoint} is not that of S3")
+        self._is_confirmed = True
 
     async def _list_level(self, folder: str) -> Level:
         async with self._in_flight:
@@ -190,18 +238,36 @@ class _View:
         async with self._in_flight:
             return await asyncio.to_thread(pages)
 
-    def explain(self, prefix: str, error: Exception) -> tuple[str, bool]:
-        """Return why a listing failed, and whether it was refused for its credentials.
+    def explain(self, prefix: str, error: Exception) -> _Failure:
+        """Return why a listing failed.
 
         obstore raises one error for most causes, so boto3 asks once more: its errors carry S3's code.
         """
+        if "timed out" in str(error):
+            return _Failure(f"no answer from {self._endpoint} within {_RETRY_SECONDS} s", is_of_bucket=True)
         if isinstance(error, BaseError | OSError):
             try:
                 self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
             except (BotoCoreError, ClientError) as failed:
                 error = failed
-        if not isinstance(error, ClientError):
-            return printable(str(error).partition("\n")[0], 300), False
-        code, status = error.response["Error"].get("Code", ""), error.response["ResponseMetadata"]["HTTPStatusCode"]
-        reason = f"{code}: {error.response['Error'].get('Message', '')}"
-        return reason, status in _REFUSED or code in _REFUSED_CODES
+        if isinstance(error, ClientError):
+            return self._explain_answer(error)
+        if isinstance(error, HTTPClientError):
+            return _Failure(f"cannot reach {self._endpoint}; check the network", is_of_bucket=True)
+        return _Failure(printable(str(error).partition("\n")[0], _REASON_SHOWN))
+
+    def _explain_answer(self, error: ClientError) -> _Failure:
+        code = error.response["Error"].get("Code", "")
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        message = printable(error.response["Error"].get("Message", ""), _REASON_SHOWN)
+        if code == "NoSuchBucket":
+            return _Failure(f"NoSuchBucket: there is no such bucket at {self._endpoint}", is_of_bucket=True)
+        if code in _EXPIRED:
+            return _Failure(f"{code}: the credentials ({self._identity}) have expired; renew them", is_refusal=True)
+        if code in _WRONG_REGION:
+            return _Failure(f"{code}: the bucket is not in the region of {self._endpoint}; set AWS_REGION")
+        if status in _REFUSED:
+            return _Failure(f"{code}: refused for the credentials ({self._identity}): {message}", is_refusal=True)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _Failure(f"{code}: S3 is busy or failing: {message}; try again later")
+        return _Failure(f"{code}: {message}")

@@ -45,7 +45,13 @@ def open_metadata(settings: Settings) -> MetadataSource:
         return Catalog(settings.metadata_catalog)
     from docdb import DocDb
 
-    return DocDb(settings.docdb_host, settings.docdb_version, settings.docdb_database, settings.docdb_collection)
+    return DocDb(
+        settings.docdb_host,
+        settings.docdb_version,
+        settings.docdb_database,
+        settings.docdb_collection,
+        settings.docdb_timeout,
+    )
 
 
 @dataclass(frozen=True)

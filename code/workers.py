@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import itertools
+import json
 import os
 import re
 import shutil
@@ -13,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
+import stopping
 from jobs import Job, Plan
-from messages import DispatchError, RequestError, ServiceError, logger, progress
+from messages import DispatchError, RequestError, ServiceError, logger, progress, warn_listing
 
 _JOB_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 # Hidden, so that a pipeline's `results/*` does not take it for a worker.
@@ -64,9 +67,12 @@ class Output:
     def __init__(self, directory: Path, overwrite: bool) -> None:
         self.directory = directory
         self._hidden = directory / _HIDDEN
-        self._new, self._old = self._hidden / "new", self._hidden / "old"
-        with _disk_errors(directory):
+        self._new, self._old, self._journal = (self._hidden / name for name in ("new", "old", "journal.json"))
+        with _disk_errors(directory), contextlib.ExitStack() as undo:
             self._is_made_here = _make_folder(directory)
+            self._lock = _locked(self._hidden, directory)
+            undo.callback(self._release)
+            self._recover()
             self._earlier = _worker_folders(directory)
             if self._earlier and not overwrite:
                 raise RequestError(
@@ -74,18 +80,19 @@ class Output:
                     " --overwrite=1 replaces them",
                     [folder.name for folder in self._earlier],
                 )
-            self._lock = _locked(self._hidden, directory)
-            self._clear()
+            undo.pop_all()
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> Self:
+        self._on_stop = stopping.cleaned_up_by(self._give_up)
+        self._on_stop.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        shutil.rmtree(self._hidden, ignore_errors=True)
-        os.close(self._lock)
-        if self._is_made_here and error is not None:
-            with contextlib.suppress(OSError):
-                self.directory.rmdir()
+        if error is None:
+            self._release()
+        else:
+            self._give_up()
+        self._on_stop.__exit__(None, None, None)
 
     def write(self, plan: Plan, shares: Sequence[range]) -> None:
         """Write each job's file into its worker folder.
@@ -102,27 +109,61 @@ class Output:
                 for number in numbers:
                     _write_job(path, plan, plan.jobs[number])
                     shown.advance()
-            self._move_into_place()
+            with stopping.held():
+                self._move_into_place()
 
     def _move_into_place(self) -> None:
+        """Move the old folders out and the new ones in; the journal tells the next run if this one is killed."""
         self._old.mkdir()
-        moved: list[tuple[Path, Path]] = []
+        _write_durably(self._journal, json.dumps({"new": [path.name for path in self._new.iterdir()]}))
         try:
-            for source in self._earlier:
-                moved.append((source, source.rename(self._old / source.name)))
-            for source in sorted(self._new.iterdir()):
-                moved.append((source, source.rename(self.directory / source.name)))
+            for path in self._earlier:
+                path.rename(self._old / path.name)
+            for path in sorted(self._new.iterdir()):
+                path.rename(self.directory / path.name)
         except BaseException:
-            for source, target in reversed(moved):
-                target.rename(source)
+            self._take_back()
             raise
+        self._journal.unlink()
 
-    def _clear(self) -> None:
-        """Remove what a killed run left in the hidden folder."""
+    def _take_back(self) -> list[str]:
+        """Undo moves that were begun: remove the new folders, put the old ones back; return the removed names."""
+        begun = json.loads(self._journal.read_text(encoding="utf-8"))["new"]
+        removed = [name for name in begun if _is_number(name) and not (self._new / name).exists()]
+        for name in removed:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+        for path in sorted(self._old.iterdir()):
+            path.rename(self.directory / path.name)
+        self._journal.unlink()
+        return removed
+
+    def _recover(self) -> None:
+        """Clear what a killed run left; the lock says that it is not running any more."""
+        if self._journal.exists():
+            names = self._take_back()
+            warn_listing(f"{self.directory}: folders of a run that was killed in its last moment are removed:", names)
         for left in (self._new, self._old):
             if left.exists():
                 logger.debug("removing %s, left by a run that was killed", left)
                 shutil.rmtree(left)
+
+    def _give_up(self) -> None:
+        self._release()
+        if self._is_made_here:
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()
+
+    def _release(self) -> None:
+        shutil.rmtree(self._hidden, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_job(folder: Path, plan: Plan, job: Job) -> None:
