@@ -19,6 +19,8 @@ from typing import Any
 import boto3
 import pytest
 import requests
+from botocore.config import Config
+from botocore.loaders import create_loader
 from moto.server import ThreadedMotoServer
 
 from tests.gateway import Gateway, Record
@@ -26,6 +28,7 @@ from tests.gateway import Gateway, Record
 CODE = Path(__file__).resolve().parent.parent
 EXAMPLE = CODE.parent / "data" / "example"
 BUCKET = "open-data"
+DESCRIPTION = "behavior_774659_2025-06-07_14-31-15"
 Job = dict[str, Any]
 
 
@@ -74,23 +77,42 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3]:
-    """An empty S3 endpoint that boto3 and every command find by the environment, with credentials for it."""
+def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without any configuration of AWS."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
-    requests.post(f"{s3_endpoint}/moto-api/reset", timeout=10).raise_for_status()
-    client = boto3.session.Session().client("s3")
-    yield S3(client, s3_endpoint)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_of_aws_are_read_once() -> Iterator[None]:
+    """Share the files that botocore reads among its sessions: parsing them takes longer than any request here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_endpoint: str) -> Iterator[Any]:
+    session = boto3.session.Session("testing", "testing-secret", region_name="us-east-1")
+    client = session.client("s3", endpoint_url=s3_endpoint, config=Config(proxies={}))
+    yield client
     client.close()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, s3_client: Any, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """An empty S3 endpoint that boto3 and every command find by the environment, with credentials for it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    requests.post(f"{s3_endpoint}/moto-api/reset", timeout=10).raise_for_status()
+    return S3(s3_client, s3_endpoint)
 
 
 @dataclass(frozen=True)
@@ -147,7 +169,7 @@ class World:
     def start(self, *flags: str, env: Mapping[str, str | None] | None = None) -> subprocess.Popen[str]:
         """Start the command on DocDB; the caller ends it. Its contract with the wrapper is not checked."""
         return subprocess.Popen(
-            self._command([*self._docdb(), *flags]),
+            self.command(*flags),
             env=_environment(env),
             text=True,
             stdin=subprocess.DEVNULL,
@@ -166,6 +188,10 @@ class World:
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else 1
         return self.completed(code, stdout.getvalue(), stderr.getvalue())
+
+    def command(self, *flags: str) -> list[str]:
+        """The command on DocDB as a list of words."""
+        return self._command([*self._docdb(), *flags])
 
     def write_catalog(self, records: Iterable[Record]) -> Path:
         """Write a JSON Lines catalog and give its path."""
@@ -213,6 +239,38 @@ def world(gateway: Gateway, s3: S3, tmp_path: Path) -> World:
     for record, paths in zip(gateway.records, _ASSETS, strict=True):
         world.put(record, *paths)
     return world
+
+
+@pytest.fixture
+def desk(gateway: Gateway, tmp_path: Path) -> World:
+    """A world with three records and no S3: what is refused here is refused before any listing."""
+    for name in ("data", "results"):
+        (tmp_path / name).mkdir()
+    gateway.records = [
+        make_record(0, f"{DESCRIPTION}_processed_a", "774659", "Platform", "behavior", {"Code Ocean": [asset_id(0)]}),
+        make_record(1, f"{DESCRIPTION}_processed_b", "774659", "Platform", "behavior", {"Code Ocean": [asset_id(1)]}),
+        make_record(2, DESCRIPTION, "781162", "Platform", "behavior", []),
+    ]
+    return World(
+        gateway,
+        S3(None, ""),
+        gateway.records,
+        tmp_path / "data",
+        tmp_path / "results",
+        tmp_path / "catalog.jsonl",
+    )
+
+
+def assert_refused(world: World, completed: Completed, *block: str, code: int = 2) -> None:
+    """The block is the last thing on stderr, no traceback stands before it, and nothing is written."""
+    lines = completed.stderr.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    assert len(starts) == 1, completed.stderr
+    assert lines[starts[0] :] == list(block)
+    assert "Traceback" not in completed.stderr
+    assert completed.stdout == ""
+    assert completed.returncode == code
+    assert not world.output_directory.is_dir() or list(world.output_directory.iterdir()) == []
 
 
 def make_record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -62,6 +63,40 @@ def test_the_closing_summary_has_four_lines_on_stdout(world: World) -> None:
     assert len(lines) == len(patterns)
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line), line
+
+
+@pytest.fixture
+def two_sets(desk: World) -> World:
+    """A world whose summary holds a `×`."""
+    (desk.input_directory / "analysis_parameters.json").write_text(json.dumps(TWO_SETS))
+    return desk
+
+
+def test_a_terminal_that_cannot_show_a_letter_gets_its_code(two_sets: World) -> None:
+    done = succeeded(two_sets.run("--docdb_query={}", env={"PYTHONIOENCODING": "ascii"}))
+    assert len(done.jobs) == 6
+    assert r"jobs     6 of 3 assets \xd7 2 parameter sets, written in " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        "| true",
+        "> /dev/full",
+        pytest.param(">&-", marks=pytest.mark.xfail(strict=True, reason="sys.stdout is None and has no flush")),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_the_jobs_are_there_whether_or_not_the_summary_can_be_read(
+    two_sets: World, monkeypatch: pytest.MonkeyPatch, redirection: str, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = " ".join(map(shlex.quote, two_sets.command("--docdb_query={}")))
+    script = f"set -o pipefail; {command} {redirection}"
+    process = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    done = succeeded(two_sets.completed(process.returncode, process.stdout, process.stderr))
+    assert len(done.jobs) == 6
+    assert "Traceback" not in done.stderr
 
 
 def test_the_first_log_line_names_version_source_and_host(world: World) -> None:

@@ -44,7 +44,7 @@ def asset(tmp_path: Path) -> Path:
 
 def warned_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     assert {record.levelname for record in caplog.records} <= {"WARNING"}
-    return [record.getMessage() for record in caplog.records]
+    return ["\n  ".join([record.getMessage(), *getattr(record, "details", ())]) for record in caplog.records]
 
 
 # The rules of S3
@@ -114,7 +114,7 @@ def test_two_links_to_one_folder_are_followed_once(
     (asset / "l1").symlink_to(tmp_path / "elsewhere")
     (asset / "l2").symlink_to(tmp_path / "elsewhere")
     assert matches(asset, ".nwb") == ["l1/b.nwb", "sub/a.nwb"]
-    assert warned_of(caplog) == [f"{asset}/l2: a link to a folder that is listed already; skipped"]
+    assert warned_of(caplog) == [f"{asset}: 1 link skipped:\n  {asset}/l2: a link to a folder that is listed already"]
 
 
 @pytest.mark.parametrize("link", ["a_link_before_it", "z_link_after_it", "sub/link"])
@@ -124,7 +124,9 @@ def test_a_link_to_a_folder_that_is_walked_anyway_lists_nothing_twice(
     make(asset, "sub/deep/b.nwb")
     (asset / link).symlink_to(asset / "sub" / "deep")
     assert matches(asset, ".nwb") == ["sub/a.nwb", "sub/deep/b.nwb"]
-    assert warned_of(caplog) == [f"{asset}/{link}: a link to a folder that is listed already; skipped"]
+    assert warned_of(caplog) == [
+        f"{asset}: 1 link skipped:\n  {asset}/{link}: a link to a folder that is listed already"
+    ]
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "/", "../asset"])
@@ -134,7 +136,7 @@ def test_a_link_to_a_folder_above_is_skipped_with_a_warning(
     make(asset.parent, "beside/b.nwb")
     (asset / "up").symlink_to(target)
     assert matches(asset, ".nwb") == ["sub/a.nwb"]
-    assert warned_of(caplog) == [f"{asset}/up: a link to a folder that is listed already; skipped"]
+    assert warned_of(caplog) == [f"{asset}: 1 link skipped:\n  {asset}/up: a link to a folder that is listed already"]
 
 
 def test_two_folders_that_link_to_each_other_are_listed_once_each(
@@ -145,7 +147,9 @@ def test_two_folders_that_link_to_each_other_are_listed_once_each(
     (tmp_path / "two" / "one").symlink_to("../one")
     (asset / "one").symlink_to("../one")
     assert matches(asset, ".nwb") == ["one/1.nwb", "one/two/2.nwb", "sub/a.nwb"]
-    assert warned_of(caplog) == [f"{asset}/one/two/one: a link to a folder that is listed already; skipped"]
+    assert warned_of(caplog) == [
+        f"{asset}: 1 link skipped:\n  {asset}/one/two/one: a link to a folder that is listed already"
+    ]
 
 
 @pytest.mark.parametrize("links", [{"x": "missing"}, {"x": "x"}, {"x": "y", "y": "x"}, {"x.nwb": "missing"}])
@@ -155,7 +159,11 @@ def test_links_that_lead_nowhere_are_skipped_with_a_warning(
     for name, target in links.items():
         (asset / name).symlink_to(target)
     assert matches(asset, ".nwb") == ["sub/a.nwb"]
-    assert warned_of(caplog) == [f"{asset}/{name}: a broken link; skipped" for name in links]
+    [warning] = warned_of(caplog)
+    assert warning.splitlines() == [
+        f"{asset}: {len(links)} link{'s' * (len(links) > 1)} skipped:",
+        *(f"  {asset}/{name}: a broken link" for name in links),
+    ]
 
 
 def test_a_location_may_be_a_link(asset: Path, tmp_path: Path) -> None:

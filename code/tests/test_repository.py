@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -106,6 +107,10 @@ def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:
 def test_readme_table_names_every_flag_with_the_parsers_default() -> None:
     assert readme_defaults().keys() == parser_defaults().keys()
     assert without_local(readme_defaults()) == without_local(parser_defaults())
+
+
+def test_the_version_that_the_command_tells_is_that_of_the_package() -> None:
+    assert importlib.metadata.version("aind-analysis-job-dispatch") == run_capsule.__version__
 
 
 # `python -m unittest discover tests/` asks modules for their load_tests, never the __init__.py of the folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from itertools import chain
+import itertools
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ COUNTS = st.integers(min_value=1, max_value=500)
 @given(jobs=COUNTS, folders=COUNTS)
 def test_every_job_is_in_exactly_one_folder_in_order(jobs: int, folders: int) -> None:
     shares = workers.share(jobs, folders, None)
-    assert list(chain.from_iterable(shares)) == list(range(jobs))
+    assert list(itertools.chain.from_iterable(shares)) == list(range(jobs))
 
 
 @given(jobs=COUNTS, folders=COUNTS)
@@ -113,6 +114,31 @@ def test_moves_that_fail_half_way_are_taken_back(world: World, monkeypatch: pyte
     assert {path.name for path in world.output_directory.iterdir()} == set(before.folders)
 
 
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("is_moved", [False, True], ids=["before the move", "after the move"])
+def test_an_interrupt_among_the_moves_leaves_all_old_folders_or_all_new_ones(
+    desk: World, monkeypatch: pytest.MonkeyPatch, number: int, is_moved: bool
+) -> None:
+    two = '--docdb_query={"subject.subject_id": "774659"}'
+    new = desk.call(two).folders
+    old = desk.call("--docdb_query={}", "--overwrite=1").folders
+    assert (len(old), len(new)) == (3, 2)
+    rename, moves = Path.rename, itertools.count()
+
+    def interrupted(self: Path, target: Path) -> Path:
+        is_interrupted = next(moves) == number
+        if is_moved or not is_interrupted:
+            rename(self, target)
+        if is_interrupted:
+            raise KeyboardInterrupt
+        return target
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        desk.call(two, "--overwrite=1")
+    assert desk.completed(0, "", "").folders in (old, new)
+
+
 def test_two_runs_never_write_into_one_folder_at_once(tmp_path: Path) -> None:
     with (
         workers.Output(tmp_path, overwrite=False),
@@ -128,8 +154,15 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(world: World) -> None:
     left = world.output_directory / ".dispatch" / "new" / "0"
     left.mkdir(parents=True)
     (left / "half-written.json").write_text("{")
+    (world.output_directory / ".dispatch" / "lock").touch()
     assert world.call("--docdb_query={}").returncode == 0
     assert not (world.output_directory / ".dispatch").exists()
+
+
+def test_a_foreign_file_among_what_is_hidden_is_no_obstacle(desk: World) -> None:
+    (desk.output_directory / ".dispatch").mkdir()
+    (desk.output_directory / ".dispatch" / "notes.txt").touch()
+    assert desk.call("--docdb_query={}").returncode == 0
 
 
 def test_an_output_folder_is_made_if_it_is_missing(tmp_path: Path) -> None:
