@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 import mongomock.filtering
 
@@ -74,16 +74,22 @@ class Catalog:
         return heapq.nlargest(size, found, key=lambda record: str(record["_id"]))
 
     def _check(self, query: Filter) -> None:
-        """Evaluate each condition once, since on the records a mistake shows only where evaluation reaches it."""
+        """Try each condition once, since on the records a mistake shows only where evaluation reaches it."""
         for key, condition in query.items():
-            if key in ("$and", "$or", "$nor") and isinstance(condition, list):
+            if key in ("$and", "$or", "$nor") and isinstance(condition, list) and condition:
                 for part in condition:
-                    self._check(part if isinstance(part, dict) else {"$and": part})
-            elif key.startswith("$"):
-                self._applies({key: condition}, {})
+                    if isinstance(part, dict):
+                        self._check(part)
+                    else:
+                        self._applies({key: [part]}, {})
+            elif key == "$expr":
+                continue  # its fields would be missing here
+            elif isinstance(condition, dict) and isinstance(condition.get("$elemMatch"), dict):
+                inner = condition["$elemMatch"]
+                self._check({key: inner} if all(name.startswith("$") for name in inner) else inner)
             else:
-                self._applies({"field": condition}, {"field": ""})
-                self._applies({"field": condition}, {"field": [{}]})
+                for value in cast("tuple[Any, ...]", ("", [{}])):
+                    self._applies({key: condition}, {} if key.startswith("$") else _record_with(key, value))
 
     def _applies(self, query: Filter, record: Record) -> bool:
         try:
@@ -107,6 +113,13 @@ class Catalog:
             return record
         # Not percent-encoded: fsspec, with which wrappers open files, does not decode it.
         return {**record, "location": f"file://{Path(os.path.abspath(self._path.parent), location)}"}  # noqa: PTH100
+
+
+def _record_with(path: str, value: Any) -> Record:
+    """Return a record in which a dotted path has a value."""
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return cast("Record", value)
 
 
 def _read_records(path: Path) -> list[Record]:

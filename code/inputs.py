@@ -62,6 +62,7 @@ class Settings:
     file_extension: tuple[str, ...]
     split_files: bool
     num_parallel_workers: int
+    balance: str
     tasks_per_job: int | None
     max_number_of_tasks_dispatched: int | None
     input_directory: Path
@@ -72,6 +73,7 @@ class Settings:
     docdb_collection: str
     docdb_timeout: int
     metadata_catalog: Path | None
+    max_concurrency: int
     overwrite: bool
     skip_errors: bool
     group_by: tuple[str, ...]

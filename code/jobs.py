@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,21 @@ from analysis_dispatch_model import AnalysisDispatchModel
 from inputs import AssetIds, Query
 from messages import counted, logger
 from parameters import Parameters
-from records import Group, LocatedAsset
+from records import File, Group, LocatedAsset
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One piece of work. It holds references only, so that hundreds of thousands fit into memory."""
+    """One piece of work. It holds references only, so that hundreds of thousands fit into memory.
+
+    `size` is the bytes of its files, or of its whole assets where nothing was listed; None where unknown.
+    """
 
     name: str
     group: Group
-    files: tuple[str, ...] | None
+    files: tuple[File, ...] | None
     parameter_set: dict[str, Any] | None
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,11 @@ def build(
     query = str(selection) if isinstance(selection, Query) else None
     unique: dict[str, Job] = {}
     repeated = 0
-    for group, files in _work(groups, {one.asset.record_id: one for one in located}, split_files):
+    for group, files, size in _work(groups, {one.asset.record_id: one for one in located}, split_files):
         for parameter_set in parameters.sets or (None,):
             name = str(_model(group, files, parameter_set, parameters.fixed, query).uuid())
             repeated += name in unique
-            unique.setdefault(name, Job(name, group, files, parameter_set))
+            unique.setdefault(name, Job(name, group, files, parameter_set, size))
     if repeated:
         logger.warning("%s with the same content as another counted once", counted(repeated, "job"))
     jobs = list(unique.values())[:at_most]
@@ -78,7 +82,7 @@ def build(
 
 def _work(
     groups: Iterable[Group], located: Mapping[str, LocatedAsset], split_files: bool
-) -> Iterator[tuple[Group, tuple[str, ...] | None]]:
+) -> Iterator[tuple[Group, tuple[File, ...] | None, int | None]]:
     for group in groups:
         there = [located[asset.record_id] for asset in group.assets if asset.record_id in located]
         if not there:
@@ -87,14 +91,19 @@ def _work(
         files = None if there[0].files is None else tuple(file for one in there for file in one.files or ())
         if split_files and files is not None and group.metadata is None:
             for file in files:
-                yield found, (file,)
+                yield found, (file,), file.size
         else:
-            yield found, files
+            yield found, files, _sum([one.size for one in there] if files is None else [file.size for file in files])
+
+
+def _sum(sizes: Sequence[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def _model(
     group: Group,
-    files: tuple[str, ...] | None,
+    files: tuple[File, ...] | None,
     parameter_set: dict[str, Any] | None,
     fixed_parameters: dict[str, Any] | None,
     query: str | None,
@@ -104,7 +113,7 @@ def _model(
         asset_id=[asset.asset_id for asset in group.assets],
         asset_name=[asset.name for asset in group.assets],
         docdb_record_id=[asset.record_id for asset in group.assets],
-        file_location=None if files is None else list(files),
+        file_location=None if files is None else [file.address for file in files],
         fixed_parameters=fixed_parameters,
         distributed_parameters=parameter_set,
         group_metadata=None if group.metadata is None else dict(group.metadata),

@@ -10,12 +10,13 @@ import asyncio
 import os
 from pathlib import Path
 
-from listing import STORE_ENDINGS, Endings, match_of_location
+from listing import STORE_ENDINGS, Endings, Found, match_of_location
 from messages import RequestError, ServiceError, counted, warn_listing
+from records import File
 
 
-async def find_files(location: str, endings: Endings) -> list[str]:
-    """Return the addresses of the matches at a location `file:///folder`, by path.
+async def find_files(location: str, endings: Endings) -> list[File]:
+    """Return the matches at a location `file:///folder`, by path.
 
     Links to files count. Links to folders are followed once, after the folders themselves, so that what
     can be reached without a link has the path without it. Broken links and loops are skipped with a warning.
@@ -30,12 +31,32 @@ async def find_files(location: str, endings: Endings) -> list[str]:
     return await asyncio.to_thread(_find_files, location, endings)
 
 
-def _find_files(location: str, endings: Endings) -> list[str]:
+async def measure(location: str) -> int:
+    """Return the bytes of all files below a location `file:///folder`, or of the file there.
+
+    Raises
+    ------
+    ServiceError
+        A folder cannot be read.
+    """
+    return await asyncio.to_thread(_measure, Path(location.removeprefix("file://")))
+
+
+def _measure(path: Path) -> int:
+    try:
+        if path.is_file():
+            return path.stat().st_size
+        return sum(_measure(Path(entry.path)) for entry in os.scandir(path) if not entry.is_symlink())
+    except OSError as error:
+        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+
+
+def _find_files(location: str, endings: Endings) -> list[File]:
     path = Path(location.removeprefix("file://"))
     try:
         path.stat()
         if (itself := match_of_location(location, endings)) is not None:
-            return itself
+            return [File(address, path.stat().st_size if path.is_file() else None) for address in itself]
         if not path.is_dir():
             return []
         walked = _LocalWalk(str(path), endings)
@@ -45,12 +66,12 @@ def _find_files(location: str, endings: Endings) -> list[str]:
         raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
     if walked.skipped:
         warn_listing(f"{path}: {counted(len(walked.skipped), 'link')} skipped:", walked.skipped)
-    return [f"file://{found}" for found in sorted(walked.found)]
+    return [File(f"file://{found}", size) for found, size in sorted(walked.found.items())]
 
 
 class _LocalWalk:
     def __init__(self, folder: str, endings: Endings) -> None:
-        self.found: set[str] = set()
+        self.found: Found = {}
         self.skipped: list[str] = []
         self._endings = endings
         # A link to a folder above would list everything beside the asset, and the asset again.
@@ -85,16 +106,16 @@ class _LocalWalk:
             return False
         is_folder = entry.is_dir()
         if wanted and (is_folder or entry.is_file()):
-            self._take(entry.path)
+            self._take(entry.path, None if is_folder else entry.stat().st_size)
         names = (entry.name, Path(entry.path).resolve().name) if entry.is_symlink() else (entry.name,)
         return is_folder and not wanted and not any(name.endswith(STORE_ENDINGS) for name in names)
 
-    def _take(self, path: str) -> None:
+    def _take(self, path: str, size: int | None) -> None:
         try:
             path.encode()
         except UnicodeEncodeError:
             raise ServiceError(f"the name of a file is not UTF-8: {os.fsencode(path)!r}; rename it") from None
-        self.found.add(path)
+        self.found[path] = size
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -105,6 +105,11 @@ def configure_logging(level: str) -> None:
     logger.setLevel(level)
 
 
+def is_terminal() -> bool:
+    """Tell whether somebody watches stderr."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 class Progress:
     """Counts what is done: a bar on a terminal, a log line now and then elsewhere."""
 
@@ -113,7 +118,7 @@ class Progress:
         self._label, self._unit, self._total = label, unit, total
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
         self._bar = None
-        if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
+        if is_terminal() and logger.isEnabledFor(logging.INFO):
             from tqdm import tqdm
 
             self._bar = tqdm(desc=label, unit=f" {unit}", total=total, leave=False, file=sys.stderr)
@@ -139,7 +144,7 @@ def progress(label: str, unit: str, total: int | None = None) -> Iterator[Progre
     """Show how far a step is; log lines written meanwhile do not break the bar."""
     shown = Progress(label, unit, total)
     try:
-        if sys.stderr.isatty():
+        if is_terminal():
             from tqdm.contrib.logging import logging_redirect_tqdm
 
             with logging_redirect_tqdm():

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from json_text import is_unicode
 from messages import RequestError
@@ -76,12 +76,23 @@ class Asset:
         return f"{self.name} ({self.location or 'no location'})"
 
 
+class File(NamedTuple):
+    """A file or a store that matched: its address, and its size in bytes where that is known."""
+
+    address: str
+    size: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class LocatedAsset:
-    """An asset with the addresses of its files by path, or None where no file extension was asked for."""
+    """An asset with its files by path, or None where no file extension was asked for.
+
+    `size` is the bytes of the whole asset where that was measured.
+    """
 
     asset: Asset
-    files: tuple[str, ...] | None
+    files: tuple[File, ...] | None
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from messages import DispatchError, RequestError, configure_logging, counted, lo
 
 if TYPE_CHECKING:
     from inputs import Settings
-    from utils import Located, Selected
+    from locating import Located
+    from selecting import Selected
+    from workers import Shares
 
 __version__ = "0.1.0"
 
@@ -63,11 +65,8 @@ def _dispatch(settings: Settings) -> None:
         parameter_sets.check_schema(parameters, settings.parameter_schema, settings.input_directory)
     with workers.Output(settings.output_directory, settings.overwrite) as output:
         with utils.open_metadata(settings) as metadata:
-            selected = utils.select_assets(metadata, selection, settings.grouping, settings.skip_errors)
-            may_be_local = metadata.may_name_local_files
-        selected_at = time.monotonic()
-        located = utils.locate_files(selected.assets, settings.file_extension, may_be_local, settings.skip_errors)
-        listed_at = time.monotonic()
+            selected, located = utils.find_assets(metadata, selection, settings)
+        found_at = time.monotonic()
         if settings.group_by and settings.file_extension and settings.split_files:
             logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
         plan = jobs.build(
@@ -78,12 +77,16 @@ def _dispatch(settings: Settings) -> None:
             settings.split_files,
             settings.max_number_of_tasks_dispatched,
         )
-        shares = workers.share(len(plan.jobs), settings.num_parallel_workers, settings.tasks_per_job)
+        sizes = workers.known_sizes([job.size for job in plan.jobs]) if settings.balance == "size" else []
+        if sizes:
+            shares = workers.share_by_size(sizes, settings.num_parallel_workers, settings.tasks_per_job)
+        else:
+            shares = workers.share(len(plan.jobs), settings.num_parallel_workers, settings.tasks_per_job)
         logger.info("%s for %s", counted(len(plan.jobs), "job"), counted(len(shares), "worker folder"))
         output.write(plan, shares)
     written_at = time.monotonic()
-    seconds = (selected_at - started, listed_at - selected_at, written_at - listed_at)
-    _summarize(settings, selected, located, shares, len(parameters.sets), seconds)
+    seconds = (found_at - started, written_at - found_at)
+    _summarize(settings, selected, located, shares, sizes, len(parameters.sets), seconds)
 
 
 def _source(settings: Settings) -> str:
@@ -96,9 +99,10 @@ def _summarize(
     settings: Settings,
     selected: Selected,
     located: Located,
-    shares: Sequence[range],
+    shares: Shares,
+    sizes: Sequence[int],
     parameter_sets: int,
-    seconds: tuple[float, float, float],
+    seconds: tuple[float, float],
 ) -> None:
     """Print the closing summary: what matched, what was skipped, the jobs and where they are."""
     reasons = {
@@ -117,14 +121,23 @@ def _summarize(
     factors += [counted(parameter_sets, "parameter set")] * bool(parameter_sets)
     fewest, most = min(map(len, shares)), max(map(len, shares))
     each = counted(most, "job") if fewest == most else f"{fewest:,} or {counted(most, 'job')}"
+    if sizes:
+        each += f" and {_balance(shares, sizes)}"
     for line in (
-        f"matched  {counted(selected.matched, 'asset')} in {seconds[0]:.1f} s",
-        f"skipped  {sum(reasons.values()):,}{f': {skipped}' * bool(skipped)}; listing took {seconds[1]:.1f} s",
-        f"jobs     {sum(map(len, shares)):,} of {' × '.join(factors)}, written in {seconds[2]:.1f} s",
+        f"matched  {counted(selected.matched, 'asset')}",
+        f"skipped  {sum(reasons.values()):,}{f': {skipped}' * bool(skipped)}; found in {seconds[0]:.1f} s",
+        f"jobs     {sum(map(len, shares)):,} of {' × '.join(factors)}, written in {seconds[1]:.1f} s",
         f"folders  {len(shares):,} in {settings.output_directory}, {each} each, {sum(seconds):.1f} s in all",
     ):
         with contextlib.suppress(OSError):  # the jobs are there, whether or not anybody reads this
             print(line)
+
+
+def _balance(shares: Shares, sizes: Sequence[int]) -> str:
+    """Describe how evenly the bytes are shared, compared with the least that the heaviest folder could have."""
+    loads = [sum(sizes[number] for number in share) for share in shares]
+    least_possible = max(max(sizes), sum(sizes) / len(shares)) or 1
+    return f"{min(loads):,} to {max(loads):,} bytes ({max(loads) / least_possible:.2f} × the least possible)"
 
 
 def _failed(error: DispatchError, debug: bool) -> int:
@@ -203,6 +216,13 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--file_extension", "ENDINGS", "endings of the files to look for, comma separated", convert=_endings)
     flag("--split_files", "0|1", "1: one job a matched file; 0: one job an asset", "1", _switch)
     flag("--num_parallel_workers", "N", "at most this many worker folders", "50", _count)
+    flag(
+        "--balance",
+        "count|size",
+        "share out by number of jobs, or by bytes",
+        "count",
+        _balance_by,
+    )
     flag("--tasks_per_job", "N", "jobs a worker folder; decides the number of folders instead", convert=_count)
     flag("--max_number_of_tasks_dispatched", "N", "at most this many jobs", convert=_count)
     flag("--input_directory", "DIR", "where query, CSV and parameters are", f"{_ROOT / 'data'}", Path)
@@ -213,6 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--docdb_collection", "NAME", "collection of the metadata", "data_assets", _name)
     flag("--metadata_catalog", "FILE", "file of metadata records to use instead of DocDB", convert=Path)
     flag("--docdb_timeout", "SECONDS", "how long DocDB may take to answer one request", "60", _count)
+    flag("--max_concurrency", "N", "at most this many requests to S3 in flight", "256", _count)
     flag("--overwrite", "0|1", "1: replace the worker folders of an earlier run", "0", _switch)
     flag("--skip_errors", "0|1", "1: go on without assets that could not be read", "0", _switch)
     flag("--group_by", "FIELDS", "record fields, comma separated: one job a group", convert=_fields)
@@ -267,6 +288,12 @@ def _host(text: str) -> str:
 def _name(text: str) -> str:
     if not re.fullmatch(r"[\w-][\w.-]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, '_', '-' and '.'")
+    return text
+
+
+def _balance_by(text: str) -> str:
+    if text not in ("count", "size"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither count nor size")
     return text
 
 

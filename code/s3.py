@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import boto3
 import obstore
@@ -20,8 +22,9 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
-from listing import Endings, Level, match_of_location, walk
+from listing import PAGE_SIZE, Endings, Found, Level, Page, Walk, Way, find, find_and_compare, match_of_location, walk
 from messages import RequestError, ServiceError, logger, printable
+from records import File
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
@@ -31,7 +34,6 @@ _CONNECT_SECONDS = 10
 _REQUEST_SECONDS = 30
 _RETRY_SECONDS = 120
 _TRIES = _RETRY_SECONDS // _REQUEST_SECONDS
-_REQUESTS_IN_FLIGHT = 256
 _WITHOUT_CONFIGURED_ENDPOINTS: dict[str, Any] = {"ignore_configured_endpoint_urls": True}  # the stubs lack it
 _REASON_SHOWN = 200
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -39,10 +41,18 @@ _EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpi
 _WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307")
 
 
+Answer = TypeVar("Answer")
+
+
 class S3:
     """All buckets, with the credentials, region and endpoint that boto3 finds; anonymous where it finds none.
 
     Use it within one event loop.
+
+    Parameters
+    ----------
+    max_concurrency : int
+        At most this many requests in flight.
 
     Raises
     ------
@@ -50,7 +60,7 @@ class S3:
         AWS is configured in a way that boto3 refuses: an unknown profile, half a pair of keys, …
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_concurrency: int) -> None:
         try:
             session = boto3.Session()
             signed = session.get_credentials() is not None
@@ -59,10 +69,10 @@ class S3:
         except (BotoCoreError, ValueError, OSError) as error:
             raise RequestError(f"S3: the AWS configuration cannot be used: {error}") from error
         self._buckets: dict[str, asyncio.Task[_Bucket]] = {}
-        self._in_flight = asyncio.Semaphore(_REQUESTS_IN_FLIGHT)
+        self._in_flight = asyncio.Semaphore(max_concurrency)
 
-    async def find_files(self, location: str, endings: Endings) -> list[str]:
-        """Return the addresses of the matches at a location `s3://bucket/prefix`, by path.
+    async def find_files(self, location: str, endings: Endings) -> list[File]:
+        """Return the matches at a location `s3://bucket/prefix`, by path.
 
         Raises
         ------
@@ -70,13 +80,37 @@ class S3:
             S3 refuses or fails.
         """
         if (itself := match_of_location(location, endings)) is not None:
-            return itself
-        name, _, key = location.removeprefix("s3://").partition("/")
+            return [File(address, size) for address, size in itself.items()]
+        name, key = _split(location)
+        found = await (await self._bucket(name)).find_keys(f"{key}/", endings)
+        return [File(f"s3://{name}/{key}", size) for key, size in sorted(found.items())]
+
+    async def measure(self, location: str) -> int:
+        """Return the bytes of all objects below a location `s3://bucket/prefix`. Raises as `find_files` does."""
+        name, key = _split(location)
+        return await (await self._bucket(name)).measure(f"{key}/")
+
+    async def _bucket(self, name: str) -> _Bucket:
         if name not in self._buckets:
             opened = asyncio.to_thread(_Bucket, name, self._access, self._in_flight)
             self._buckets[name] = asyncio.create_task(opened)
-        bucket = await self._buckets[name]
-        return [f"s3://{name}/{found}" for found in sorted(await bucket.find_keys(f"{key}/", endings))]
+        return await self._buckets[name]
+
+
+def _split(location: str) -> tuple[str, str]:
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _ca_bundle() -> bytes | None:
+    path = os.environ.get("AWS_CA_BUNDLE")
+    if not path:
+        return None
+    try:
+        ssl.create_default_context(cafile=path)
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RequestError(f"AWS_CA_BUNDLE: {path} is no file of certificates: {error.strerror}") from error
 
 
 class _Access:
@@ -86,7 +120,7 @@ class _Access:
         self.credentials = credentials
         # How boto3 came by the credentials (env, iam-role, …), never which.
         self.identity = "anonymous" if credentials is None else credentials.credentials.method
-        self.ca_bundle = Path(bundle).read_bytes() if (bundle := os.environ.get("AWS_CA_BUNDLE")) else None
+        self.ca_bundle = _ca_bundle()
         self._session = session
         self._making_clients = threading.Lock()  # a session makes one client at a time
         self._config = Config(
@@ -127,21 +161,28 @@ class _Bucket:
         self._views = [_View(name, one, in_flight) for one in access]
         self._is_gone: ServiceError | None = None
 
-    async def find_keys(self, prefix: str, endings: Endings) -> set[str]:
-        """Return the keys of all matches below a prefix that ends with `/`."""
+    async def find_keys(self, prefix: str, endings: Endings) -> Found:
+        """Return all matches below a prefix that ends with `/`."""
+        return await self._ask(prefix, lambda view: view.find_keys(prefix, endings))
+
+    async def measure(self, prefix: str) -> int:
+        """Return the bytes of all objects below a prefix that ends with `/`."""
+        return await self._ask(prefix, lambda view: view.measure(prefix))
+
+    async def _ask(self, prefix: str, question: Callable[[_View], Awaitable[Answer]]) -> Answer:
         if self._is_gone is not None:
             raise self._is_gone
         failures = []
         for view in tuple(self._views):
             try:
-                found = await view.find_keys(prefix, endings)
+                answer = await question(view)
             except (BaseError, OSError, BotoCoreError, ClientError) as error:
                 failures.append(await asyncio.to_thread(view.explain, prefix, error))
                 if not failures[-1].is_refusal:
                     break
             else:
                 self._prefer(view)
-                return found
+                return answer
         failure = ServiceError(f"s3://{self._name}: {failures[0].reason}")
         if failures[0].is_of_bucket:
             self._is_gone = failure  # asking again for each asset would take as long as this took, each time
@@ -152,6 +193,62 @@ class _Bucket:
         if not view.is_signed and view is not self._views[0]:
             logger.info("s3://%s refuses signed requests; it is listed without credentials", self._name)
             self._views.reverse()
+
+
+class _ByObstore:
+    """A bucket's keys, listed by obstore; pages come as Arrow, so that only their paths become Python objects."""
+
+    def __init__(self, store: S3Store, in_flight: asyncio.Semaphore) -> None:
+        self._store, self._in_flight = store, in_flight
+
+    async def level(self, folder: str) -> Level:
+        """List what lies directly in a folder."""
+        async with self._in_flight:
+            listed = await obstore.list_with_delimiter_async(self._store, folder)
+        # A folder's marker object shows up with the folder's own path: it is no file.
+        files = {one["path"]: one["size"] for one in listed["objects"] if one["path"] != folder[:-1]}
+        return Level(files, [f"{path}/" for path in listed["common_prefixes"]])
+
+    async def pages(self, prefix: str, after: str | None) -> AsyncIterator[Page]:
+        """Yield all keys below a prefix, from the first one greater than `after`."""
+        pages = obstore.list(self._store, prefix, offset=after, chunk_size=PAGE_SIZE, return_arrow=True)
+        while True:
+            try:
+                async with self._in_flight:
+                    page = await anext(pages)
+            except StopAsyncIteration:
+                return
+            yield Page(list(page["path"].to_pylist()), list(page["size"].to_pylist()))
+
+
+class _ByBoto3:
+    """A bucket's keys, listed by boto3, which takes any key."""
+
+    def __init__(self, bucket: str, client: S3Client, in_flight: asyncio.Semaphore) -> None:
+        self._bucket, self._client, self._in_flight = bucket, client, in_flight
+
+    async def level(self, folder: str) -> Level:
+        """List what lies directly in a folder."""
+        async with self._in_flight:
+            return await asyncio.to_thread(self._level, folder)
+
+    def _level(self, folder: str) -> Level:
+        files: dict[str, int] = {}
+        folders: list[str] = []
+        paginator = self._client.get_paginator("list_objects_v2")
+        for page in paginator.paginate(Bucket=self._bucket, Prefix=folder, Delimiter="/"):
+            files.update((one["Key"], one["Size"]) for one in page.get("Contents", ()))
+            folders.extend(one["Prefix"] for one in page.get("CommonPrefixes", ()))
+        return Level(files, folders)
+
+    async def measure(self, prefix: str) -> int:
+        """Return the bytes of all objects below a prefix."""
+        async with self._in_flight:
+            return await asyncio.to_thread(self._measure, prefix)
+
+    def _measure(self, prefix: str) -> int:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        return sum(one["Size"] for page in pages for one in page.get("Contents", ()))
 
 
 class _Failure(NamedTuple):
@@ -171,7 +268,8 @@ class _View:
         self._is_confirmed = False
         self._bucket = bucket
         self._client = access.client(bucket)
-        self._in_flight = in_flight
+        self._better_way: Way | None = None
+        self._comparing = asyncio.Lock()
         self._endpoint = self._client.meta.endpoint_url
         options: ClientConfig = {
             "timeout": timedelta(seconds=_REQUEST_SECONDS),
@@ -180,7 +278,7 @@ class _View:
         }
         if access.ca_bundle is not None:
             options["root_certificate"] = access.ca_bundle
-        self._store = S3Store(
+        store = S3Store(
             bucket,
             endpoint=self._endpoint,
             region=self._client.meta.region_name or "us-east-1",
@@ -193,21 +291,39 @@ class _View:
                 "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 2},
             },
         )
+        self._by_obstore = _ByObstore(store, in_flight)
+        self._by_boto3 = _ByBoto3(bucket, self._client, in_flight)
 
-    async def find_keys(self, prefix: str, endings: Endings) -> set[str]:
-        """Return the keys of all matches below a prefix that ends with `/`."""
+    async def find_keys(self, prefix: str, endings: Endings) -> Found:
+        """Return all matches below a prefix that ends with `/`."""
         # obstore would drop a leading `/`, and refuses a whole listing for one key (or the prefix) with an
         # empty segment, `.`, `..` or a control character.
         if not prefix.startswith("/"):
             try:
-                found = await walk(self._list_level, prefix, endings)
+                found = await self._find(prefix, endings)
             except (InvalidPathError, ValueError):
                 logger.debug("s3://%s/%s holds keys that only boto3 lists", self._bucket, prefix)
             else:
                 if not found:
                     await asyncio.to_thread(self._confirm_answers, prefix)
                 return found
-        return await walk(self._list_level_by_boto3, prefix, endings)
+        return await walk(self._by_boto3.level, prefix, endings)
+
+    async def measure(self, prefix: str) -> int:
+        """Return the bytes of all objects below a prefix that ends with `/`."""
+        if not prefix.startswith("/"):
+            with contextlib.suppress(InvalidPathError, ValueError):
+                return sum([sum(page.sizes) async for page in self._by_obstore.pages(prefix, None)])
+        return await self._by_boto3.measure(prefix)
+
+    async def _find(self, prefix: str, endings: Endings) -> Found:
+        """List one asset first, and begin the others with the way that was the better one there: they look alike."""
+        async with self._comparing:
+            if self._better_way is None:
+                self._better_way = Walk  # also if this first one fails
+                found, self._better_way = await find_and_compare(self._by_obstore, prefix, endings)
+                return found
+        return await find(self._by_obstore, prefix, endings, self._better_way)
 
     def _confirm_answers(self, prefix: str) -> None:
         """Make sure that no match means no match: obstore takes any well-formed XML for an empty listing."""
@@ -217,26 +333,6 @@ class _View:
         if "KeyCount" not in answer and "Name" not in answer:
             raise ServiceError(f"s3://{self._bucket}: the answer of {self._endpoint} is not that of S3")
         self._is_confirmed = True
-
-    async def _list_level(self, folder: str) -> Level:
-        async with self._in_flight:
-            listed = await obstore.list_with_delimiter_async(self._store, folder)
-        # A folder's marker object shows up with the folder's own path: it is no file.
-        files = [one["path"] for one in listed["objects"] if one["path"] != folder[:-1]]
-        return Level(files, [f"{path}/" for path in listed["common_prefixes"]])
-
-    async def _list_level_by_boto3(self, folder: str) -> Level:
-        def pages() -> Level:
-            level = Level([], [])
-            for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=folder, Delimiter="/"
-            ):
-                level.files.extend(one["Key"] for one in page.get("Contents", ()))
-                level.folders.extend(one["Prefix"] for one in page.get("CommonPrefixes", ()))
-            return level
-
-        async with self._in_flight:
-            return await asyncio.to_thread(pages)
 
     def explain(self, prefix: str, error: Exception) -> _Failure:
         """Return why a listing failed.

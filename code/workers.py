@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import heapq
 import itertools
 import json
 import os
 import re
 import shutil
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Self
 
 import stopping
 from jobs import Job, Plan
-from messages import DispatchError, RequestError, ServiceError, logger, progress, warn_listing
+from messages import DispatchError, RequestError, ServiceError, counted, logger, progress, warn_listing
 
 _JOB_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 # Hidden, so that a pipeline's `results/*` does not take it for a worker.
@@ -26,8 +28,11 @@ _HIDDEN = ".dispatch"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
-def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> list[range]:
-    """Return which jobs each worker folder gets: contiguous, balanced to within one, none empty.
+Shares = Sequence[Sequence[int]]
+
+
+def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
+    """Return the numbers of the jobs that each worker folder gets: contiguous, balanced to within one, none empty.
 
     Parameters
     ----------
@@ -40,6 +45,34 @@ def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | N
     folders = -(-number_of_jobs // tasks_per_job) if tasks_per_job else min(num_parallel_workers, number_of_jobs)
     bounds = [number_of_jobs * folder // folders for folder in range(folders + 1)] if folders else []
     return [range(start, end) for start, end in itertools.pairwise(bounds)]
+
+
+def share_by_size(sizes: Sequence[int], num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
+    """Return the numbers of the jobs that each worker folder gets: the largest first to the least loaded folder.
+
+    Graham's LPT rule: the heaviest folder is at most 4/3 of the least possible. There are as many folders as
+    `share` makes, none is empty, and each holds at most `tasks_per_job`. Ties go to the folder with fewer jobs,
+    then to the lower number.
+    """
+    folders: list[list[int]] = [[] for _ in share(len(sizes), num_parallel_workers, tasks_per_job)]
+    loads = [(0, 0, folder) for folder in range(len(folders))]
+    for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
+        load, jobs, folder = heapq.heappop(loads)
+        folders[folder].append(number)
+        if jobs + 1 != tasks_per_job:
+            heapq.heappush(loads, (load + sizes[number], jobs + 1, folder))
+    return [sorted(folder) for folder in folders]
+
+
+def known_sizes(sizes: Sequence[int | None]) -> list[int]:
+    """Return sizes in which an unknown one is the median of the known, which is said."""
+    known = [size for size in sizes if size is not None]
+    if len(known) == len(sizes):
+        return known
+    median = int(statistics.median(known)) if known else 1
+    unknown = counted(len(sizes) - len(known), "job")
+    logger.warning("--balance=size: %s of unknown size weigh the median, %s bytes", unknown, f"{median:,}")
+    return [median if size is None else size for size in sizes]
 
 
 class Output:
@@ -94,7 +127,7 @@ class Output:
             self._give_up()
         self._on_stop.__exit__(None, None, None)
 
-    def write(self, plan: Plan, shares: Sequence[range]) -> None:
+    def write(self, plan: Plan, shares: Shares) -> None:
         """Write each job's file into its worker folder.
 
         Raises

@@ -513,7 +513,6 @@ def test_a_missing_catalog_is_named(desk: World) -> None:
     assert_refused(desk, completed, f"error: {desk.catalog}: cannot be read: No such file or directory")
 
 
-@pytest.mark.xfail(strict=True, reason='the detail is `query: {"field":…}` instead of `query: {"name":…}`')
 @pytest.mark.parametrize(
     ("query", "reason"),
     [

@@ -13,14 +13,14 @@ import jobs
 from analysis_dispatch_model import AnalysisDispatchModel
 from inputs import AssetIds, Query
 from parameters import Parameters
-from records import Asset, Group, LocatedAsset
+from records import Asset, File, Group, LocatedAsset
 
 QUERY = Query({"subject.subject_id": "774659"})
 NAMES = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, min_size=1, max_size=6)
 SETS = st.lists(st.dictionaries(st.text("xyz", max_size=2), st.integers()), max_size=4, unique_by=repr)
 
 
-def located(name: str, files: tuple[str, ...] | None = None) -> LocatedAsset:
+def located(name: str, files: tuple[File, ...] | None = None) -> LocatedAsset:
     return LocatedAsset(Asset(f"id-{name}", name, f"s3://bucket/{name}", ""), files)
 
 
@@ -34,7 +34,7 @@ def build(
 
 def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
     return [
-        located(name, tuple(f"s3://bucket/{name}/{number}.nwb" for number in range(count)))
+        located(name, tuple(File(f"s3://bucket/{name}/{number}.nwb", number) for number in range(count)))
         for name, count in zip(names, counts, strict=False)
     ]
 

@@ -19,7 +19,7 @@ from messages import RequestError, ServiceError
 
 
 def find(folder: Path | str, *endings: str) -> list[str]:
-    return asyncio.run(local_files.find_files(f"file://{folder}", endings))
+    return [file.address for file in asyncio.run(local_files.find_files(f"file://{folder}", endings))]
 
 
 def matches(folder: Path, *endings: str) -> list[str]:
@@ -77,7 +77,7 @@ def test_the_same_tree_on_disk_and_in_s3_has_the_same_matches(
 ) -> None:
     async def list_level(folder: str) -> Level:
         rests = [path.removeprefix(folder).partition("/") for path in paths if path.startswith(folder)]
-        files = [folder + name for name, slash, _ in rests if not slash]
+        files = {folder + name: 0 for name, slash, _ in rests if not slash}
         return Level(files, [f"{folder}{name}/" for name, slash, _ in rests if slash])
 
     folder = make(tmp_path / str(next(numbers)), *paths)

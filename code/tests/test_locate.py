@@ -8,22 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from locating import Located, Locating
 from messages import DispatchError, RequestError, ServiceError
-from records import Asset
+from records import Asset, LocatedAsset
 from tests import conftest
-from utils import Located, locate_files
 
 Endpoint = conftest.S3
 
 
 def asset_at(location: str, name: str = "") -> Asset:
-    return Asset("id", name or location.rpartition("/")[2], location, "")
+    return Asset(f"id of {name or location}", name or location.rpartition("/")[2], location, "")
 
 
 def locate(
     *assets: Asset, endings: Sequence[str] = (".nwb",), may_be_local: bool = True, skip_errors: bool = False
 ) -> Located:
-    return locate_files(assets, tuple(endings), may_be_local, skip_errors)
+    locating = Locating(tuple(endings), may_be_local, max_concurrency=256)
+    return locating.report(assets, locating.list_all(assets), skip_errors)
+
+
+def addresses(one: LocatedAsset) -> tuple[str, ...]:
+    return tuple(file.address for file in one.files or ())
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[tuple[str, list[str]]]:
@@ -93,13 +98,13 @@ def test_a_list_of_thousands_without_a_match_is_cut(local: list[Asset], tmp_path
 def test_assets_keep_their_order_and_files_are_sorted(local: list[Asset]) -> None:
     located = locate(local[2], local[0])
     assert [one.asset.name for one in located.assets] == ["three", "one"]
-    assert located.assets[0].files == (f"{local[2].location}/b.nwb", f"{local[2].location}/c.nwb")
+    assert addresses(located.assets[0]) == (f"{local[2].location}/b.nwb", f"{local[2].location}/c.nwb")
 
 
 def test_an_asset_that_answers_late_keeps_its_place(s3: Endpoint, local: list[Asset]) -> None:
     s3.put("bucket", ["late/1/2/3/4/5/6/a.nwb", "soon/b.nwb"])
     located = locate(asset_at("s3://bucket/late"), asset_at("s3://bucket/soon"), local[0])
-    assert [one.files for one in located.assets] == [
+    assert [addresses(one) for one in located.assets] == [
         ("s3://bucket/late/1/2/3/4/5/6/a.nwb",),
         ("s3://bucket/soon/b.nwb",),
         (f"{local[0].location}/a.nwb",),
@@ -178,7 +183,7 @@ def test_skip_errors_goes_on_without_the_assets_that_fail(
     failing = [asset_at("", "lost"), asset_at("s3://no-such-bucket/x")]
     located = locate(*failing, local[0], skip_errors=True)
     assert [one.asset for one in located.assets] == [local[0]]
-    assert located.failed == failing
+    assert [asset for asset, _ in located.failed] == failing
     assert warnings_in(caplog) == [
         (
             "2 of 3 assets could not be read; skipped:",

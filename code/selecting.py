@@ -1,0 +1,191 @@
+"""Which assets are selected: by a query or by ids, and in which groups."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from inputs import AssetIds, Grouping, Query
+from messages import RequestError, counted, logger, warn_listing
+from records import (
+    ASSET_FIELDS,
+    Asset,
+    Filter,
+    Group,
+    MetadataSource,
+    Record,
+    asset_of,
+    code_ocean_ids,
+    id_filter,
+    projection,
+)
+
+_IDS_A_QUERY = 500
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What is to be analysed.
+
+    Parameters
+    ----------
+    matched : int
+        Number of records that the query or the ids selected.
+    groups : list of Group
+        One group an asset, ordered by name, then `_id` (for ids: in their order); with `group_by` one a
+        combination of values, ordered by them.
+    left_out : dict
+        How many ids or records were left out, by reason.
+    """
+
+    matched: int
+    groups: list[Group]
+    left_out: dict[str, int]
+
+    @property
+    def assets(self) -> list[Asset]:
+        """All assets, each once."""
+        return list({asset.record_id: asset for group in self.groups for asset in group.assets}.values())
+
+
+def select_assets(
+    metadata: MetadataSource,
+    selection: Query | AssetIds,
+    grouping: Grouping,
+    skip_errors: bool,
+    tell: Callable[[Sequence[Asset]], None],
+) -> Selected:
+    """Return the assets that a query or a list of ids selects, in groups.
+
+    `tell` is called with the assets of each page as they come.
+
+    Raises
+    ------
+    RequestError
+        Nothing matches, ids have no record and `skip_errors` is false, or no record has a field of the grouping.
+    ServiceError
+        The source of records fails.
+    """
+    fields = projection([*ASSET_FIELDS, *grouping.fields])
+    read = _Reading(metadata, fields, tell)
+    if isinstance(selection, AssetIds):
+        found, missing = _find_ids(read, selection, skip_errors)
+    else:
+        found, missing = _find(read, selection), []
+    assets, records = [asset for asset, _ in found], [record for _, record in found]
+    left_out = {"without a record": len(missing)}
+    if not grouping.fields:
+        return Selected(len(assets), [Group((asset,)) for asset in assets], left_out)
+    groups, not_grouped = _arranged(metadata, selection, assets, records, grouping)
+    return Selected(len(assets), groups, {**left_out, **not_grouped})
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reads records with the fields that are needed, and tells of them page by page."""
+
+    metadata: MetadataSource
+    fields: Sequence[str]
+    tell: Callable[[Sequence[Asset]], None]
+
+    def records(self, query: Filter) -> Iterator[Record]:
+        for page in self.metadata.find(query, self.fields):
+            self.tell([asset_of(record) for record in page])
+            yield from page
+
+
+def _find(read: _Reading, query: Query) -> list[tuple[Asset, Record]]:
+    records = {record["_id"]: record for record in read.records(query.filter)}
+    if not records:
+        from diagnosis import explain_nothing
+
+        raise RequestError("no record matches the query", explain_nothing(read.metadata, query.filter))
+    return sorted(((asset_of(record), record) for record in records.values()), key=_by_name)
+
+
+def _arranged(
+    metadata: MetadataSource,
+    selection: Query | AssetIds,
+    assets: Sequence[Asset],
+    records: Sequence[Record],
+    grouping: Grouping,
+) -> tuple[list[Group], dict[str, int]]:
+    from grouping import arrange, fields_without_value
+
+    if unknown := fields_without_value(records, grouping):
+        raise RequestError(*_no_such_field(metadata, selection, unknown))
+    arranged = arrange(assets, records, grouping)
+    if arranged.without_value:
+        fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
+        logger.info("%s without a value of %s left out", counted(arranged.without_value, "record"), fields)
+    if not arranged.groups:
+        raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
+    if arranged.not_latest:
+        logger.info("%s left out: not the latest by %s", counted(arranged.not_latest, "record"), grouping.filter_latest)
+    if grouping.group_by:
+        logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
+    if arranged.in_several:
+        logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
+    return arranged.groups, {"without a value": arranged.without_value, "not the latest": arranged.not_latest}
+
+
+def _no_such_field(
+    metadata: MetadataSource, selection: Query | AssetIds, unknown: Sequence[str]
+) -> tuple[str, list[str]]:
+    from diagnosis import describe_field
+
+    query = selection.filter if isinstance(selection, Query) else id_filter(selection.ids[:_IDS_A_QUERY])
+    details = [f"{field}   {describe_field(metadata, query, field)}".rstrip() for field in unknown]
+    return "no selected record has a value of these fields; correct their names", details
+
+
+def _by_name(found: tuple[Asset, Record]) -> tuple[str, str]:
+    return found[0].name, found[0].record_id
+
+
+def _find_ids(read: _Reading, asked: AssetIds, skip_errors: bool) -> tuple[list[tuple[Asset, Record]], list[str]]:
+    """Return the assets in the order of the ids, and the ids without a record."""
+    found: dict[str, dict[str, tuple[Asset, Record]]] = {asset_id: {} for asset_id in asked.ids}
+    for ids in _chunks(asked.ids):
+        for record in read.records(id_filter(ids)):
+            for asset_id in code_ocean_ids(record):
+                if asset_id in found:
+                    found[asset_id][record["_id"]] = (asset_of(record, asset_id), record)
+    missing = [asset_id for asset_id, assets in found.items() if not assets]
+    if missing:
+        _report_missing(read.metadata, asked, missing, skip_errors)
+    if shared := [f"{asset_id}: {len(assets)} records" for asset_id, assets in found.items() if len(assets) > 1]:
+        warn_listing(f"{asked.file_name}: ids with several records, all of which are taken:", shared)
+    unique: dict[str, tuple[Asset, Record]] = {}
+    for assets in found.values():
+        for asset, record in sorted(assets.values(), key=_by_name):
+            unique.setdefault(asset.record_id, (asset, record))
+    return list(unique.values()), missing
+
+
+def _report_missing(metadata: MetadataSource, asked: AssetIds, missing: Sequence[str], skip_errors: bool) -> None:
+    known = dict(_other_meanings(metadata, missing))
+    details = [f"{asset_id}{known.get(asset_id, '')}" for asset_id in missing]
+    headline = f"{asked.file_name}: {len(missing):,} of {counted(len(asked.ids), 'id')} without a record"
+    if len(missing) == len(asked.ids):
+        raise RequestError(f"{headline}; correct the ids", details)
+    if not skip_errors:
+        raise RequestError(f"{headline}; correct the ids, or go on without them by --skip_errors=1", details)
+    warn_listing(f"{headline}; skipped:", details)
+
+
+def _other_meanings(metadata: MetadataSource, missing: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield, for ids that are a record's name or `_id` by mistake, what to write instead."""
+    for values in _chunks(missing):
+        named = {"$or": [{field: {"$in": list(values)}} for field in ("name", "_id")]}
+        for record in itertools.chain.from_iterable(metadata.find(named, ASSET_FIELDS)):
+            asset_id = asset_of(record).asset_id
+            remedy = f"; its asset_id is {asset_id}" if asset_id else ", which has no asset_id"
+            yield record["_id"], f" (the _id of a record{remedy})"
+            yield str(record.get("name")), f" (the name of an asset{remedy})"
+
+
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), _IDS_A_QUERY):
+        yield values[start : start + _IDS_A_QUERY]
