@@ -6,11 +6,11 @@ import difflib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from messages import DispatchError, counted, printable
+from messages import LISTED_AT_MOST, DispatchError, counted, printable
 from records import Filter, MetadataSource, Record, value_at
 
 _SAMPLE_SIZE = 200
@@ -35,25 +35,25 @@ def _paths(value: object, parent: str) -> Iterator[str]:
             yield from _paths(element, parent)
 
 
-def suggestion(field: str, known: Iterable[str]) -> str:
+def suggestion(field: str, known: Collection[str]) -> str:
     """Return `did you mean …?` with the nearest known names, or nothing where none is near."""
-    names = sorted(known)
+    parents = {name.rpartition(".")[0] for name in known}
+    names = sorted(name for name in known if name not in parents)
     last = field.rpartition(".")[2].casefold()
-    same_last = [name for name in names if name.rpartition(".")[2].casefold() == last]
     near = (
-        difflib.get_close_matches(field, names, n=2, cutoff=0.8)
-        or same_last
-        or difflib.get_close_matches(field, names, n=1)
+        [name for name in names if name.rpartition(".")[2].casefold() == last]
+        or difflib.get_close_matches(field, names, n=2, cutoff=0.8)
+        or difflib.get_close_matches(field, sorted(known), n=1)
     )
     return f"did you mean {' or '.join(near[:2])}?" if near else ""
 
 
-def describe_field(metadata: MetadataSource, query: Filter, field: str) -> str:
-    """Return a suggestion for a field that no record of a query has, from a sample of those records."""
+def known_fields(metadata: MetadataSource, query: Filter) -> set[str]:
+    """Return the names of the fields in a sample of the records that match; empty where that fails."""
     try:
-        return suggestion(field, field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS)))
+        return field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS))
     except DispatchError:
-        return ""
+        return set()
 
 
 def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
@@ -74,12 +74,14 @@ def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
     for number, (condition, count) in enumerate(zip(conditions, alone, strict=True)):
         if count != 0 and number != culprit:
             lines.append(_Line(_text(condition), _records(count), ""))
-        elif missing := [field for field in _fields(condition) if sample and _without_indexes(field) not in known]:
+        elif missing := [field for field in _fields(condition) if sample and not _is_known(field, known)]:
             lines.append(_Line(_text(condition), "no such field", suggestion(missing[0], known)))
         else:
             together = "none of them with all above" if count else ""
             remarks = [remark for remark in (together, _values(condition, sample)) if remark]
             lines.append(_Line(_text(condition), _records(count), "; ".join(remarks)))
+    if len(lines) > LISTED_AT_MOST:  # what is to blame must not be among those that are only counted
+        lines.insert(0, lines.pop(culprit))
     return _aligned(lines)
 
 
@@ -148,8 +150,10 @@ def _fields(condition: Filter) -> Iterator[str]:
                     yield from _fields(part)
 
 
-def _without_indexes(path: str) -> str:
-    return ".".join(part for part in path.split(".") if not part.isdecimal())
+def _is_known(path: str, known: set[str]) -> bool:
+    """Tell whether a path is known; a part that is a number may be an index, or the key of an object."""
+    without_indexes = ".".join(part for part in path.split(".") if not part.isdecimal())
+    return path in known or without_indexes in known
 
 
 def _text(condition: Filter) -> str:

@@ -51,7 +51,7 @@ def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Groupi
     if not grouping.group_by:
         groups = [Group((assets[number],)) for number in table.index]
         return Arranged(groups, selected - with_value, with_value - latest, 0)
-    for field in grouping.unwind:
+    for field in sorted(grouping.unwind, key=lambda field: field.count(".")):  # what is above spreads first
         table = _unwound(table, field)
     groups = _groups(table, assets, grouping.group_by)
     in_several = sum(len(group.assets) for group in groups) - latest
@@ -66,15 +66,18 @@ def _latest(table: pd.DataFrame, record_ids: Sequence[str], field: str, keys: Se
     """Keep the row with the greatest value for each key; rows where a key is null are all kept."""
     is_null = table[_columns(keys)].isna().any(axis=1)
     ranked = table[~is_null]
-    order = sorted(ranked.index, key=lambda number: (_rank(ranked.at[number, field]), record_ids[number]))
-    newest = _keys(ranked, keys).loc[order].drop_duplicates(keep="last").index
+    ids = [record_ids[number] for number in ranked.index]
+    order = sorted(range(len(ids)), key=list(zip(map(_rank, ranked[field]), ids, strict=True)).__getitem__)
+    newest = _keys(ranked, keys).iloc[order].drop_duplicates(keep="last").index
     return table.loc[sorted({*newest, *table.index[is_null]})]
 
 
 def _unwound(table: pd.DataFrame, field: str) -> pd.DataFrame:
     """Spread the lists of a field, one row an element; an empty list keeps its row, with null."""
     lists = [value if isinstance(value, list) else [value] for value in table[field]]
-    spread = table.assign(**{field: _column(lists, table.index)}).explode(field)
+    spread = table.copy()
+    spread[field] = _column(lists, table.index)
+    spread = spread.explode(field)
     elements = [None if value is None or value != value else value for value in spread[field]]
     spread[field] = _column(elements, spread.index)
     for column in [column for column in spread.columns if column.startswith(f"{field}.")]:
@@ -114,8 +117,8 @@ def _canonical(value: Any) -> str:
 
 def _rank(value: Any) -> tuple[int, Any]:
     """Return what orders values of any kind: missing, numbers, text, dates; a list counts as its greatest element."""
-    if isinstance(value, list) and value:
-        return max(map(_rank, value))
+    if isinstance(value, list):
+        return max(map(_rank, value), default=(0, 0))
     if value is None:
         return 0, 0
     if isinstance(value, int | float):

@@ -123,14 +123,14 @@ def parse_file_extensions(text: str) -> tuple[str, ...]:
     """
     pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
     if text.strip() and not pieces:
-        raise RequestError(f"--file_extension: {text!r} names no ending; give one such as .nwb")
+        raise RequestError(f"{text!r} names no ending; give one such as .nwb")
     return tuple(dict.fromkeys(map(_ending, pieces)))
 
 
 def _ending(text: str) -> str:
     ending = text.lstrip("*").rstrip("/")
     if not ending or "/" in ending:
-        raise RequestError(f"--file_extension: {text!r} is not the ending of a file name; give one such as .nwb")
+        raise RequestError(f"{text!r} is not the ending of a file name; give one such as .nwb")
     return f".{ending}" if re.fullmatch("[A-Za-z0-9]+", ending) else ending
 
 

@@ -6,6 +6,7 @@ import difflib
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,7 @@ def check_schema(parameters: Parameters, schema_name: str, input_directory: Path
     broken: list[str] = []
     for number, one in enumerate(parameters.sets or ({},), 1):
         merged = {**(parameters.fixed or {}), **one}
-        for error in sorted(validator.iter_errors(merged), key=lambda error: error.json_path):
+        for error in _errors(validator, merged, str(path)):
             is_missing = error.validator == "required" and not error.absolute_path
             (missing if is_missing else broken).extend(f"set {number}, {line}" for line in _described(error))
     if broken:
@@ -198,14 +199,26 @@ def _validator(schema: object, place: str) -> Any:
     return Draft202012Validator(schema, registry=Registry())
 
 
+def _errors(validator: Any, merged: dict[str, Any], place: str) -> list[ValidationError]:
+    try:
+        return sorted(validator.iter_errors(merged), key=lambda error: str(error.json_path))
+    except RecursionError:
+        raise RequestError(f"{place}: the schema refers to itself without end") from None
+    except Exception as error:  # whatever goes wrong here, it is this schema on these values
+        reason = str(error).partition("\n")[0]
+        raise RequestError(f"{place}: the schema cannot be applied: {reason}") from None
+
+
 def _described(error: ValidationError) -> Iterator[str]:
     """Yield field path, what is wrong and the value; an unknown field is compared with the known ones."""
     where = ".".join(map(str, error.absolute_path))
     if error.validator == "additionalProperties" and isinstance(error.schema, dict) and error.validator_value is False:
-        known, instance = list(error.schema.get("properties", {})), cast("dict[str, Any]", error.instance)
-        for name in sorted(set(instance) - set(known)):
+        known, patterns = list(error.schema.get("properties", {})), list(error.schema.get("patternProperties", {}))
+        for name in cast("dict[str, Any]", error.instance):
+            if name in known or any(re.search(pattern, name) for pattern in patterns):
+                continue
             near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            remedy = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}" * bool(known)
             path = f"{where}.{name}" if where else name
             yield f"{path}: no such field{remedy}"
     elif error.validator == "required":

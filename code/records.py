@@ -130,7 +130,8 @@ def without_index(path: str) -> str:
 
 def projection(paths: Iterable[str]) -> list[str]:
     """Return what to project for these paths: MongoDB refuses a path together with one below it."""
-    wanted = dict.fromkeys(path for path in map(without_index, paths) if path)
+    # _id is always there.
+    wanted = dict.fromkeys(path for path in map(without_index, paths) if path and path.partition(".")[0] != "_id")
     return [path for path in wanted if not any(path.startswith(f"{other}.") for other in wanted)]
 
 

@@ -206,7 +206,10 @@ def build_parser() -> argparse.ArgumentParser:
         def convert_or_default(text: str) -> Any:
             """Take a blank value for the default: an app panel passes its empty fields."""
             value = text.strip() or default
-            return convert(value) if value else None
+            try:
+                return convert(value) if value else None
+            except RequestError as error:
+                raise argparse.ArgumentTypeError(error.headline) from None
 
         meaning = f"{meaning} (default: {default})" if default else meaning
         parser.add_argument(name, metavar=takes, default=default, type=convert_or_default, help=meaning)

@@ -89,19 +89,20 @@ class _Reading:
     fields: Sequence[str]
     tell: Callable[[Sequence[Asset]], None]
 
-    def records(self, query: Filter) -> Iterator[Record]:
+    def assets(self, query: Filter) -> Iterator[tuple[Asset, Record]]:
         for page in self.metadata.find(query, self.fields):
-            self.tell([asset_of(record) for record in page])
-            yield from page
+            assets = [asset_of(record) for record in page]
+            self.tell(assets)
+            yield from zip(assets, page, strict=True)
 
 
 def _find(read: _Reading, query: Query) -> list[tuple[Asset, Record]]:
-    records = {record["_id"]: record for record in read.records(query.filter)}
-    if not records:
+    found = {asset.record_id: (asset, record) for asset, record in read.assets(query.filter)}
+    if not found:
         from diagnosis import explain_nothing
 
         raise RequestError("no record matches the query", explain_nothing(read.metadata, query.filter))
-    return sorted(((asset_of(record), record) for record in records.values()), key=_by_name)
+    return sorted(found.values(), key=_by_name)
 
 
 def _arranged(
@@ -113,8 +114,7 @@ def _arranged(
 ) -> tuple[list[Group], dict[str, int]]:
     from grouping import arrange, fields_without_value
 
-    if unknown := fields_without_value(records, grouping):
-        raise RequestError(*_no_such_field(metadata, selection, unknown))
+    _refuse_unknown(metadata, selection, fields_without_value(records, grouping), grouping.drop_nulls)
     arranged = arrange(assets, records, grouping)
     if arranged.without_value:
         fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
@@ -130,14 +130,21 @@ def _arranged(
     return arranged.groups, {"without a value": arranged.without_value, "not the latest": arranged.not_latest}
 
 
-def _no_such_field(
-    metadata: MetadataSource, selection: Query | AssetIds, unknown: Sequence[str]
-) -> tuple[str, list[str]]:
-    from diagnosis import describe_field
+def _refuse_unknown(
+    metadata: MetadataSource, selection: Query | AssetIds, without_value: Sequence[str], drop_nulls: bool
+) -> None:
+    """Refuse fields of which no record has a value, except those that are null where null is a value."""
+    if not without_value:
+        return
+    from diagnosis import known_fields, suggestion
 
-    query = selection.filter if isinstance(selection, Query) else id_filter(selection.ids[:_IDS_A_QUERY])
-    details = [f"{field}   {describe_field(metadata, query, field)}".rstrip() for field in unknown]
-    return "no selected record has a value of these fields; correct their names", details
+    known = known_fields(metadata, selection.filter if isinstance(selection, Query) else id_filter(selection.ids[:1]))
+    if unknown := [field for field in without_value if field not in known]:
+        details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
+        raise RequestError("no selected record has a value of these fields; correct their names", details)
+    if drop_nulls:
+        details = [f"{field}   is null in every record" for field in without_value]
+        raise RequestError("no selected record has a value of these fields; --drop_null_groups=0 keeps nulls", details)
 
 
 def _by_name(found: tuple[Asset, Record]) -> tuple[str, str]:
@@ -148,7 +155,7 @@ def _find_ids(read: _Reading, asked: AssetIds, skip_errors: bool) -> tuple[list[
     """Return the assets in the order of the ids, and the ids without a record."""
     found: dict[str, dict[str, tuple[Asset, Record]]] = {asset_id: {} for asset_id in asked.ids}
     for ids in _chunks(asked.ids):
-        for record in read.records(id_filter(ids)):
+        for _, record in read.assets(id_filter(ids)):
             for asset_id in code_ocean_ids(record):
                 if asset_id in found:
                     found[asset_id][record["_id"]] = (asset_of(record, asset_id), record)

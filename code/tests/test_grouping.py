@@ -14,10 +14,10 @@ from catalog import Catalog
 from grouping import arrange
 from inputs import Grouping, Query
 from records import Asset, asset_of
+from selecting import select_assets
 from tests.conftest import BUCKET, S3, World
 from tests.gateway import Gateway, Record
 from tests.selecting import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
-from utils import select_assets
 
 BY_SUBJECT = ("--filter_latest=created", "--filter_by=subject")
 KEEP_NULLS = "--drop_null_groups=0"
@@ -446,7 +446,7 @@ def test_the_order_of_the_records_changes_nothing(
     def selected(records: list[Record]) -> Any:
         path = folder / "catalog.jsonl"
         path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
-        found = select_assets(Catalog(path), Query({}), grouping, skip_errors=False)
+        found = select_assets(Catalog(path), Query({}), grouping, skip_errors=False, tell=lambda page: None)
         return [(repr(group.metadata), group.assets) for group in found.groups], found.left_out
 
     assert selected(data.draw(st.permutations(records))) == selected(records)

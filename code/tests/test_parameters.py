@@ -398,10 +398,10 @@ def test_a_schema_that_refers_to_itself_without_end_is_an_error(desk: World) -> 
     assert completed.returncode == 2
 
 
-def test_a_number_too_large_for_a_decimal_rule_is_an_error_of_its_set(desk: World) -> None:
+def test_a_number_too_large_for_a_decimal_rule_is_an_error_of_its_schema(desk: World) -> None:
     schema = {"properties": {"x": {"multipleOf": 0.1}}}
 
-    completed, place, _ = call_with_schema(desk, {"fixed_parameters": {"x": 10**400}}, schema)
+    completed, _, place = call_with_schema(desk, {"fixed_parameters": {"x": 10**400}}, schema)
 
     assert error_block(completed)[0].startswith(f"error: {place}: ")
     assert completed.returncode == 2

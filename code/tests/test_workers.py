@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import random
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -174,3 +176,82 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(RequestError, match="not a folder"):
         workers.Output(tmp_path / "results", overwrite=False)
+
+
+# Sharing by size
+
+SIZES = st.lists(st.integers(0, 10**12), min_size=1, max_size=200)
+
+
+@given(sizes=SIZES, folders=COUNTS)
+def test_by_size_every_job_is_in_exactly_one_folder_and_none_is_empty(sizes: list[int], folders: int) -> None:
+    shares = workers.share_by_size(sizes, folders, None)
+    assert sorted(chain.from_iterable(shares)) == list(range(len(sizes)))
+    assert len(shares) == min(folders, len(sizes))
+    assert all(shares)
+
+
+@given(sizes=SIZES, folders=COUNTS)
+def test_by_size_the_heaviest_folder_is_at_most_a_third_above_the_least_possible(
+    sizes: list[int], folders: int
+) -> None:
+    shares = workers.share_by_size(sizes, folders, None)
+    heaviest = max(sum(sizes[number] for number in share) for share in shares)
+    largest = sorted(sizes, reverse=True)
+    # The least possible is at least each of these: the largest job, the mean, and the two that must meet.
+    meeting = sum(largest[len(shares) - 1 : len(shares) + 1]) if len(sizes) > len(shares) else 0
+    assert heaviest <= 4 / 3 * max(largest[0], sum(sizes) / len(shares), meeting) + largest[0] * 2 / 3
+
+
+@given(sizes=SIZES, tasks=COUNTS)
+def test_by_size_a_folder_still_holds_at_most_tasks_per_job(sizes: list[int], tasks: int) -> None:
+    shares = workers.share_by_size(sizes, 3, tasks)
+    assert sorted(chain.from_iterable(shares)) == list(range(len(sizes)))
+    assert max(map(len, shares)) <= tasks
+
+
+def test_heavy_tailed_sizes_are_shared_within_a_twentieth_of_the_least_possible() -> None:
+    chance = random.Random(49)
+    sizes = [int(1e9 * chance.lognormvariate(0, 2)) for _ in range(500)]
+    least_possible = max(max(sizes), sum(sizes) / 50)
+
+    def ratio(shares: workers.Shares) -> float:
+        return max(sum(sizes[number] for number in share) for share in shares) / least_possible
+
+    assert ratio(workers.share_by_size(sizes, 50, None)) <= 1.05
+    assert ratio(workers.share(len(sizes), 50, None)) > 1.5
+
+
+def test_a_job_of_unknown_size_weighs_the_median_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert workers.known_sizes([1, None, 30, 5]) == [1, 5, 30, 5]
+    assert caplog.messages == ["--balance=size: 1 job of unknown size weigh the median, 5 bytes"]
+
+
+def test_balancing_by_size_puts_a_large_store_on_its_own_and_gives_jobs_the_same_names(world: World) -> None:
+    small, store = world.records[1], world.records[0]
+    world.s3.put(
+        "open-data", [f"{small['location'].removeprefix('s3://open-data/')}/nwb/experiment1_recording1.nwb"], b"1"
+    )
+    world.s3.put(
+        "open-data",
+        [f"{store['location'].removeprefix('s3://open-data/')}/nwb/behavior_774659_2025-06-07_14-31-15.nwb/big"],
+        b"0123456789" * 10,
+    )
+    flags = ('--docdb_query={"subject.subject_id": "774659"}', "--file_extension=.nwb", "--num_parallel_workers=2")
+    by_count = world.call(*flags)
+    by_size = world.call(*flags, "--balance=size", "--overwrite=1")
+    assert by_size.returncode == 0
+    assert sorted(chain(*by_size.folders.values())) == sorted(chain(*by_count.folders.values()))
+    assert [len(names) for names in by_size.folders.values()] == [1, 2]
+    assert "1 or 2 jobs and 1 to 100 bytes (1.00 × the least possible) each" in by_size.stdout
+    assert "--balance=size: listing all objects of 1 store for their sizes" in by_size.stderr
+
+
+def test_without_an_extension_an_asset_weighs_what_its_whole_prefix_holds(world: World) -> None:
+    world.put(world.records[0], "one")
+    key = world.records[3]["location"].removeprefix("s3://open-data/")
+    world.s3.put("open-data", [f"{key}/a", f"{key}/b/c"], b"12345")
+    done = world.call("--docdb_query={}", "--num_parallel_workers=2", "--balance=size")
+    assert done.returncode == 0
+    assert "0 to 10 bytes" in done.stdout
+    assert "listing all objects of 6 assets for their sizes" in done.stderr

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from catalog import Catalog
 from inputs import Grouping, Query
-from utils import select_assets
+from selecting import select_assets
 
 FIELDS = ("subject.subject_id", "data_description.modality.abbreviation")
 GROUPING = Grouping(FIELDS, filter_latest="processing.end", filter_by=("data_description.input_data_name",))
@@ -45,7 +45,9 @@ def main(records: int) -> None:
         start = time.perf_counter()
         catalog = Catalog(path)
         read = time.perf_counter()
-        selected = select_assets(catalog, Query({"data_description.data_level": "derived"}), GROUPING, False)
+        selected = select_assets(
+            catalog, Query({"data_description.data_level": "derived"}), GROUPING, False, lambda page: None
+        )
         end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
