@@ -22,11 +22,11 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 
 @dataclass(frozen=True)
 class Arranged:
-    """Groups in the order of their values, and how many records were left out or stand in several groups."""
+    """Groups in the order of their values, the assets left out, and how often one stands in a further group."""
 
     groups: list[Group]
-    without_value: int
-    not_latest: int
+    without_value: list[Asset]
+    not_latest: list[Asset]
     in_several: int
 
 
@@ -41,21 +41,23 @@ def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Groupi
     numbers = pd.RangeIndex(len(records))
     columns = {field: _column([value_at(record, field) for record in records], numbers) for field in grouping.fields}
     table = pd.DataFrame(columns, index=numbers)
-    selected = len(table)
+    with_value = table
     if grouping.drop_nulls:
-        table = table[table[_columns(grouping.group_by + grouping.filter_by)].notna().all(axis=1)]
-    with_value = len(table)
+        with_value = table[table[_columns(grouping.group_by + grouping.filter_by)].notna().all(axis=1)]
+    latest = with_value
     if grouping.filter_latest is not None:
-        table = _latest(table, [asset.record_id for asset in assets], grouping.filter_latest, grouping.filter_by)
-    latest = len(table)
+        record_ids = [asset.record_id for asset in assets]
+        latest = _latest(with_value, record_ids, grouping.filter_latest, grouping.filter_by)
+    without_value = [assets[number] for number in table.index.difference(with_value.index)]
+    not_latest = [assets[number] for number in with_value.index.difference(latest.index)]
     if not grouping.group_by:
-        groups = [Group((assets[number],)) for number in table.index]
-        return Arranged(groups, selected - with_value, with_value - latest, 0)
+        return Arranged([Group((assets[number],)) for number in latest.index], without_value, not_latest, 0)
+    unwound = latest
     for field in sorted(grouping.unwind, key=lambda field: field.count(".")):  # what is above spreads first
-        table = _unwound(table, field)
-    groups = _groups(table, assets, grouping.group_by)
-    in_several = sum(len(group.assets) for group in groups) - latest
-    return Arranged(groups, selected - with_value, with_value - latest, in_several)
+        unwound = _unwound(unwound, field)
+    groups = _groups(unwound, assets, grouping.group_by)
+    in_several = sum(len(group.assets) for group in groups) - len(latest)
+    return Arranged(groups, without_value, not_latest, in_several)
 
 
 def _columns(fields: Sequence[str]) -> list[str]:

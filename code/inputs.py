@@ -82,7 +82,14 @@ class Settings:
     unwind_list_fields: tuple[str, ...]
     drop_null_groups: bool
     parameter_schema: str | None
+    dry_run: bool
+    report_directory: Path | None
     log_level: str
+
+    @property
+    def is_described(self) -> bool:
+        """Whether assets are described by project, subject and day."""
+        return self.dry_run or self.report_directory is not None
 
     @property
     def grouping(self) -> Grouping:
@@ -109,6 +116,9 @@ class AssetIds:
 
     ids: tuple[str, ...]
     file_name: str
+
+    def __str__(self) -> str:
+        return f"{self.file_name}, {counted(len(self.ids), 'id')}"
 
 
 def parse_file_extensions(text: str) -> tuple[str, ...]:

@@ -19,7 +19,12 @@ ID_FIELDS = ("external_links", "other_identifiers")
 _ID_KEY = "Code Ocean"
 # Old buckets may have upper case and up to 255 characters.
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 ASSET_FIELDS = ("name", "location", *ID_FIELDS)
+_PROJECT, _SUBJECT = "data_description.project_name", "subject.subject_id"
+# When an asset was acquired: API version v1 and v2, and when its record was made.
+_TIMES = ("session.session_start_time", "acquisition.acquisition_start_time", "created")
+TRAIT_FIELDS = (_PROJECT, _SUBJECT, *_TIMES)
 
 
 class MetadataSource(Protocol):
@@ -65,12 +70,17 @@ class Asset:
         `s3://bucket/prefix` or `file:///folder`, without a trailing slash; empty where the record has none.
     asset_id : str
         Code Ocean data asset id; empty where the record has none.
+    project, subject, day : str
+        From the metadata, day as `YYYY-MM-DD`; empty where it has none or was not read with `TRAIT_FIELDS`.
     """
 
     record_id: str
     name: str
     location: str
     asset_id: str
+    project: str = ""
+    subject: str = ""
+    day: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.location or 'no location'})"
@@ -143,7 +153,18 @@ def asset_of(record: Record, asset_id: str | None = None) -> Asset:
     if not isinstance(name, str) or not name:
         name = location.rpartition("/")[2] or record["_id"]
     ids = code_ocean_ids(record)
-    return Asset(record["_id"], name, location, asset_id or (ids[0] if ids else ""))
+    project, subject = (_text_at(record, path) for path in (_PROJECT, _SUBJECT))
+    return Asset(record["_id"], name, location, asset_id or (ids[0] if ids else ""), project, subject, _day(record))
+
+
+def _text_at(record: Record, path: str) -> str:
+    value = value_at(record, path)
+    return value if isinstance(value, str) else ""
+
+
+def _day(record: Record) -> str:
+    days = (_DAY.match(_text_at(record, path)) for path in _TIMES)
+    return next((day[0] for day in days if day), "")
 
 
 def code_ocean_ids(record: Record) -> list[str]:

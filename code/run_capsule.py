@@ -8,8 +8,8 @@ import io
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,10 +17,9 @@ import stopping
 from messages import DispatchError, RequestError, configure_logging, counted, logger
 
 if TYPE_CHECKING:
-    from inputs import Settings
-    from locating import Located
-    from selecting import Selected
-    from workers import Shares
+    from account import Account
+    from inputs import AssetIds, Query, Settings
+    from parameters import Parameters
 
 __version__ = "0.1.0"
 
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse_settings(argv)
         debug = settings.log_level == "DEBUG"
         configure_logging(settings.log_level)
-        _dispatch(settings)
+        _dispatch(settings, ["python", "run_capsule.py", *(sys.argv[1:] if argv is None else argv)])
     except DispatchError as error:
         return _failed(error, debug)
     except Exception as error:  # no traceback reaches a user who did not ask for it
@@ -49,95 +48,75 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dispatch(settings: Settings) -> None:
+def _dispatch(settings: Settings, command: Sequence[str]) -> None:
+    import account
     import inputs
-    import jobs
     import parameters as parameter_sets
-    import utils
     import workers
 
-    started = time.monotonic()
-    logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, _source(settings))
+    started = datetime.now(UTC)
+    logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, account.source(settings))
     inputs.check_input_directory(settings.input_directory)
+    if settings.report_directory is not None:
+        import report
+
+        report.check_directory(settings.report_directory, settings.output_directory)
     selection = inputs.read_selection(settings)
     parameters = parameter_sets.read_parameters(settings.input_directory)
     if settings.parameter_schema:
         parameter_sets.check_schema(parameters, settings.parameter_schema, settings.input_directory)
-    with workers.Output(settings.output_directory, settings.overwrite) as output:
-        with utils.open_metadata(settings) as metadata:
-            selected, located = utils.find_assets(metadata, selection, settings)
-        found_at = time.monotonic()
-        if settings.group_by and settings.file_extension and settings.split_files:
-            logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
-        plan = jobs.build(
-            selected.groups,
-            located.assets,
-            parameters,
-            selection,
-            settings.split_files,
-            settings.max_number_of_tasks_dispatched,
-        )
-        sizes = workers.known_sizes([job.size for job in plan.jobs]) if settings.balance == "size" else []
-        if sizes:
-            shares = workers.share_by_size(sizes, settings.num_parallel_workers, settings.tasks_per_job)
-        else:
-            shares = workers.share(len(plan.jobs), settings.num_parallel_workers, settings.tasks_per_job)
-        logger.info("%s for %s", counted(len(plan.jobs), "job"), counted(len(shares), "worker folder"))
-        output.write(plan, shares)
-    written_at = time.monotonic()
-    seconds = (found_at - started, written_at - found_at)
-    _summarize(settings, selected, located, shares, sizes, len(parameters.sets), seconds)
-
-
-def _source(settings: Settings) -> str:
-    if settings.metadata_catalog is not None:
-        return f"catalog {settings.metadata_catalog}"
-    return f"DocDB {settings.docdb_host} {settings.docdb_version} {settings.docdb_database}/{settings.docdb_collection}"
-
-
-def _summarize(
-    settings: Settings,
-    selected: Selected,
-    located: Located,
-    shares: Shares,
-    sizes: Sequence[int],
-    parameter_sets: int,
-    seconds: tuple[float, float],
-) -> None:
-    """Print the closing summary: what matched, what was skipped, the jobs and where they are."""
-    reasons = {
-        "without a matching file": len(located.without_match),
-        "not readable": len(located.failed),
-        **selected.left_out,
-    }
-    skipped = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items() if number)
-    files = sum(len(one.files) for one in located.assets if one.files is not None)
-    if settings.group_by:
-        factors = [counted(len(selected.groups), "group")]
-    elif settings.file_extension and settings.split_files:
-        factors = [counted(files, "file")]
+    if settings.dry_run:
+        workers.inspect(settings.output_directory, settings.overwrite)
+        run = _prepare(settings, selection, parameters)
+        _preview(run)
     else:
-        factors = [counted(len(located.assets), "asset")]
-    factors += [counted(parameter_sets, "parameter set")] * bool(parameter_sets)
-    fewest, most = min(map(len, shares)), max(map(len, shares))
-    each = counted(most, "job") if fewest == most else f"{fewest:,} or {counted(most, 'job')}"
-    if sizes:
-        each += f" and {_balance(shares, sizes)}"
-    for line in (
-        f"matched  {counted(selected.matched, 'asset')}",
-        f"skipped  {sum(reasons.values()):,}{f': {skipped}' * bool(skipped)}; found in {seconds[0]:.1f} s",
-        f"jobs     {sum(map(len, shares)):,} of {' × '.join(factors)}, written in {seconds[1]:.1f} s",
-        f"folders  {len(shares):,} in {settings.output_directory}, {each} each, {sum(seconds):.1f} s in all",
-    ):
+        with workers.Output(settings.output_directory, settings.overwrite) as output:
+            run = _prepare(settings, selection, parameters)
+            prepared = datetime.now(UTC)
+            output.write(run.plan, run.shares)
+        _print(account.summary(run, _seconds(started, prepared), _seconds(prepared, datetime.now(UTC))))
+    if settings.report_directory is not None:
+        report.write(run, settings.report_directory, command, __version__, started)
+
+
+def _prepare(settings: Settings, selection: Query | AssetIds, parameters: Parameters) -> Account:
+    """Find the assets and their files, build the jobs and share them out."""
+    import jobs
+    import utils
+    import workers
+    from account import Account
+
+    with utils.open_metadata(settings) as metadata:
+        selected, located = utils.find_assets(metadata, selection, settings)
+    if settings.group_by and settings.file_extension and settings.split_files:
+        logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
+    at_most = settings.max_number_of_tasks_dispatched
+    plan = jobs.build(selected.groups, located.assets, parameters, selection, settings.split_files, at_most)
+    if settings.balance == "size":
+        sizes = workers.known_sizes([job.size for job in plan.jobs])
+        shares = workers.share_by_size(sizes, settings.num_parallel_workers, settings.tasks_per_job)
+    else:
+        sizes = []
+        shares = workers.share(len(plan.jobs), settings.num_parallel_workers, settings.tasks_per_job)
+    logger.info("%s for %s", counted(len(plan.jobs), "job"), counted(len(shares), "worker folder"))
+    return Account(settings, selection, parameters, selected, located, plan, shares, sizes)
+
+
+def _preview(run: Account) -> None:
+    import preview
+
+    with contextlib.suppress(BrokenPipeError):
+        preview.show(run)
+
+
+def _seconds(start: datetime, end: datetime) -> float:
+    return (end - start).total_seconds()
+
+
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
         with contextlib.suppress(OSError):  # the jobs are there, whether or not anybody reads this
             print(line)
-
-
-def _balance(shares: Shares, sizes: Sequence[int]) -> str:
-    """Describe how evenly the bytes are shared, compared with the least that the heaviest folder could have."""
-    loads = [sum(sizes[number] for number in share) for share in shares]
-    least_possible = max(max(sizes), sum(sizes) / len(shares)) or 1
-    return f"{min(loads):,} to {max(loads):,} bytes ({max(loads) / least_possible:.2f} × the least possible)"
 
 
 def _failed(error: DispatchError, debug: bool) -> int:
@@ -245,6 +224,8 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--unwind_list_fields", "FIELDS", "spread the lists of these fields before grouping", convert=_fields)
     flag("--drop_null_groups", "0|1", "1: leave out records without a value to group by", "1", _switch)
     flag("--parameter_schema", "FILE", "JSON Schema that every parameter set must meet")
+    flag("--dry_run", "0|1", "1: show what would be dispatched and write no jobs", "0", _switch)
+    flag("--report_directory", "DIR", "write a report of the run into this folder", convert=Path)
     flag("--log_level", "LEVEL", f"least level of log lines: {', '.join(_LOG_LEVELS)}", "INFO", _log_level)
     parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {__version__}")
     return parser

@@ -36,12 +36,12 @@ class Selected:
         One group an asset, ordered by name, then `_id` (for ids: in their order); with `group_by` one a
         combination of values, ordered by them.
     left_out : dict
-        How many ids or records were left out, by reason.
+        Ids, or names of assets, that were left out, by reason.
     """
 
     matched: int
     groups: list[Group]
-    left_out: dict[str, int]
+    left_out: dict[str, list[str]]
 
     @property
     def assets(self) -> list[Asset]:
@@ -55,6 +55,7 @@ def select_assets(
     grouping: Grouping,
     skip_errors: bool,
     tell: Callable[[Sequence[Asset]], None],
+    more_fields: Sequence[str] = (),
 ) -> Selected:
     """Return the assets that a query or a list of ids selects, in groups.
 
@@ -67,14 +68,14 @@ def select_assets(
     ServiceError
         The source of records fails.
     """
-    fields = projection([*ASSET_FIELDS, *grouping.fields])
+    fields = projection([*ASSET_FIELDS, *more_fields, *grouping.fields])
     read = _Reading(metadata, fields, tell)
     if isinstance(selection, AssetIds):
         found, missing = _find_ids(read, selection, skip_errors)
     else:
         found, missing = _find(read, selection), []
     assets, records = [asset for asset, _ in found], [record for _, record in found]
-    left_out = {"without a record": len(missing)}
+    left_out = {"without a record": missing}
     if not grouping.fields:
         return Selected(len(assets), [Group((asset,)) for asset in assets], left_out)
     groups, not_grouped = _arranged(metadata, selection, assets, records, grouping)
@@ -111,23 +112,28 @@ def _arranged(
     assets: Sequence[Asset],
     records: Sequence[Record],
     grouping: Grouping,
-) -> tuple[list[Group], dict[str, int]]:
+) -> tuple[list[Group], dict[str, list[str]]]:
     from grouping import arrange, fields_without_value
 
     _refuse_unknown(metadata, selection, fields_without_value(records, grouping), grouping.drop_nulls)
     arranged = arrange(assets, records, grouping)
     if arranged.without_value:
         fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
-        logger.info("%s without a value of %s left out", counted(arranged.without_value, "record"), fields)
+        logger.info("%s without a value of %s left out", counted(len(arranged.without_value), "record"), fields)
     if not arranged.groups:
         raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
     if arranged.not_latest:
-        logger.info("%s left out: not the latest by %s", counted(arranged.not_latest, "record"), grouping.filter_latest)
+        logger.info(
+            "%s left out: not the latest by %s", counted(len(arranged.not_latest), "record"), grouping.filter_latest
+        )
     if grouping.group_by:
         logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
     if arranged.in_several:
         logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
-    return arranged.groups, {"without a value": arranged.without_value, "not the latest": arranged.not_latest}
+    return arranged.groups, {
+        "without a value": [asset.name for asset in arranged.without_value],
+        "not the latest": [asset.name for asset in arranged.not_latest],
+    }
 
 
 def _refuse_unknown(

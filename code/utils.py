@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from inputs import AssetIds, Query, Settings
 from locating import Located, Locating, Outcome
 from messages import progress
-from records import Asset, MetadataSource
+from records import TRAIT_FIELDS, Asset, MetadataSource
 from selecting import Selected, select_assets
 
 
@@ -47,14 +47,22 @@ def find_assets(metadata: MetadataSource, selection: Query | AssetIds, settings:
         selected, outcomes = asyncio.run(_select_and_list(metadata, selection, settings, locating))
     else:
         with progress("reading metadata", "records") as shown:
-            selected = select_assets(
-                metadata, selection, settings.grouping, settings.skip_errors, lambda page: shown.advance(len(page))
-            )
+            selected = _select(metadata, selection, settings, lambda page: shown.advance(len(page)))
         outcomes = locating.list_all(selected.assets)
     located = locating.report(selected.assets, outcomes, settings.skip_errors)
     if settings.balance == "size":
         located = Located(locating.measure(located.assets), located.without_match, located.failed)
     return selected, located
+
+
+def _select(
+    metadata: MetadataSource,
+    selection: Query | AssetIds,
+    settings: Settings,
+    tell: Callable[[Sequence[Asset]], None],
+) -> Selected:
+    more_fields = TRAIT_FIELDS if settings.is_described else ()
+    return select_assets(metadata, selection, settings.grouping, settings.skip_errors, tell, more_fields)
 
 
 async def _select_and_list(
@@ -66,7 +74,7 @@ async def _select_and_list(
     def select() -> Selected:
         """Read the records in a thread of their own: the client of DocDB waits for its answers."""
         try:
-            return select_assets(metadata, selection, settings.grouping, settings.skip_errors, tell)
+            return _select(metadata, selection, settings, tell)
         finally:
             tell(None)
 

@@ -25,6 +25,7 @@ from messages import DispatchError, RequestError, ServiceError, counted, logger,
 _JOB_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 # Hidden, so that a pipeline's `results/*` does not take it for a worker.
 _HIDDEN = ".dispatch"
+_EARLIER = "--output_directory: %s holds worker folders of an earlier run; --overwrite=1 replaces them"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -75,6 +76,24 @@ def known_sizes(sizes: Sequence[int | None]) -> list[int]:
     return [median if size is None else size for size in sizes]
 
 
+def inspect(directory: Path, overwrite: bool) -> None:
+    """Check an output folder as `Output` does, but touch nothing; worker folders already there are a warning.
+
+    Raises
+    ------
+    RequestError
+        It is no folder, or holds folders that are named like worker folders and hold something else.
+    ServiceError
+        It cannot be read.
+    """
+    with _disk_errors(directory):
+        if directory.exists() and not directory.is_dir():
+            raise RequestError(f"--output_directory: not a folder: {directory}")
+        earlier = _worker_folders(directory) if directory.exists() else []
+    if earlier and not overwrite:
+        logger.warning(_EARLIER, directory)
+
+
 class Output:
     """The output folder of one run, locked while the run lives.
 
@@ -108,11 +127,7 @@ class Output:
             self._recover()
             self._earlier = _worker_folders(directory)
             if self._earlier and not overwrite:
-                raise RequestError(
-                    f"--output_directory: {directory} holds worker folders of an earlier run;"
-                    " --overwrite=1 replaces them",
-                    [folder.name for folder in self._earlier],
-                )
+                raise RequestError(_EARLIER % directory, [folder.name for folder in self._earlier])
             undo.pop_all()
 
     def __enter__(self) -> Self:

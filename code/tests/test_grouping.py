@@ -384,7 +384,7 @@ def test_groups_partition_the_assets_by_their_values(
             expected.setdefault((x, y), set()).add(one["_id"])
     found = [[asset.record_id for asset in group.assets] for group in arranged.groups]
     assert sorted(map(sorted, found)) == sorted(map(sorted, expected.values()))
-    assert sum(map(len, found)) == len(records) - arranged.without_value
+    assert sum(map(len, found)) == len(records) - len(arranged.without_value)
     assert arranged.in_several == 0
 
 
@@ -406,7 +406,7 @@ def test_the_latest_is_exactly_one_a_key_and_it_is_the_maximum(
             greatest[key] = max(greatest.get(key, (-1, "")), (rank, one["_id"]))
     kept = {record_id for _, record_id in greatest.values()} | (set() if drop_nulls else nulls)
     assert [group.assets[0].record_id for group in arranged.groups] == sorted(kept)
-    assert arranged.without_value + arranged.not_latest + len(kept) == len(records)
+    assert len(arranged.without_value) + len(arranged.not_latest) + len(kept) == len(records)
 
 
 @given(st.lists(labels | st.lists(labels, max_size=4), min_size=1))

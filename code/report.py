@@ -1,0 +1,203 @@
+"""The report of a run: a page to look at, a table of its jobs, and a manifest for machines."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from account import Account
+from inputs import Query
+from jobs import Job
+from messages import RequestError, ServiceError, logger
+
+if TYPE_CHECKING:
+    import report_page
+
+_DEPENDENCIES = ("aind-data-access-api", "boto3", "obstore", "pandas", "pydantic")
+_ROWS_AT_MOST = 1_000
+_TIME = "%Y-%m-%d %H:%M:%S UTC"
+
+
+class ManifestItem(BaseModel):
+    """What was left out, and why."""
+
+    name: str = Field(description="Name of an asset, or a data asset id without a record")
+    reason: str
+
+
+class Manifest(BaseModel):
+    """What a run did, for machines: `manifest.json`."""
+
+    is_preview: bool = Field(description="Whether it was a dry run, which writes no jobs")
+    source: str = Field(description="Where the metadata records came from")
+    query: dict[str, Any] | None = Field(description="The query; null where assets were selected by id")
+    asset_ids: list[str] | None = Field(description="The data asset ids; null where assets were selected by query")
+    counts: dict[str, int] = Field(description="How many are left after each step, and worker folders")
+    skipped: list[ManifestItem]
+    versions: dict[str, str] = Field(description="Of the dispatcher and its main dependencies")
+    command: list[str] = Field(description="The command line, one element an argument")
+    started: datetime
+    finished: datetime
+    jobs_csv_sha256: str = Field(description="SHA-256 of jobs.csv beside this file, in hexadecimal")
+
+
+def check_directory(report: Path, output: Path) -> None:
+    """Refuse a report directory in which a pipeline would take the report for work.
+
+    Raises
+    ------
+    RequestError
+        It is the output folder, contains it, or lies in it other than hidden and directly below.
+    """
+    inner, outer = Path(os.path.abspath(report)), Path(os.path.abspath(output))  # noqa: PTH100
+    real_inner, real_outer = inner.resolve(), outer.resolve()
+    is_hidden = real_inner.parent == real_outer and real_inner.name.startswith(".") and real_inner.name != ".dispatch"
+    lies_in = real_inner.is_relative_to(real_outer) or real_outer.is_relative_to(real_inner)
+    if lies_in and not is_hidden:
+        raise RequestError(
+            f"--report_directory: {report}: every visible entry of the output folder becomes a worker in a pipeline;"
+            f" choose a folder apart from {output}, or a hidden one directly below it such as {output / '.report'}"
+        )
+    if report.exists() and not report.is_dir():
+        raise RequestError(f"--report_directory: not a folder: {report}")
+
+
+def write(account: Account, directory: Path, command: Sequence[str], version: str, started: datetime) -> None:
+    """Write `report.html`, `jobs.csv` and `manifest.json`.
+
+    Raises
+    ------
+    ServiceError
+        They cannot be written.
+    """
+    import report_page
+
+    finished = datetime.now(UTC)
+    jobs_csv = _jobs_csv(account)
+    versions = {"aind-analysis-job-dispatch": version, "python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in _DEPENDENCIES}
+    manifest = Manifest(
+        is_preview=account.settings.dry_run,
+        source=account.source,
+        query=account.selection.filter if isinstance(account.selection, Query) else None,
+        asset_ids=None if isinstance(account.selection, Query) else list(account.selection.ids),
+        counts={**dict(account.funnel), "worker folders": len(account.shares)},
+        skipped=[ManifestItem(name=name, reason=reason) for name, reason in account.skipped],
+        versions=versions,
+        command=list(command),
+        started=started,
+        finished=finished,
+        jobs_csv_sha256=hashlib.sha256(jobs_csv.encode()).hexdigest(),
+    )
+    page = report_page.render(_page(account, versions, command, finished))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / "jobs.csv", jobs_csv)
+        _write(directory / "manifest.json", manifest.model_dump_json(indent=4) + "\n")
+        _write(directory / "report.html", page)
+    except OSError as error:
+        raise ServiceError(f"--report_directory: cannot write into {directory}: {error.strerror}") from error
+    logger.info("report in %s", directory / "report.html")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _jobs_csv(account: Account) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["worker", "file name", "asset names", "files", "bytes", "parameter set", "group"])
+    for worker, jobs in account.folder_jobs():
+        for job in jobs:
+            cells = [
+                "; ".join(asset.name for asset in job.group.assets),
+                "" if job.files is None else "; ".join(file.address for file in job.files),
+            ]
+            size = "" if job.size is None else str(job.size)
+            more = [_json(job.parameter_set), _json(job.group.metadata)]
+            writer.writerow([worker, f"{job.name}.json", *map(_no_formula, cells), size, *map(_no_formula, more)])
+    return text.getvalue()
+
+
+def _no_formula(cell: str) -> str:
+    """Keep a spreadsheet from taking text for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _json(value: object) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _page(account: Account, versions: dict[str, str], command: Sequence[str], finished: datetime) -> report_page.Page:
+    import report_page
+
+    loads = [(worker, jobs, [job.size for job in jobs]) for worker, jobs in account.folder_jobs()]
+    rows = [(worker, job) for worker, jobs, _ in loads for job in jobs]
+    skipped = account.skipped
+    return report_page.Page(
+        headline=account.headline,
+        is_preview=account.settings.dry_run,
+        finished=finished.strftime(_TIME),
+        versions=versions,
+        source=account.source,
+        selection=_selection(account),
+        command=_shell(command),
+        folders=[report_page.Folder(worker, len(jobs), _all(sizes)) for worker, jobs, sizes in loads],
+        assets_by={
+            "project": account.assets_by("project"),
+            "subject": account.assets_by("subject"),
+            "day": sorted(account.assets_by("day")),
+        },
+        funnel=account.funnel,
+        skipped=[report_page.Skipped(name, reason) for name, reason in skipped[:_ROWS_AT_MOST]],
+        skipped_total=len(skipped),
+        fixed_parameters=account.parameters.fixed or {},
+        parameter_sets=account.parameters.sets,
+        jobs=[_row(worker, job) for worker, job in rows[:_ROWS_AT_MOST]],
+        jobs_total=len(rows),
+    )
+
+
+def _row(worker: str, job: Job) -> report_page.JobRow:
+    import report_page
+
+    return report_page.JobRow(
+        worker=worker,
+        file=f"{job.name}.json",
+        assets=tuple(asset.name for asset in job.group.assets),
+        files=None if job.files is None else tuple(file.address for file in job.files),
+        size=job.size,
+        parameter_set=_json(job.parameter_set),
+        group=_json(job.group.metadata),
+    )
+
+
+def _all(sizes: Sequence[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _selection(account: Account) -> str:
+    if isinstance(account.selection, Query):
+        return json.dumps(account.selection.filter, indent=4, ensure_ascii=False)
+    return str(account.selection)
+
+
+def _shell(command: Sequence[str]) -> str:
+    return " \\\n    ".join(map(shlex.quote, command))
