@@ -1,0 +1,140 @@
+"""`--dry_run=1`: everything but writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+from tests.conftest import CODE, EXAMPLE, World
+
+QUERY = '--docdb_query={"subject.subject_id": "774659"}'
+
+
+def test_a_preview_and_then_a_run_with_the_same_flags_have_the_same_jobs_name_by_name(world: World) -> None:
+    flags = (QUERY, "--file_extension=.nwb")
+    preview = world.call(*flags, "--dry_run=1")
+    run = world.call(*flags)
+    first = run.folders["0"][0]
+    assert f"First job: 0/{first}\n" in preview.stdout
+    shown = json.loads(preview.stdout.partition(f"{first}\n")[2])
+    assert shown == run.jobs[0]
+
+
+def test_a_preview_touches_nothing_in_the_output_folder(world: World) -> None:
+    world.output_directory.rmdir()
+    assert world.call(QUERY, "--dry_run=1").returncode == 0
+    assert not world.output_directory.exists()
+
+
+def test_a_preview_shows_selection_files_jobs_folders_and_what_is_skipped(world: World) -> None:
+    done = world.call(QUERY, "--file_extension=.nwb", "--dry_run=1", "--num_parallel_workers=2")
+    tables = done.stdout.partition("First job")[0].replace(world.gateway.host, "HOST")
+    assert tables == (
+        "Selection\n"
+        "from        DocDB HOST v1 metadata_index/data_assets\n"
+        'by          {"subject.subject_id":"774659"}\n'
+        "records     3\n"
+        "assets      3\n"
+        "with files  2\n"
+        "jobs        3\n"
+        "\n"
+        "Assets by project\n"
+        "project            assets\n"
+        "Behavior Platform       2\n"
+        "Ephys Platform          1\n"
+        "\n"
+        "Assets by subject\n"
+        "subject  assets\n"
+        "774659        3\n"
+        "\n"
+        "Files\n"
+        "ending  files                       bytes\n"
+        ".nwb        3  0 and 1 store not measured\n"
+        "\n"
+        "Jobs\n"
+        "parameter sets               0\n"
+        "jobs                         3\n"
+        "worker folders               2\n"
+        "smallest / median / largest  1 / 2 / 2 jobs\n"
+        "\n"
+        "Skipped\n"
+        "name                                 reason\n"
+        "behavior_774659_2025-06-07_14-31-15  no matching file\n"
+        "\n"
+    )
+
+
+def test_without_an_extension_files_and_sizes_read_not_listed(world: World) -> None:
+    done = world.call(QUERY, "--dry_run=1")
+    assert "any     not listed  not listed\n" in done.stdout
+
+
+def test_at_level_error_only_the_tables_are_left_for_a_pipe(world: World) -> None:
+    done = world.call(QUERY, "--dry_run=1", "--log_level=ERROR")
+    assert done.stderr == ""
+    assert done.stdout.startswith("Selection\n")
+
+
+def test_worker_folders_that_are_there_already_are_a_warning_and_stay(world: World) -> None:
+    before = world.call(QUERY)
+    preview = world.call(QUERY, "--dry_run=1")
+    assert preview.returncode == 0
+    assert preview.folders == before.folders
+    assert "holds worker folders of an earlier run; --overwrite=1 replaces them" in preview.stderr
+
+
+def test_a_preview_ends_as_the_run_would(world: World) -> None:
+    assert world.call('--docdb_query={"name": "none such"}', "--dry_run=1").returncode == 2
+    (world.output_directory / "3").write_text("not a folder")
+    assert world.call(QUERY, "--dry_run=1").returncode == 2
+
+
+def test_measured_stores_have_a_size_and_folders_their_bytes(world: World) -> None:
+    store = f"{world.records[0]['name']}/nwb/behavior_774659_2025-06-07_14-31-15.nwb/big"
+    world.s3.put("open-data", [store], b"12345")
+    done = world.call(QUERY, "--file_extension=.nwb", "--balance=size", "--dry_run=1", "--num_parallel_workers=1")
+    assert ".nwb        3      5\n" in done.stdout
+    assert "5 / 5 / 5 bytes\n" in done.stdout
+
+
+def test_only_the_top_ten_of_many_subjects_are_named_and_the_rest_is_counted(world: World) -> None:
+    template = world.records[0]
+    world.records[:] = [
+        {**template, "_id": f"r{n:02d}", "name": f"n{n:02d}", "subject": {"subject_id": f"{n // 2:02d}"}}
+        for n in range(30)
+    ]
+    done = world.call("--docdb_query={}", "--dry_run=1")
+    assert "09            2\n5 more       10\n" in done.stdout
+
+
+def test_on_a_terminal_the_tables_are_drawn() -> None:
+    command = [
+        sys.executable,
+        str(CODE / "run_capsule.py"),
+        f"--input_directory={EXAMPLE}",
+        QUERY,
+        "--dry_run=1",
+        f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}",
+    ]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            drawn += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert "───" in drawn.decode()
+
+
+def test_text_from_records_cannot_colour_the_terminal_or_draw_in_the_tables(world: World) -> None:
+    world.records[0]["subject"] = {"subject_id": "\x1b[31m[red]red[/red]"}
+    done = world.call("--docdb_query={}", "--dry_run=1")
+    assert "\x1b" not in done.stdout
+    assert "\\x1b[31m[red]red[/red]" in done.stdout
