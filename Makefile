@@ -26,8 +26,10 @@ run: $(VENV)/run.stamp
 	    --metadata_catalog=data/example/catalog.jsonl \
 	    --docdb_query='{"subject.subject_id": "774659"}' \
 	    --file_extension=.nwb \
-	    --overwrite=1
+	    --overwrite=1 \
+	    --report_directory=example_report
 	@echo "One job to open: $$(find results -name '*.json' | LC_ALL=C sort | head -n 1)"
+	@echo 'Report to open:  example_report/report.html'
 
 test: lint
 	cd code && ../$(VENV_PYTHON) -m pytest
@@ -45,7 +47,7 @@ audit: $(VENV)/test.stamp
 	$(VENV_PYTHON) -m pip_audit --skip-editable
 
 clean:
-	rm -rf $(VENV) code/*.egg-info code/build
+	rm -rf $(VENV) code/*.egg-info code/build example_report
 	find code -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
 PROBE := import sys; v = sys.version_info[:2]; \
