@@ -41,6 +41,7 @@ _EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpi
 _WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307")
 
 
+_MAKING_CLIENTS = threading.Lock()  # boto3 makes one client at a time
 Answer = TypeVar("Answer")
 
 
@@ -68,7 +69,7 @@ class S3:
             self._access.append(_Access(session, None))
         except (BotoCoreError, ValueError, OSError) as error:
             raise RequestError(f"S3: the AWS configuration cannot be used: {error}") from error
-        self._buckets: dict[str, asyncio.Task[_Bucket]] = {}
+        self._buckets: dict[str, _Bucket] = {}
         self._in_flight = asyncio.Semaphore(max_concurrency)
 
     async def find_files(self, location: str, endings: Endings) -> list[File]:
@@ -82,19 +83,18 @@ class S3:
         if (itself := match_of_location(location, endings)) is not None:
             return [File(address, size) for address, size in itself.items()]
         name, key = _split(location)
-        found = await (await self._bucket(name)).find_keys(f"{key}/", endings)
+        found = await self._bucket(name).find_keys(f"{key}/", endings)
         return [File(f"s3://{name}/{key}", size) for key, size in sorted(found.items())]
 
     async def measure(self, location: str) -> int:
         """Return the bytes of all objects below a location `s3://bucket/prefix`. Raises as `find_files` does."""
         name, key = _split(location)
-        return await (await self._bucket(name)).measure(f"{key}/")
+        return await self._bucket(name).measure(f"{key}/")
 
-    async def _bucket(self, name: str) -> _Bucket:
+    def _bucket(self, name: str) -> _Bucket:
         if name not in self._buckets:
-            opened = asyncio.to_thread(_Bucket, name, self._access, self._in_flight)
-            self._buckets[name] = asyncio.create_task(opened)
-        return await self._buckets[name]
+            self._buckets[name] = _Bucket(name, self._access, self._in_flight)
+        return self._buckets[name]
 
 
 def _split(location: str) -> tuple[str, str]:
@@ -122,7 +122,6 @@ class _Access:
         self.identity = "anonymous" if credentials is None else credentials.credentials.method
         self.ca_bundle = _ca_bundle()
         self._session = session
-        self._making_clients = threading.Lock()  # a session makes one client at a time
         self._config = Config(
             retries={"mode": "standard", "total_max_attempts": _TRIES},
             connect_timeout=_CONNECT_SECONDS,
@@ -139,7 +138,7 @@ class _Access:
         if not self._is_aws_itself:
             return self._client
         region = self._region(bucket)
-        with self._making_clients:
+        with _MAKING_CLIENTS:
             return self._session.client("s3", region_name=region, config=self._config)
 
     def _region(self, bucket: str) -> str:
@@ -158,8 +157,16 @@ class _Bucket:
 
     def __init__(self, name: str, access: Sequence[_Access], in_flight: asyncio.Semaphore) -> None:
         self._name = name
-        self._views = [_View(name, one, in_flight) for one in access]
+        self._access = list(access)
+        self._in_flight = in_flight
+        self._views: dict[_Access, asyncio.Task[_View]] = {}
         self._is_gone: ServiceError | None = None
+
+    async def _view(self, access: _Access) -> _View:
+        if access not in self._views:
+            opening = asyncio.to_thread(_View, self._name, access, self._in_flight)
+            self._views[access] = asyncio.create_task(opening)
+        return await self._views[access]
 
     async def find_keys(self, prefix: str, endings: Endings) -> Found:
         """Return all matches below a prefix that ends with `/`."""
@@ -173,7 +180,8 @@ class _Bucket:
         if self._is_gone is not None:
             raise self._is_gone
         failures = []
-        for view in tuple(self._views):
+        for access in tuple(self._access):
+            view = await self._view(access)
             try:
                 answer = await question(view)
             except (BaseError, OSError, BotoCoreError, ClientError) as error:
@@ -181,18 +189,18 @@ class _Bucket:
                 if not failures[-1].is_refusal:
                     break
             else:
-                self._prefer(view)
+                self._prefer(access)
                 return answer
         failure = ServiceError(f"s3://{self._name}: {failures[0].reason}")
         if failures[0].is_of_bucket:
             self._is_gone = failure  # asking again for each asset would take as long as this took, each time
         raise failure
 
-    def _prefer(self, view: _View) -> None:
-        """Begin with the unsigned view once it has succeeded where the signed one was refused."""
-        if not view.is_signed and view is not self._views[0]:
+    def _prefer(self, access: _Access) -> None:
+        """Begin unsigned once that has succeeded where signed requests were refused."""
+        if access.credentials is None and access is not self._access[0]:
             logger.info("s3://%s refuses signed requests; it is listed without credentials", self._name)
-            self._views.reverse()
+            self._access.reverse()
 
 
 class _ByObstore:
@@ -263,7 +271,6 @@ class _View:
     """One bucket as one kind of access sees it."""
 
     def __init__(self, bucket: str, access: _Access, in_flight: asyncio.Semaphore) -> None:
-        self.is_signed = access.credentials is not None
         self._identity = access.identity
         self._is_confirmed = False
         self._bucket = bucket
@@ -283,7 +290,7 @@ class _View:
             endpoint=self._endpoint,
             region=self._client.meta.region_name or "us-east-1",
             credential_provider=access.credentials,
-            skip_signature=not self.is_signed,
+            skip_signature=access.credentials is None,
             client_options=options,
             retry_config={
                 "max_retries": 10,
