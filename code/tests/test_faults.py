@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -549,3 +550,15 @@ def test_a_table_of_failures_is_cut_at_twenty_and_gives_the_total(desk: World, f
     assert len(lines) == 21
     assert lines[-1] == "  … and 5 more"
     assert_outcome(desk, completed, said(completed), 1, "")
+
+
+def test_many_assets_in_a_bucket_that_never_answers_take_little_longer_than_one(
+    desk: World, front: S3Front, with_little_time: None
+) -> None:
+    front.failing = {"": Fault(delay=60)}
+    started = time.monotonic()
+
+    completed = table(desk, [record(f"lost-{number:03}") for number in range(100)])
+
+    assert completed.returncode == 1
+    assert time.monotonic() - started < 6
