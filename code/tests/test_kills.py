@@ -1,0 +1,444 @@
+"""A run that is stopped leaves all of its jobs or none, at once, and never in the way of the next run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import run_capsule
+from tests.conftest import CODE, S3, World, make_record
+from tests.gateway import Fault, Gateway
+from tests.s3_front import S3Front
+
+MANY, FEW = 3_000, 20
+STOPS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+
+
+def catalog_of(path: Path, count: int) -> Path:
+    records = ({"_id": f"{n:05}", "name": f"asset-{n:05}", "location": f"s3://bucket/{n:05}"} for n in range(count))
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@dataclass
+class Ended:
+    """A run that has ended: `code` is negative where a signal ended it, `errors` are its lines of an error."""
+
+    code: int
+    stderr: str
+    errors: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.errors = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+
+
+@dataclass
+class Desk:
+    """A folder in which runs on catalogs write into `output`."""
+
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "results"
+
+    def start(self, catalog: Path, *flags: str, script: Path = CODE / "run_capsule.py") -> subprocess.Popen[str]:
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, str(script), *self._flags(catalog), *flags],
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def _flags(self, catalog: Path) -> list[str]:
+        directories = [f"--input_directory={self.folder / 'data'}", f"--output_directory={self.output}"]
+        return [*directories, f"--metadata_catalog={catalog}", "--docdb_query={}"]
+
+    def run(self, catalog: Path, *flags: str) -> Ended:
+        """Run to the end, inside this process: a run before or after the one that is stopped."""
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        stderr = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr):
+            code = run_capsule.main([*self._flags(catalog), *flags])
+        return Ended(code, stderr.getvalue())
+
+    def run_patched(self, patch: str, catalog: Path, *flags: str) -> Ended:
+        """Run with the lines of `patch` executed first; they can end the process at a moment of their choice."""
+        script = self.folder / "patched.py"
+        script.write_text(
+            f"""
+import builtins, fcntl, os, resource, runpy, shutil, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(CODE)!r})
+def send(number):
+    os.kill(os.getpid(), number)
+def after(owner, name, when, number):
+    real = getattr(owner, name)
+    def patched(*arguments, **options):
+        result = real(*arguments, **options)
+        if when(*arguments):
+            send(number)
+        return result
+    setattr(owner, name, patched)
+def countdown(count):
+    left = [count]
+    def is_it(*_):
+        left[0] -= 1
+        return left[0] == 0
+    return is_it
+{patch}
+runpy.run_path({str(CODE / "run_capsule.py")!r}, run_name="__main__")
+"""
+        )
+        return ended(self.start(catalog, *flags, script=script))
+
+    def contents(self) -> dict[str, set[str]]:
+        """Return the files in each worker folder."""
+        folders = [path for path in self.output.glob("*") if path.name.isdigit()]
+        return {folder.name: {path.name for path in folder.iterdir()} for folder in folders}
+
+    def jobs(self) -> int:
+        return sum(map(len, self.contents().values()))
+
+    def named_by_journal(self) -> set[str]:
+        """Return the worker folders that a killed run was about to move into place."""
+        journal = self.output / ".dispatch" / "journal.json"
+        return set(json.loads(journal.read_text())["new"]) if journal.exists() else set()
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    _, stderr = process.communicate(timeout=60)
+    assert "Traceback" not in stderr
+    assert "panicked" not in stderr
+    return Ended(process.returncode, stderr)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    return catalog_of(tmp_path / "few.jsonl", FEW)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# Requests in flight
+
+
+@pytest.fixture
+def front() -> Iterator[S3Front]:
+    with S3Front({"bucket": ["asset/a.nwb", "asset//b.nwb"]}) as front:
+        yield front
+
+
+@pytest.fixture
+def world(gateway: Gateway, front: S3Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """One record in DocDB, whose asset has two files in S3, one of which only boto3 lists."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in front.environment.items():
+        monkeypatch.setenv(name, value)
+    for folder in ("data", "results"):
+        (tmp_path / folder).mkdir()
+    gateway.records = [
+        {**make_record(0, "asset", "774659", "Platform", "behavior", []), "location": "s3://bucket/asset"}
+    ]
+    return World(
+        gateway,
+        S3(None, front.url),
+        gateway.records,
+        tmp_path / "data",
+        tmp_path / "results",
+        tmp_path / "catalog.jsonl",
+    )
+
+
+@STOPS
+@pytest.mark.parametrize("where", ["DocDB", "obstore", "boto3"])
+def test_a_signal_ends_a_run_at_once_with_a_request_in_flight(
+    world: World, front: S3Front, number: signal.Signals, where: str
+) -> None:
+    stalled = Fault(delay=60)
+    if where == "DocDB":
+        world.gateway.faults.append(stalled)
+    else:
+        front.faults.extend([None] * (where == "boto3"))
+        front.failing = {"": stalled}
+    process = world.start("--docdb_query={}", "--file_extension=.nwb")
+    wait_until(lambda: len(world.gateway.requests if where == "DocDB" else front.requests) > (where == "boto3"))
+
+    started = time.monotonic()
+    process.send_signal(number)
+    run = ended(process)
+
+    assert time.monotonic() - started < 2
+    assert run.code == 128 + number
+    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.stderr.splitlines()[-1] == run.errors[0]
+    assert list(world.output_directory.iterdir()) == []
+
+
+def test_of_two_runs_into_one_folder_the_second_says_so_before_any_request(world: World) -> None:
+    world.gateway.faults.append(Fault(delay=60))
+    first = world.start("--docdb_query={}")
+    wait_until(lambda: world.gateway.requests)
+
+    second = world.run("--docdb_query={}", "--overwrite=1")
+
+    assert second.returncode == 1
+    assert second.stderr.splitlines()[-1] == (
+        f"error: --output_directory: another run is writing into {world.output_directory};"
+        " wait for it or choose another folder"
+    )
+    assert len(world.gateway.requests) == 1
+    assert first.poll() is None
+    first.kill()
+    ended(first)
+
+    third = world.run("--docdb_query={}")
+
+    assert third.returncode == 0
+    assert len(third.jobs) == 1
+    assert [path.name for path in world.output_directory.iterdir()] == ["0"]
+
+
+# Random moments
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to send a signal: so long after the start, or after writing has begun."""
+
+    number: signal.Signals
+    is_writing: bool
+    seconds: float
+
+
+def random_moments() -> list[Moment]:
+    chance = random.Random(4)
+    moments = []
+    for index in range(30):
+        number = (signal.SIGTERM, signal.SIGKILL)[index % 2]
+        is_writing = index % 3 != 0
+        moments.append(Moment(number, is_writing, chance.uniform(0, 1)))
+    return moments
+
+
+def stop_at(moment: Moment, desk: Desk, many: Path) -> str:
+    """Stop a run at a moment and check what it left; tell what became of it."""
+    process = desk.start(many)
+    if moment.is_writing:
+        wait_until(lambda: (desk.output / ".dispatch" / "new").exists() or process.poll() is not None)
+    time.sleep(moment.seconds)
+    sent_at = time.monotonic()
+    process.send_signal(moment.number)
+    run = ended(process)
+    assert time.monotonic() - sent_at < 5, moment  # six runs share the machine
+
+    written = desk.jobs()
+    if run.code == 0:
+        assert written == MANY, moment
+        return "finished"
+    if run.code == 128 + signal.SIGTERM:
+        assert run.errors == ["error: stopped by SIGTERM; no job is written"], moment
+        assert list(desk.output.glob("*")) == [], moment
+        return "stopped"
+    if run.code == -signal.SIGTERM:
+        assert run.stderr == "", moment
+        assert not desk.output.exists(), moment
+        return "stopped before it had begun"
+    assert run.code == -signal.SIGKILL, (moment, run)
+    assert written in (0, MANY) or set(desk.contents()) <= desk.named_by_journal(), moment
+    return "killed"
+
+
+def test_thirty_random_moments_leave_all_jobs_or_none_and_the_next_run_succeeds(tmp_path: Path, few: Path) -> None:
+    many = catalog_of(tmp_path / "many.jsonl", MANY)
+    moments = random_moments()
+    desks = [Desk(tmp_path / f"run-{index}") for index in range(len(moments))]
+    with ThreadPoolExecutor(6) as pool:
+        became = list(pool.map(lambda moment, desk: stop_at(moment, desk, many), moments, desks))
+    # The moments are no proof unless they meet runs at work.
+    assert became.count("stopped") >= 3
+    assert became.count("killed") >= 3
+    for moment, desk in zip(moments, desks, strict=True):
+        is_whole = desk.jobs() == MANY and not desk.named_by_journal()
+        again = desk.run(few, f"--overwrite={int(is_whole)}")
+        assert again.code == 0, (moment, again)
+        assert desk.jobs() == FEW, moment
+        assert not (desk.output / ".dispatch").exists(), moment
+
+
+# Chosen moments
+
+AT_RENAME = "after(Path, 'rename', countdown({}), signal.{})"
+
+
+@STOPS
+@pytest.mark.parametrize("rename", [2, FEW])
+def test_a_signal_during_the_final_moves_waits_for_them(
+    desk: Desk, few: Path, number: signal.Signals, rename: int
+) -> None:
+    run = desk.run_patched(AT_RENAME.format(rename, number.name), few)
+
+    assert run.errors == []
+    assert run.code == 0
+    assert desk.jobs() == FEW
+    assert len(list(desk.output.iterdir())) == FEW
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "after(shutil, 'rmtree', lambda path, *_: str(path).endswith('.dispatch'), signal.SIGTERM)",
+        "after(builtins, 'print', lambda *words: str(words[0]).startswith('matched'), signal.SIGTERM)",
+    ],
+    ids=["while the hidden folder is removed", "while the summary is printed"],
+)
+def test_a_signal_after_the_final_moves_does_not_say_that_no_job_is_written(desk: Desk, few: Path, patch: str) -> None:
+    run = desk.run_patched(patch, few)
+
+    assert desk.jobs() == FEW
+    assert run.errors == []
+    assert run.code == 0
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "after(fcntl, 'flock', lambda *_: True, signal.SIGTERM)",
+        "after(os, 'open', lambda path, *_: str(path).endswith('lock'), signal.SIGTERM)",
+        "after(Path, 'mkdir', lambda path, *_, **__: path.name == 'results', signal.SIGTERM)",
+    ],
+    ids=["locked", "about to be locked", "made"],
+)
+def test_a_signal_just_when_the_output_folder_is_taken_leaves_no_hidden_folder(
+    desk: Desk, few: Path, patch: str
+) -> None:
+    run = desk.run_patched(patch, few)
+
+    assert run.code == 128 + signal.SIGTERM
+    assert run.errors == ["error: stopped by SIGTERM; no job is written"]
+    assert list(desk.output.glob("*")) == []
+
+
+@pytest.mark.parametrize("rename", [1, 7, FEW])
+def test_a_kill_during_the_final_moves_is_cleared_by_the_next_run_without_overwrite(
+    desk: Desk, few: Path, rename: int
+) -> None:
+    killed = desk.run_patched(AT_RENAME.format(rename, "SIGKILL"), few)
+    assert killed.code == -signal.SIGKILL
+    assert len(desk.contents()) == rename
+    assert set(desk.contents()) <= desk.named_by_journal()
+
+    run = desk.run(few, "--num_parallel_workers=3")
+
+    assert run.code == 0
+    assert re.search("WARNING .*: folders of a run that was killed in its last moment are removed:", run.stderr)
+    assert set(desk.contents()) == {"0", "1", "2"}
+    assert desk.jobs() == FEW
+    assert not (desk.output / ".dispatch").exists()
+
+
+@pytest.mark.parametrize("rename", [2, 4, 10])
+def test_a_kill_while_earlier_folders_are_replaced_brings_them_back(desk: Desk, few: Path, rename: int) -> None:
+    assert desk.run(few, "--num_parallel_workers=3").code == 0
+    before = desk.contents()
+
+    killed = desk.run_patched(AT_RENAME.format(rename, "SIGKILL"), few, "--num_parallel_workers=7", "--overwrite=1")
+    run = desk.run(few)
+
+    assert killed.code == -signal.SIGKILL
+    assert run.code == 2
+    assert "holds worker folders of an earlier run" in run.errors[0]
+    assert desk.contents() == before
+    assert not (desk.output / ".dispatch").exists()
+
+
+@pytest.mark.parametrize("rename", [1, 3])
+def test_a_kill_while_earlier_folders_are_brought_back_loses_none_of_them(desk: Desk, few: Path, rename: int) -> None:
+    assert desk.run(few, "--num_parallel_workers=3").code == 0
+    before = desk.contents()
+    desk.run_patched(AT_RENAME.format(5, "SIGKILL"), few, "--num_parallel_workers=7", "--overwrite=1")
+
+    killed = desk.run_patched(AT_RENAME.format(rename, "SIGKILL"), few)
+    run = desk.run(few)
+
+    assert killed.code == -signal.SIGKILL
+    assert run.code == 2
+    assert desk.contents() == before
+
+
+@pytest.mark.parametrize("text", ["", '{"new": ["0'])
+def test_a_kill_while_the_journal_is_written_does_not_block_the_next_run(desk: Desk, few: Path, text: str) -> None:
+    hidden = desk.output / ".dispatch"
+    for folder in ("new/0", "old"):
+        (hidden / folder).mkdir(parents=True)
+    (hidden / "journal.json").write_text(text)
+
+    run = desk.run(few)
+
+    assert run.errors == []
+    assert run.code == 0
+    assert desk.jobs() == FEW
+
+
+# The disk
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_that_cannot_be_written_is_named(desk: Desk, few: Path) -> None:
+    desk.output.mkdir(mode=0o500)
+
+    run = desk.run(few)
+
+    assert run.code == 1
+    assert run.errors == [f"error: --output_directory: cannot write into {desk.output}: Permission denied"]
+    assert list(desk.output.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_more_leaves_nothing(desk: Desk, few: Path) -> None:
+    (desk.folder / "data").mkdir()
+    parameters = {"fixed_parameters": {"text": "x" * 50_000}}
+    (desk.folder / "data" / "analysis_parameters.json").write_text(json.dumps(parameters))
+
+    run = desk.run_patched("resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))", few)
+
+    assert run.code == 1
+    assert run.errors == [f"error: --output_directory: cannot write into {desk.output}: File too large"]
+    assert not desk.output.exists()
+
+
+def test_a_disk_that_takes_no_more_leaves_the_folders_of_an_earlier_run(desk: Desk, few: Path) -> None:
+    assert desk.run(few).code == 0
+    before = desk.contents()
+
+    run = desk.run_patched("resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))", few, "--overwrite=1")
+
+    assert run.code == 1
+    assert desk.contents() == before
+    assert not (desk.output / ".dispatch").exists()
