@@ -119,7 +119,7 @@ class DocDb:
                 return None
             raise self._refused(error, query) from error
         except requests.JSONDecodeError as error:
-            raise ServiceError(f"DocDB {self._host}: the answer is not JSON: {_start(error.doc)}") from error
+            raise self._not_json() from error
         except requests.exceptions.SSLError as error:
             raise ServiceError(
                 f"DocDB {self._host}: no trusted connection; REQUESTS_CA_BUNDLE may name another authority"
@@ -130,6 +130,8 @@ class DocDb:
             ) from error
         except requests.RequestException as error:
             raise ServiceError(f"DocDB {self._host}: no connection; check --docdb_host and the network") from error
+        except (ValueError, RecursionError) as error:  # numbers or lists without end
+            raise self._not_json() from error
         if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
             shown = _start(json_text.compact(answer))
             raise ServiceError(f"DocDB {self._host}: the answer is not a list of records: {shown}")
@@ -147,6 +149,9 @@ class DocDb:
             reraise=True,
         )
         return retrying(self._client.aggregate_docdb_records, pipeline)
+
+    def _not_json(self) -> ServiceError:
+        return ServiceError(f"DocDB {self._host}: the answer is not JSON: {_start(self._session.answer)}")
 
     def _refused(self, error: requests.HTTPError, query: Filter) -> RequestError | ServiceError:
         status, response = _status(error), error.response
@@ -166,18 +171,24 @@ class _Session(requests.Session):
     Parameters
     ----------
     timeout : float
-        Seconds to wait for an answer; fewer where `limit` is set.
+        Seconds to wait for an answer; fewer where `limit` is set. `answer` is how the last one began.
     """
 
     def __init__(self, timeout: float) -> None:
         super().__init__()
         self._timeout = timeout
         self.limit: float | None = None
+        self.answer = ""
 
     def request(self, *args: Any, **options: Any) -> requests.Response:
         longest = self._timeout if self.limit is None else min(self._timeout, self.limit)
         options.setdefault("timeout", (min(_CONNECT_SECONDS, longest), longest))
-        return super().request(*args, **options)
+        # A redirect might lead to an address without TLS.
+        response = super().request(*args, **{**options, "allow_redirects": False})
+        if response.is_redirect:
+            raise requests.HTTPError("redirected", response=response)
+        self.answer = response.text[: 2 * _ANSWER_SHOWN]
+        return response
 
 
 def _status(error: BaseException | None) -> int | None:
@@ -199,7 +210,7 @@ def _retry_after(error: BaseException | None) -> float | None:
     header = None if response is None else response.headers.get("Retry-After")
     try:
         return None if header is None else Retry().parse_retry_after(header)
-    except InvalidHeader:
+    except (InvalidHeader, ValueError, OverflowError):  # the last two for a date beyond all calendars
         return None
 
 

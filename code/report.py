@@ -21,6 +21,7 @@ from account import Account
 from inputs import Query
 from jobs import Job
 from messages import RequestError, ServiceError, logger
+from output_folder import HIDDEN
 
 if TYPE_CHECKING:
     import report_page
@@ -63,7 +64,9 @@ def check_directory(report: Path, output: Path) -> None:
     """
     inner, outer = Path(os.path.abspath(report)), Path(os.path.abspath(output))  # noqa: PTH100
     real_inner, real_outer = inner.resolve(), outer.resolve()
-    is_hidden = real_inner.parent == real_outer and real_inner.name.startswith(".") and real_inner.name != ".dispatch"
+    is_hidden = (
+        real_inner.parent == real_outer and real_inner.name.startswith(".") and not real_inner.name.startswith(HIDDEN)
+    )
     lies_in = real_inner.is_relative_to(real_outer) or real_outer.is_relative_to(real_inner)
     if lies_in and not is_hidden:
         raise RequestError(

@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PRODUCTION_HOST = "api.allenneuraldynamics.org"
+_SECONDS_A_DAY = 86_400
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(settings: Settings, command: Sequence[str]) -> None:
     import account
     import inputs
+    import output_folder
     import parameters as parameter_sets
     import workers
 
@@ -66,14 +68,14 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
     if settings.parameter_schema:
         parameter_sets.check_schema(parameters, settings.parameter_schema, settings.input_directory)
     if settings.dry_run:
-        workers.inspect(settings.output_directory, settings.overwrite)
+        output_folder.inspect(settings.output_directory, settings.overwrite)
         run = _prepare(settings, selection, parameters)
         _preview(run)
     else:
-        with workers.Output(settings.output_directory, settings.overwrite) as output:
+        with output_folder.OutputFolder(settings.output_directory, settings.overwrite) as output:
             run = _prepare(settings, selection, parameters)
             prepared = datetime.now(UTC)
-            output.write(run.plan, run.shares)
+            workers.write(output, run.plan, run.shares)
         _print(account.summary(run, _seconds(started, prepared), _seconds(prepared, datetime.now(UTC))))
     if settings.report_directory is not None:
         report.write(run, settings.report_directory, command, __version__, started)
@@ -124,7 +126,8 @@ def _failed(error: DispatchError, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
+    with stopping.deferred():  # a run that a signal is ending says so itself
+        print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 
 
@@ -214,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--docdb_database", "NAME", "database of the metadata", "metadata_index", _name)
     flag("--docdb_collection", "NAME", "collection of the metadata", "data_assets", _name)
     flag("--metadata_catalog", "FILE", "file of metadata records to use instead of DocDB", convert=Path)
-    flag("--docdb_timeout", "SECONDS", "how long DocDB may take to answer one request", "60", _count)
+    flag("--docdb_timeout", "SECONDS", "how long DocDB may take to answer one request", "60", _seconds_asked)
     flag("--max_concurrency", "N", "at most this many requests to S3 in flight", "256", _count)
     flag("--overwrite", "0|1", "1: replace the worker folders of an earlier run", "0", _switch)
     flag("--skip_errors", "0|1", "1: go on without assets that could not be read", "0", _switch)
@@ -234,6 +237,12 @@ def build_parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,99}", text) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _seconds_asked(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= _SECONDS_A_DAY:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of seconds from 1 to {_SECONDS_A_DAY}")
     return int(text)
 
 

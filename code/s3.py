@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,6 +19,7 @@ import obstore
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
@@ -152,6 +154,9 @@ class _Access:
         return headers.get("x-amz-bucket-region", "us-east-1")
 
 
+Question = Callable[["_View"], Awaitable[Answer]]
+
+
 class _Bucket:
     """One bucket, listed with the caller's credentials, and without them where those are refused."""
 
@@ -161,6 +166,8 @@ class _Bucket:
         self._in_flight = in_flight
         self._views: dict[_Access, asyncio.Task[_View]] = {}
         self._is_gone: ServiceError | None = None
+        self._is_explained = False
+        self._explaining = asyncio.Lock()
 
     async def _view(self, access: _Access) -> _View:
         if access not in self._views:
@@ -170,31 +177,62 @@ class _Bucket:
 
     async def find_keys(self, prefix: str, endings: Endings) -> Found:
         """Return all matches below a prefix that ends with `/`."""
-        return await self._ask(prefix, lambda view: view.find_keys(prefix, endings))
+        return await self._ask(
+            prefix, lambda view: view.find_keys(prefix, endings), lambda view: view.find_keys_by_boto3(prefix, endings)
+        )
 
     async def measure(self, prefix: str) -> int:
         """Return the bytes of all objects below a prefix that ends with `/`."""
-        return await self._ask(prefix, lambda view: view.measure(prefix))
+        return await self._ask(prefix, lambda view: view.measure(prefix), lambda view: view.measure_by_boto3(prefix))
 
-    async def _ask(self, prefix: str, question: Callable[[_View], Awaitable[Answer]]) -> Answer:
+    async def _ask(self, prefix: str, question: Question[Answer], by_boto3: Question[Answer]) -> Answer:
         if self._is_gone is not None:
             raise self._is_gone
         failures = []
         for access in tuple(self._access):
-            view = await self._view(access)
-            try:
-                answer = await question(view)
-            except (BaseError, OSError, BotoCoreError, ClientError) as error:
-                failures.append(await asyncio.to_thread(view.explain, prefix, error))
-                if not failures[-1].is_refusal:
-                    break
-            else:
+            answer = await self._answer(await self._view(access), prefix, question, by_boto3)
+            if not isinstance(answer, _Failure):
                 self._prefer(access)
                 return answer
-        failure = ServiceError(f"s3://{self._name}: {failures[0].reason}")
-        if failures[0].is_of_bucket:
-            self._is_gone = failure  # asking again for each asset would take as long as this took, each time
-        raise failure
+            failures.append(answer)
+            if not answer.is_refusal:
+                break
+        raise self._error(failures[0])
+
+    async def _answer(
+        self, view: _View, prefix: str, question: Question[Answer], by_boto3: Question[Answer]
+    ) -> Answer | _Failure:
+        """Ask by obstore, and by boto3 where obstore fails and boto3 does not: it retries an answer that breaks off."""
+        try:
+            return await question(view)
+        except (BaseError, OSError, BotoCoreError, ClientError) as error:
+            failure = await self._explanation(view, prefix, error)
+        if failure is not None:
+            return failure
+        try:
+            return await by_boto3(view)
+        except (BotoCoreError, ClientError) as error:
+            return view.describe(error)
+
+    async def _explanation(self, view: _View, prefix: str, error: Exception) -> _Failure | None:
+        """Explain a failure; until one is explained the others wait, since it may hold for the whole bucket.
+
+        Without that, each asset in flight would wait for a bucket that does not answer once more.
+        """
+        if not self._is_explained:
+            async with self._explaining:
+                if self._is_gone is not None:
+                    raise self._is_gone
+                if not self._is_explained:
+                    failure = await asyncio.to_thread(view.explain, prefix, error)
+                    self._is_explained = True
+                    if failure is not None and failure.is_of_bucket:
+                        self._is_gone = self._error(failure)
+                    return failure
+        return await asyncio.to_thread(view.explain, prefix, error)
+
+    def _error(self, failure: _Failure) -> ServiceError:
+        return ServiceError(f"s3://{self._name}: {failure.reason}")
 
     def _prefer(self, access: _Access) -> None:
         """Begin unsigned once that has succeeded where signed requests were refused."""
@@ -277,7 +315,8 @@ class _View:
         self._client = access.client(bucket)
         self._better_way: Way | None = None
         self._comparing = asyncio.Lock()
-        self._endpoint = self._client.meta.endpoint_url
+        # Without a user and password, should the address carry them.
+        self._endpoint = re.sub("//[^/]*@", "//", self._client.meta.endpoint_url)
         options: ClientConfig = {
             "timeout": timedelta(seconds=_REQUEST_SECONDS),
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
@@ -287,7 +326,7 @@ class _View:
             options["root_certificate"] = access.ca_bundle
         store = S3Store(
             bucket,
-            endpoint=self._endpoint,
+            endpoint=self._client.meta.endpoint_url,
             region=self._client.meta.region_name or "us-east-1",
             credential_provider=access.credentials,
             skip_signature=access.credentials is None,
@@ -314,6 +353,10 @@ class _View:
                 if not found:
                     await asyncio.to_thread(self._confirm_answers, prefix)
                 return found
+        return await self.find_keys_by_boto3(prefix, endings)
+
+    async def find_keys_by_boto3(self, prefix: str, endings: Endings) -> Found:
+        """Return the same, slower, whatever the keys are."""
         return await walk(self._by_boto3.level, prefix, endings)
 
     async def measure(self, prefix: str) -> int:
@@ -321,6 +364,10 @@ class _View:
         if not prefix.startswith("/"):
             with contextlib.suppress(InvalidPathError, ValueError):
                 return sum([sum(page.sizes) async for page in self._by_obstore.pages(prefix, None)])
+        return await self.measure_by_boto3(prefix)
+
+    async def measure_by_boto3(self, prefix: str) -> int:
+        """Return the same, slower, whatever the keys are."""
         return await self._by_boto3.measure(prefix)
 
     async def _find(self, prefix: str, endings: Endings) -> Found:
@@ -341,21 +388,26 @@ class _View:
             raise ServiceError(f"s3://{self._bucket}: the answer of {self._endpoint} is not that of S3")
         self._is_confirmed = True
 
-    def explain(self, prefix: str, error: Exception) -> _Failure:
-        """Return why a listing failed.
+    def explain(self, prefix: str, error: Exception) -> _Failure | None:
+        """Return why a listing failed, None where boto3 can list.
 
         obstore raises one error for most causes, so boto3 asks once more: its errors carry S3's code.
         """
-        if "timed out" in str(error):
+        if "TimedOut" in str(error):
             return _Failure(f"no answer from {self._endpoint} within {_RETRY_SECONDS} s", is_of_bucket=True)
-        if isinstance(error, BaseError | OSError):
-            try:
-                self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
-            except (BotoCoreError, ClientError) as failed:
-                error = failed
+        if isinstance(error, BotoCoreError | ClientError):
+            return self.describe(error)
+        try:
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
+        except (BotoCoreError, ClientError) as failed:
+            return self.describe(failed)
+        return None
+
+    def describe(self, error: BotoCoreError | ClientError) -> _Failure:
+        """Return what an error of boto3 means for the user."""
         if isinstance(error, ClientError):
             return self._explain_answer(error)
-        if isinstance(error, HTTPClientError):
+        if isinstance(error, HTTPClientError | BotoConnectionError):
             return _Failure(f"cannot reach {self._endpoint}; check the network", is_of_bucket=True)
         return _Failure(printable(str(error).partition("\n")[0], _REASON_SHOWN))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import listing
 import run_capsule
 import s3
 from tests.conftest import load_job
@@ -100,11 +99,10 @@ def both_ways() -> tuple[set[str], set[str]]:
     """Walk the bucket by obstore and by boto3; each finds full keys."""
 
     async def walk() -> tuple[set[str], set[str]]:
-        files = s3.S3()
+        files = s3.S3(max_concurrency=8)
         await files.find_files(f"s3://{BUCKET}/asset", (".nwb",))
-        view = (await files._buckets[BUCKET])._views[0]
-        by_obstore = await listing.walk(view._list_level, "asset/", (".nwb",))
-        return by_obstore, await listing.walk(view._list_level_by_boto3, "asset/", (".nwb",))
+        [view] = [await opened for opened in files._buckets[BUCKET]._views.values()]
+        return set(await view.find_keys("asset/", (".nwb",))), set(await view.find_keys_by_boto3("asset/", (".nwb",)))
 
     return asyncio.run(walk())
 

@@ -180,14 +180,14 @@ def test_the_number_of_sets_is_said_before_anything_is_asked_and_that_of_jobs_be
         when_asked.append(said())
         return None
 
-    write_jobs = workers.Output.write
+    write_jobs = workers.write
 
     def written(*args: Any) -> None:
         when_written.append(said())
         write_jobs(*args)
 
     desk.gateway.faults.append(asked)
-    monkeypatch.setattr(workers.Output, "write", written)
+    monkeypatch.setattr(workers, "write", written)
 
     assert desk.call(EVERYTHING).returncode == 0
     assert f"6 parameter sets from {path}\n" in when_asked[0]

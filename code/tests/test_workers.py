@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import workers
 from messages import RequestError, ServiceError
+from output_folder import OutputFolder
 from tests.conftest import World
 
 COUNTS = st.integers(min_value=1, max_value=500)
@@ -73,7 +74,7 @@ def test_a_numbered_folder_with_anything_but_jobs_is_refused_even_with_overwrite
     folder.mkdir()
     (folder / name).write_text("mine")
     with pytest.raises(RequestError, match="named like a worker folder"):
-        workers.Output(tmp_path, overwrite=True)
+        OutputFolder(tmp_path, overwrite=True)
     assert (folder / name).read_text() == "mine"
 
 
@@ -143,11 +144,11 @@ def test_an_interrupt_among_the_moves_leaves_all_old_folders_or_all_new_ones(
 
 def test_two_runs_never_write_into_one_folder_at_once(tmp_path: Path) -> None:
     with (
-        workers.Output(tmp_path, overwrite=False),
+        OutputFolder(tmp_path, overwrite=False),
         pytest.raises(ServiceError, match="another run is writing into"),
     ):
-        workers.Output(tmp_path, overwrite=False)
-    with workers.Output(tmp_path, overwrite=False):
+        OutputFolder(tmp_path, overwrite=False)
+    with OutputFolder(tmp_path, overwrite=False):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -168,14 +169,14 @@ def test_a_foreign_file_among_what_is_hidden_is_no_obstacle(desk: World) -> None
 
 
 def test_an_output_folder_is_made_if_it_is_missing(tmp_path: Path) -> None:
-    with workers.Output(tmp_path / "new" / "results", overwrite=False) as output:
+    with OutputFolder(tmp_path / "new" / "results", overwrite=False) as output:
         assert output.directory.is_dir()
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(RequestError, match="not a folder"):
-        workers.Output(tmp_path / "results", overwrite=False)
+        OutputFolder(tmp_path / "results", overwrite=False)
 
 
 # Sharing by size
