@@ -151,7 +151,7 @@ class DocDb:
         return retrying(self._client.aggregate_docdb_records, pipeline)
 
     def _not_json(self) -> ServiceError:
-        return ServiceError(f"DocDB {self._host}: the answer is not JSON: {_start(self._session.answer)}")
+        return ServiceError(f"DocDB {self._host}: the answer is not JSON: {_start(self._session.answer.text)}")
 
     def _refused(self, error: requests.HTTPError, query: Filter) -> RequestError | ServiceError:
         status, response = _status(error), error.response
@@ -171,14 +171,14 @@ class _Session(requests.Session):
     Parameters
     ----------
     timeout : float
-        Seconds to wait for an answer; fewer where `limit` is set. `answer` is how the last one began.
+        Seconds to wait for an answer; fewer where `limit` is set. `answer` is the last one.
     """
 
     def __init__(self, timeout: float) -> None:
         super().__init__()
         self._timeout = timeout
         self.limit: float | None = None
-        self.answer = ""
+        self.answer = requests.Response()
 
     def request(self, *args: Any, **options: Any) -> requests.Response:
         longest = self._timeout if self.limit is None else min(self._timeout, self.limit)
@@ -187,7 +187,7 @@ class _Session(requests.Session):
         response = super().request(*args, **{**options, "allow_redirects": False})
         if response.is_redirect:
             raise requests.HTTPError("redirected", response=response)
-        self.answer = response.text[: 2 * _ANSWER_SHOWN]
+        self.answer = response
         return response
 
 
