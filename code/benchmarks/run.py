@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
@@ -62,6 +61,7 @@ class Bench:
         self, endpoint: Endpoint, metadata: MetadataServer, directory: Path, options: argparse.Namespace
     ) -> None:
         self._endpoint, self._directory = endpoint, directory
+        self._results = directory / "results"
         self._environment = processes.environment(endpoint.url, metadata.host, metadata.ca_path)
         self._repeat, self._latency, self._quick = options.repeat, options.latency, options.quick
         self._peer = "" if options.no_peer else processes.peer_python()
@@ -127,28 +127,29 @@ class Bench:
             f"--docdb_query={query(shape, count)}",
             f"--file_extension={SHAPES[shape].ending}",
             f"--input_directory={self._directory}",
-            f"--output_directory={self._directory / 'results'}",
+            f"--output_directory={self._results}",
         ]
 
     def _peer_command(self, shape: str, count: int) -> list[str]:
         ending, asked = SHAPES[shape].ending, query(shape, count)
-        directories = [str(self._directory), str(self._directory / "results")]
+        directories = [str(self._directory), str(self._results)]
         return [self._peer, "-m", "benchmarks.peer", "dispatch", ending, asked, *directories]
 
     def _dispatch(self, command: list[str]) -> Row:
         self._endpoint.counts()
         done = processes.run(command, self._environment)
         counts = self._endpoint.counts()
-        results = self._directory / "results"
-        jobs = sum(1 for _ in results.glob("*/*.json"))
-        shutil.rmtree(results)
+        jobs = sum(1 for _ in self._results.glob("*/*.json"))
+        # Kept until the end: making files is slow for a minute after others were removed (see `ours.py`).
+        self._results.rename(self._directory / f"results-{time.monotonic_ns()}")
         measured = {"seconds": done.seconds, "cpu": done.cpu, "peak": done.peak, "jobs": jobs}
         return {**measured, "requests": counts["list"], "other": counts["other"], "in_flight": counts["in_flight"]}
 
     def writing(self) -> Row:
         """Write jobs, beside creating files of the same bytes on the same disk."""
         jobs = _JOBS_WRITTEN // 10 if self._quick else _JOBS_WRITTEN
-        command = [sys.executable, "-m", "benchmarks.ours", "write", str(self._directory), str(jobs), str(self._repeat)]
+        directory = str(self._directory / "written")
+        command = [sys.executable, "-m", "benchmarks.ours", "write", directory, str(jobs), str(self._repeat)]
         row = processes.run(command, self._environment).answer
         row["of_bare"] = statistics.median(bare / ours for bare, ours in zip(row["bare"], row["written"], strict=True))
         written, bare = (statistics.median(row[side]) for side in ("written", "bare"))
@@ -221,9 +222,9 @@ def _line(row: Row) -> str:
 
 
 _SECTIONS = {
+    "writing": ("Writing", False),
     "listing": ("Listing: imports done before the clock starts", True),
     "dispatch": ("Dispatching: whole processes, from the query to files × 2 parameter sets", True),
-    "writing": ("Writing", False),
     "balance": ("Balance of 500 jobs of log-normal sizes (sigma 2) on 50 folders, 50 seeds", False),
     "start": ("Start of a process", False),
 }
