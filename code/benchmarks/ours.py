@@ -97,10 +97,15 @@ def _balance(jobs: int = 500, seeds: int = 50) -> None:
         by_size.append(_heaviest(share_by_size(sizes, _FOLDERS, None), sizes))
     print_and_leave(
         {
-            "count": {"median": statistics.median(by_count), "least": min(by_count), "most": max(by_count)},
-            "size": {"median": statistics.median(by_size), "least": min(by_size), "most": max(by_size)},
+            "count": _summary(by_count),
+            "size": _summary(by_size),
+            "size where count is above 1.5": _summary([s for c, s in zip(by_count, by_size, strict=True) if c > 1.5]),
         }
     )
+
+
+def _summary(ratios: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
 
 def _heaviest(shares: Shares, sizes: list[int]) -> float:

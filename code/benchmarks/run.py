@@ -79,7 +79,7 @@ class Bench:
         for shape, count, peer_count in self._chosen(_LISTED):
             ours = self._median(lambda: self._list(sys.executable, "ours", shape, count))  # noqa: B023
             row: Row = {"assets": f"{shape}:{count}", "keys": count * len(keys_of(shape)), "ours": ours}
-            row["limit"] = count * self._latency / _CONCURRENCY
+            row["limit"] = max(count / _CONCURRENCY, 1) * self._latency
             row["times_limit"] = ours["seconds"] / row["limit"]
             row["ms_cpu_a_request"] = 1_000 * ours["cpu"] / ours["requests"]
             if self._peer and peer_count:
@@ -160,7 +160,7 @@ class Bench:
         """Share log-normal sizes (sigma 2) of 500 jobs over 50 folders: heaviest folder by the least possible."""
         row = processes.run([sys.executable, "-m", "benchmarks.ours", "balance"], self._environment).answer
         for by, ratio in row.items():
-            print(f"{by:<6} median {ratio['median']:.2f}, {ratio['least']:.2f} to {ratio['most']:.2f} × the least")
+            print(f"{by:<30} {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f}) × the least possible")
         return row
 
     def start(self) -> dict[str, float]:
@@ -225,7 +225,10 @@ _SECTIONS = {
     "writing": ("Writing", False),
     "listing": ("Listing: imports done before the clock starts", True),
     "dispatch": ("Dispatching: whole processes, from the query to files × 2 parameter sets", True),
-    "balance": ("Balance of 500 jobs of log-normal sizes (sigma 2) on 50 folders, 50 seeds", False),
+    "balance": (
+        "Balance: the heaviest of 50 folders, 500 jobs of log-normal sizes (sigma 2), median of 50 seeds",
+        False,
+    ),
     "start": ("Start of a process", False),
 }
 
