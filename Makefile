@@ -9,7 +9,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run test lint format audit clean stale
+.PHONY: help run test lint format audit bench clean stale
 .NOTPARALLEL:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make lint    ruff check, ruff format --check, mypy'
 	@echo 'make format  sort imports and format the code'
 	@echo 'make audit   look up the dependencies in the list of known vulnerabilities'
+	@echo 'make bench   time the dispatcher beside the public one, about seven minutes'
 	@echo 'make clean   remove $(VENV) and caches, keep results/'
 
 run: $(VENV)/run.stamp
@@ -46,8 +47,12 @@ format: $(VENV)/test.stamp
 audit: $(VENV)/test.stamp
 	$(VENV_PYTHON) -m pip_audit --skip-editable
 
+# Options go into BENCH: make bench BENCH='--quick --only listing'
+bench: $(VENV)/test.stamp
+	cd code && ../$(VENV_PYTHON) -m benchmarks.run $(BENCH)
+
 clean:
-	rm -rf $(VENV) code/*.egg-info code/build example_report
+	rm -rf $(VENV) code/*.egg-info code/build example_report code/benchmarks/.venv-peer
 	find code -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
 PROBE := import sys; v = sys.version_info[:2]; \

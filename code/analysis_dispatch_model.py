@@ -51,7 +51,7 @@ class AnalysisDispatchModel(BaseModel):
 
     def uuid(self) -> uuid.UUID:
         """Return the job's name: a UUID version 5 of its content, so that the same job has the same name."""
-        content = self.model_dump(exclude=self._null_fields())
+        content = {name: value for name, value in self if value is not None}
         return uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(content, sort_keys=True, separators=(",", ":")))
 
     def _null_fields(self) -> set[str]:

@@ -108,7 +108,8 @@ def _model(
     fixed_parameters: dict[str, Any] | None,
     query: str | None,
 ) -> AnalysisDispatchModel:
-    return AnalysisDispatchModel(
+    # Not validated: the parts have their types, and there may be hundreds of thousands.
+    return AnalysisDispatchModel.model_construct(
         s3_location=[asset.location for asset in group.assets],
         asset_id=[asset.asset_id for asset in group.assets],
         asset_name=[asset.name for asset in group.assets],

@@ -130,8 +130,8 @@ class Flat:
 Way = type[Walk] | type[Flat]
 
 
-def _both(source: Source, prefix: str, endings: Endings) -> tuple[Walk | Flat, Walk | Flat]:
-    return Walk(source.level, prefix, endings), Flat(source, prefix, endings)
+def _begin(way: Way, source: Source, prefix: str, endings: Endings) -> Walk | Flat:
+    return Walk(source.level, prefix, endings) if way is Walk else Flat(source, prefix, endings)
 
 
 async def walk(list_level: ListLevel, prefix: str, endings: Endings) -> Found:
@@ -155,32 +155,40 @@ async def find(source: Source, prefix: str, endings: Endings, first: Way) -> Fou
       for the flat listing had at most 1,000 × F keys: 3 × F.
     - The head start adds at most 2.
     """
-    leading, following = _both(source, prefix, endings)
-    if first is Flat:
-        leading, following = following, leading
+    leading: Walk | Flat = _begin(first, source, prefix, endings)
     for _ in range(_HEAD_START):
         if await leading.step():
             return leading.found
+    following = _begin(Flat if first is Walk else Walk, source, prefix, endings)
     while True:
         is_led, is_followed = await asyncio.gather(leading.step(), following.step())
         if is_led or is_followed:
             return leading.found if is_led else following.found
 
 
-async def find_and_compare(source: Source, prefix: str, endings: Endings) -> tuple[Found, Way]:
-    """Return what `find` returns, and the way that costs less for such a tree: in requests and in keys thrown away.
+class Comparison:
+    """Lists one asset in both ways, and finds out which costs less for such a tree."""
 
-    The way that is done first need not be the cheaper one: a page of 600 keys that are no match costs more than
-    two folders. So the other one may go on while it costs less, within the bound of `find`.
-    """
-    ways = _both(source, prefix, endings)
-    done = await asyncio.gather(*(way.step() for way in ways))
-    while not any(done):
-        done = await asyncio.gather(*(way.step() for way in ways))
-    winner = ways[done.index(True)]
-    other = ways[1 - ways.index(winner)]
-    is_other_done = all(done)
-    while not is_other_done and other.cost < winner.cost and other.requests < 2 * winner.requests + _HEAD_START:
-        is_other_done = await other.step()
-    is_other_cheaper = is_other_done and other.cost < winner.cost
-    return winner.found, type(other if is_other_cheaper else winner)
+    def __init__(self, source: Source, prefix: str, endings: Endings) -> None:
+        self._ways = [_begin(way, source, prefix, endings) for way in (Walk, Flat)]
+        self._done = [False, False]
+
+    async def first(self) -> tuple[Found, Way]:
+        """Return what the way finds that is done first, within the bound of `find`."""
+        while not any(self._done):
+            self._done = list(await asyncio.gather(*(way.step() for way in self._ways)))
+        winner = self._ways[self._done.index(True)]
+        return winner.found, type(winner)
+
+    async def cheaper(self) -> Way:
+        """Return the way that costs less, in requests and in keys thrown away.
+
+        The way that is done first need not be: a page of 600 keys that are no match costs more than two
+        folders. So the other one goes on while it costs less, still within the bound of `find`.
+        """
+        winner = self._ways[self._done.index(True)]
+        other = self._ways[1 - self._ways.index(winner)]
+        is_done = all(self._done)
+        while not is_done and other.cost < winner.cost and other.requests < 2 * winner.requests + _HEAD_START:
+            is_done = await other.step()
+        return type(other if is_done and other.cost < winner.cost else winner)

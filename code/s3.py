@@ -8,11 +8,11 @@ import os
 import re
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import boto3
 import obstore
@@ -24,11 +24,13 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
-from listing import PAGE_SIZE, Endings, Found, Level, Page, Walk, Way, find, find_and_compare, match_of_location, walk
+from listing import PAGE_SIZE, Comparison, Endings, Found, Level, Page, Walk, Way, find, match_of_location, walk
 from messages import RequestError, ServiceError, logger, printable
 from records import File
 
 if TYPE_CHECKING:
+    from arro3.core import RecordBatch
+    from obstore import ListStream
     from obstore.store import ClientConfig
     from types_boto3_s3 import S3Client
 
@@ -36,6 +38,7 @@ _CONNECT_SECONDS = 10
 _REQUEST_SECONDS = 30
 _RETRY_SECONDS = 120
 _TRIES = _RETRY_SECONDS // _REQUEST_SECONDS
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _WITHOUT_CONFIGURED_ENDPOINTS: dict[str, Any] = {"ignore_configured_endpoint_urls": True}  # the stubs lack it
 _REASON_SHOWN = 200
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -69,6 +72,7 @@ class S3:
             signed = session.get_credentials() is not None
             self._access = [_Access(session, Boto3CredentialProvider(session))] if signed else []
             self._access.append(_Access(session, None))
+            self._access[0].open()
         except (BotoCoreError, ValueError, OSError) as error:
             raise RequestError(f"S3: the AWS configuration cannot be used: {error}") from error
         self._buckets: dict[str, _Bucket] = {}
@@ -131,22 +135,37 @@ class _Access:
         )
         if credentials is None:
             self._config = self._config.merge(Config(signature_version=UNSIGNED))
-        self._client = session.client("s3", config=self._config)
-        aws_itself = session.client("s3", config=self._config.merge(Config(**_WITHOUT_CONFIGURED_ENDPOINTS)))
-        self._is_aws_itself = self._client.meta.endpoint_url == aws_itself.meta.endpoint_url
+        self._first_client: S3Client | None = None
+
+    def open(self) -> S3Client:
+        """Return the client for the endpoint and region that are configured."""
+        with _MAKING_CLIENTS:
+            if self._first_client is None:
+                self._first_client = self._session.client("s3", config=self._config)
+            return self._first_client
 
     def client(self, bucket: str) -> S3Client:
         """Return a client for the endpoint that is configured, or else for AWS where the bucket is."""
-        if not self._is_aws_itself:
-            return self._client
-        region = self._region(bucket)
+        client = self.open()
+        if self._is_endpoint_configured(client):
+            return client
+        region = self._region(client, bucket)
+        if region == client.meta.region_name:
+            return client
         with _MAKING_CLIENTS:
             return self._session.client("s3", region_name=region, config=self._config)
 
-    def _region(self, bucket: str) -> str:
+    def _is_endpoint_configured(self, client: S3Client) -> bool:
+        if any(os.environ.get(name) for name in _ENDPOINT_VARIABLES):
+            return True
+        with _MAKING_CLIENTS:
+            aws = self._session.client("s3", config=self._config.merge(Config(**_WITHOUT_CONFIGURED_ENDPOINTS)))
+        return client.meta.endpoint_url != aws.meta.endpoint_url
+
+    def _region(self, client: S3Client, bucket: str) -> str:
         """Ask AWS where a bucket is: the answer carries its region even when it is a refusal."""
         try:
-            headers = self._client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+            headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
         except ClientError as error:
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
         except BotoCoreError as error:
@@ -255,16 +274,26 @@ class _ByObstore:
         files = {one["path"]: one["size"] for one in listed["objects"] if one["path"] != folder[:-1]}
         return Level(files, [f"{path}/" for path in listed["common_prefixes"]])
 
-    async def pages(self, prefix: str, after: str | None) -> AsyncIterator[Page]:
+    def pages(self, prefix: str, after: str | None) -> _Pages:
         """Yield all keys below a prefix, from the first one greater than `after`."""
-        pages = obstore.list(self._store, prefix, offset=after, chunk_size=PAGE_SIZE, return_arrow=True)
-        while True:
-            try:
-                async with self._in_flight:
-                    page = await anext(pages)
-            except StopAsyncIteration:
-                return
-            yield Page(list(page["path"].to_pylist()), list(page["size"].to_pylist()))
+        return _Pages(
+            obstore.list(self._store, prefix, offset=after, chunk_size=PAGE_SIZE, return_arrow=True), self._in_flight
+        )
+
+
+class _Pages:
+    """Pages of keys; not a generator, which the event loop would have to close for each asset."""
+
+    def __init__(self, batches: ListStream[RecordBatch], in_flight: asyncio.Semaphore) -> None:
+        self._batches, self._in_flight = batches, in_flight
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Page:
+        async with self._in_flight:
+            batch = await anext(self._batches)
+        return Page(batch["path"].to_pylist(), batch["size"].to_pylist())  # type: ignore[arg-type]
 
 
 class _ByBoto3:
@@ -315,6 +344,7 @@ class _View:
         self._client = access.client(bucket)
         self._better_way: Way | None = None
         self._comparing = asyncio.Lock()
+        self._comparison: asyncio.Task[None] | None = None
         # Without a user and password, should the address carry them.
         self._endpoint = re.sub("//[^/]*@", "//", self._client.meta.endpoint_url)
         options: ClientConfig = {
@@ -372,12 +402,19 @@ class _View:
 
     async def _find(self, prefix: str, endings: Endings) -> Found:
         """List one asset first, and begin the others with the way that was the better one there: they look alike."""
-        async with self._comparing:
-            if self._better_way is None:
-                self._better_way = Walk  # also if this first one fails
-                found, self._better_way = await find_and_compare(self._by_obstore, prefix, endings)
-                return found
+        if self._better_way is None:
+            async with self._comparing:
+                if self._better_way is None:
+                    self._better_way = Walk  # also if this first one fails
+                    comparison = Comparison(self._by_obstore, prefix, endings)
+                    found, self._better_way = await comparison.first()
+                    self._comparison = asyncio.create_task(self._compare(comparison))
+                    return found
         return await find(self._by_obstore, prefix, endings, self._better_way)
+
+    async def _compare(self, comparison: Comparison) -> None:
+        with contextlib.suppress(BaseError, OSError, ValueError):  # who lists that part is told of it
+            self._better_way = await comparison.cheaper()
 
     def _confirm_answers(self, prefix: str) -> None:
         """Make sure that no match means no match: obstore takes any well-formed XML for an empty listing."""

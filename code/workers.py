@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,4 +79,7 @@ def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
 
 
 def _write_job(folder: Path, plan: Plan, job: Job) -> None:
-    (folder / f"{job.name}.json").write_text(plan.model(job).to_json(), encoding="utf-8")
+    # A third faster than Path.write_text, of which a large run has hundreds of thousands.
+    descriptor = os.open(f"{folder}/{job.name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a Path takes no descriptor
+        file.write(plan.model(job).to_json().encode())

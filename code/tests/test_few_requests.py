@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import listing
-from listing import Endings, Flat, Found, Level, Page, Walk, Way, find, find_and_compare
+from listing import Comparison, Endings, Flat, Found, Level, Page, Walk, Way, find
 
 NWB: Endings = (".nwb",)
 
@@ -58,6 +58,15 @@ def by_both(first: Way, keys: Iterable[str], endings: Endings) -> tuple[Found, i
     return asyncio.run(find(tree, "a/", endings, first)), tree.requests
 
 
+def compare(tree: Tree, endings: Endings) -> tuple[Found, Way]:
+    async def run() -> tuple[Found, Way]:
+        comparison = Comparison(tree, "a/", endings)
+        found, _ = await comparison.first()
+        return found, await comparison.cheaper()
+
+    return asyncio.run(run())
+
+
 SEGMENTS = ["s.zarr", "t.zarr0", "b.nwb", "c.h5", "d", "e", "é", "0"]
 paths = st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=5).map(lambda parts: "a/" + "/".join(parts))
 # Many keys below one path, so that pages are full and stores are worth a jump.
@@ -87,7 +96,7 @@ def test_the_walk_the_flat_listing_and_the_mixture_find_the_same_files_with_the_
     assert by(Flat, keys, endings)[0] == found
     assert by_both(Walk, keys, endings)[0] == found
     assert by_both(Flat, keys, endings)[0] == found
-    assert asyncio.run(find_and_compare(Tree(keys), "a/", endings))[0] == found
+    assert compare(Tree(keys), endings)[0] == found
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -100,7 +109,7 @@ def test_the_mixture_asks_at_most_three_times_as_often_as_the_better_way_and_twi
     assert by_both(Walk, keys, endings)[1] <= 3 * best + 2
     assert by_both(Flat, keys, endings)[1] <= 3 * best + 2
     tree = Tree(keys)
-    asyncio.run(find_and_compare(tree, "a/", endings))
+    compare(tree, endings)
     assert tree.requests <= 3 * best + 2
 
 
@@ -132,8 +141,8 @@ def test_a_large_store_is_jumped_over_and_what_follows_it_is_found() -> None:
 def test_the_cheaper_way_is_taken_for_the_assets_that_follow() -> None:
     behavior = [*(f"a/nwb/x.nwb/{chunk}" for chunk in range(600)), "a/processing.json"]
     flat = [f"a/{folder}/{file}.txt" for folder in "bcd" for file in range(4)]
-    assert asyncio.run(find_and_compare(Tree(behavior), "a/", NWB))[1] is Walk
-    assert asyncio.run(find_and_compare(Tree(flat), "a/", NWB))[1] is Flat
+    assert compare(Tree(behavior), NWB)[1] is Walk
+    assert compare(Tree(flat), NWB)[1] is Flat
 
 
 def test_once_the_way_is_known_an_asset_of_a_few_files_takes_one_request() -> None:

@@ -1,0 +1,125 @@
+"""Our side, in a process of its own.
+
+python -m benchmarks.ours list SHAPE COUNT
+python -m benchmarks.ours write DIRECTORY JOBS ROUNDS
+python -m benchmarks.ours balance
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
+from benchmarks.measuring import print_and_leave, report
+from benchmarks.shapes import SHAPES, locations, names
+from inputs import Query
+from jobs import Plan, build
+from locating import Locating
+from messages import DispatchError
+from parameters import Parameters
+from records import Asset, File, Group, LocatedAsset
+from workers import Output, Shares, share, share_by_size
+
+_CONCURRENCY = 256
+_FOLDERS = 50
+_SETS = ({"method": "isolation_distance"}, {"method": "amplitude_cutoff"})
+
+
+def _assets(shape: str, count: int) -> list[Asset]:
+    pairs = zip(names(shape, count), locations(shape, count), strict=True)
+    return [Asset(f"id-{name}", name, location, f"co-{name}") for name, location in pairs]
+
+
+def _list(shape: str, assets: list[Asset]) -> int:
+    outcomes = Locating((SHAPES[shape].ending,), False, _CONCURRENCY).list_all(assets)
+    files = 0
+    for outcome in outcomes.values():
+        if isinstance(outcome, DispatchError):
+            raise outcome
+        files += len(outcome or ())
+    return files
+
+
+def _plan(jobs: int) -> Plan:
+    """Return a plan of so many jobs, two of them an asset."""
+    assets = _assets("flat", jobs // len(_SETS))
+    located = [LocatedAsset(one, (File(f"{one.location}/nwb/session.nwb", 1),)) for one in assets]
+    parameters = Parameters({"analysis_name": "benchmark", "cutoff": 0.05}, _SETS)
+    selection = Query({"subject.subject_id": "774659"})
+    return build([Group((one,)) for one in assets], located, parameters, selection, True, None)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _write(directory: Path, jobs: int, rounds: int) -> None:
+    """Compare writing a plan with creating files of the same bytes, in turns.
+
+    Nothing is removed before the end of all: for a minute ext4 passes over each inode that was freed, one by
+    one, whenever it makes a file.
+    """
+    plan = _plan(jobs)
+    shares = share(jobs, _FOLDERS, None)
+    written, bare = [], []
+    for number in range(rounds):
+        ours, theirs = directory / f"ours-{number}", directory / f"bare-{number}"
+        with Output(ours, overwrite=False) as output:
+            written.append(_timed(lambda: output.write(plan, shares)))
+        paths = [f"{folder}/{plan.jobs[job].name}.json" for folder, numbers in enumerate(shares) for job in numbers]
+        contents = {path: (ours / path).read_bytes() for path in paths}  # in the same order
+        bare.append(_timed(lambda: _create(theirs, contents)))  # noqa: B023
+    print_and_leave({"jobs": len(contents), "written": written, "bare": bare})
+
+
+def _create(directory: Path, contents: dict[str, bytes]) -> None:
+    for folder in range(_FOLDERS):
+        (directory / str(folder)).mkdir(parents=True)
+    for name, content in contents.items():
+        with open(f"{directory}/{name}", "wb") as file:  # noqa: PTH123  bare
+            file.write(content)
+
+
+def _balance(jobs: int = 500, seeds: int = 50) -> None:
+    """Compare the heaviest folder with the least possible for heavy-tailed sizes."""
+    by_count, by_size = [], []
+    for seed in range(seeds):
+        numbers = random.Random(seed)
+        sizes = [int(1e6 * numbers.lognormvariate(0, 2)) + 1 for _ in range(jobs)]
+        by_count.append(_heaviest(share(jobs, _FOLDERS, None), sizes))
+        by_size.append(_heaviest(share_by_size(sizes, _FOLDERS, None), sizes))
+    print_and_leave(
+        {
+            "count": _summary(by_count),
+            "size": _summary(by_size),
+            "size where count is above 1.5": _summary([s for c, s in zip(by_count, by_size, strict=True) if c > 1.5]),
+        }
+    )
+
+
+def _summary(ratios: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+
+
+def _heaviest(shares: Shares, sizes: list[int]) -> float:
+    least_possible = max(max(sizes), sum(sizes) / _FOLDERS)
+    return max(sum(sizes[number] for number in one) for one in shares) / least_possible
+
+
+if __name__ == "__main__":
+    what, *arguments = sys.argv[1:]
+    if what == "list":
+        shape, count = arguments
+        selected = _assets(shape, int(count))
+        report(lambda: _list(shape, selected))
+    elif what == "write":
+        _write(Path(arguments[0]), int(arguments[1]), int(arguments[2]))
+    else:
+        _balance()

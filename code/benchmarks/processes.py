@@ -1,0 +1,97 @@
+"""Processes to measure, and the environments that they run in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CODE = Path(__file__).resolve().parent.parent
+_PEER_HOME = CODE / "benchmarks" / ".venv-peer"
+# Asked for together: alone, pip may choose an s3fs of 2019.
+_PEER = ("analysis-pipeline-utils==0.2.8", "s3fs>=2025")
+_SECONDS_AT_MOST = 300.0
+_MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10
+
+
+class Finished(NamedTuple):
+    """What a whole process took, and the JSON of its last line of output, if it is some."""
+
+    seconds: float
+    cpu: float
+    peak: float
+    answer: dict[str, Any]
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
+    """Run a process of the benchmarks to its end.
+
+    Raises
+    ------
+    RuntimeError
+        It failed.
+    """
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, cwd=CODE, env=environment, stdout=output, stderr=errors)
+        killer = threading.Timer(_SECONDS_AT_MOST, process.kill)
+        killer.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        killer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}\n{errors.read()[-2000:]}")
+        *_, last = ["", *output.read().splitlines()]
+    answer = json.loads(last) if last.startswith("{") else {}
+    return Finished(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / _MEGABYTE, answer)
+
+
+def environment(s3: str, docdb: str, authority: Path) -> dict[str, str]:
+    """Return the environment in which both sides find the stand-ins and nothing else of AWS."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("AWS_", "DOCDB_"))}
+    return {
+        **kept,
+        "AWS_ACCESS_KEY_ID": "benchmark",
+        "AWS_SECRET_ACCESS_KEY": "benchmark",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ENDPOINT_URL_S3": s3,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "DOCDB_HOST": docdb,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "REQUESTS_CA_BUNDLE": str(authority),
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def peer_python() -> str:
+    """Return the interpreter of the peer's environment, which is made if it is not there."""
+    python = _PEER_HOME / "bin" / "python"
+    stamp = _PEER_HOME / "installed"
+    if not stamp.exists() or stamp.read_text() != " ".join(_PEER):
+        print(f"Installing {' and '.join(_PEER)} into {_PEER_HOME}", flush=True)
+        shutil.rmtree(_PEER_HOME, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", _PEER_HOME], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *_PEER], check=True)
+        stamp.write_text(" ".join(_PEER))
+    return str(python)
+
+
+def versions(python: str, packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of packages in an environment."""
+    script = "import json, sys; from importlib.metadata import version as of"
+    script += "; print(json.dumps({name: of(name) for name in sys.argv[1:]}))"
+    return run([python, "-c", script, *packages], os.environ).answer

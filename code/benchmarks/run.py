@@ -1,0 +1,267 @@
+"""Measures this dispatcher beside the public one, prints tables and writes them as JSON.
+
+python -m benchmarks.run [--quick] [--only listing dispatch …] [--latency 0.04] [--repeat 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import processes
+from benchmarks.endpoint import Endpoint
+from benchmarks.metadata import MetadataServer, query
+from benchmarks.shapes import SHAPES, keys_of
+
+_RESULTS = Path(__file__).resolve().parent / "results.json"
+_CONCURRENCY = 256
+# (shape, assets, assets that the peer lists: it is slow, and takes as long for each)
+_LISTED = (
+    ("behaviour", 200, 200),
+    ("ephys", 5, 2),
+    ("light-sheet", 2, 1),
+    ("flat", 3_000, 300),
+    ("many-stores", 1, 1),
+    ("deep", 1, 1),
+    ("light-sheet", 10, 0),
+    ("tiffs", 10, 0),
+    ("behaviour", 3_000, 0),
+)
+_DISPATCHED = (
+    ("flat", 200, 200),
+    ("flat", 1_000, 0),
+    ("flat", 3_000, 0),
+    ("behaviour", 200, 200),
+    ("light-sheet", 2, 2),
+)
+_PARAMETERS = {
+    "fixed_parameters": {"analysis_name": "benchmark", "cutoff": 0.05},
+    "distributed_parameters": [{"method": "isolation_distance"}, {"method": "amplitude_cutoff"}],
+}
+_JOBS_WRITTEN = 20_000
+_PEER_IMPORTS = "import analysis_pipeline_utils.utils_analysis_dispatch"
+_NO_START = {"seconds": 0.0, "cpu": 0.0}
+
+Row = dict[str, Any]
+
+
+class Bench:
+    """One run of the benchmarks: the servers, the environments, and how often each thing is measured."""
+
+    def __init__(
+        self, endpoint: Endpoint, metadata: MetadataServer, directory: Path, options: argparse.Namespace
+    ) -> None:
+        self._endpoint, self._directory = endpoint, directory
+        self._results = directory / "results"
+        self._environment = processes.environment(endpoint.url, metadata.host, metadata.ca_path)
+        self._repeat, self._latency, self._quick = options.repeat, options.latency, options.quick
+        self._peer = "" if options.no_peer else processes.peer_python()
+        (directory / "analysis_parameters.json").write_text(json.dumps(_PARAMETERS))
+
+    def versions(self) -> Row:
+        """Return what is compared, and where."""
+        ours = processes.versions(sys.executable, ["obstore", "boto3", "pydantic"])
+        peer = processes.versions(self._peer, ["analysis-pipeline-utils", "s3fs", "aiobotocore"]) if self._peer else {}
+        return {"python": platform.python_version(), "cpus": os.cpu_count(), **ours, **peer}
+
+    def listing(self) -> list[Row]:
+        """List assets through both public interfaces; imports are done before the clock starts."""
+        rows = []
+        for shape, count, peer_count in self._chosen(_LISTED):
+            ours = self._median(lambda: self._list(sys.executable, "ours", shape, count))  # noqa: B023
+            row: Row = {"assets": f"{shape}:{count}", "keys": count * len(keys_of(shape)), "ours": ours}
+            row["limit"] = max(count / _CONCURRENCY, 1) * self._latency
+            row["times_limit"] = ours["seconds"] / row["limit"]
+            row["ms_cpu_a_request"] = 1_000 * ours["cpu"] / ours["requests"]
+            if self._peer and peer_count:
+                peer = self._list(self._peer, "peer", shape, peer_count)
+                if peer["files"] * count != ours["files"] * peer_count:
+                    raise RuntimeError(f"{shape}: the peer finds {peer['files']} files in {peer_count} assets")
+                row["peer"] = _scaled(peer, count / peer_count, _NO_START)
+                row["ratio"] = row["peer"]["seconds"] / ours["seconds"]
+            rows.append(row)
+            print(_line(row), flush=True)
+        return rows
+
+    def _list(self, python: str, side: str, shape: str, count: int) -> Row:
+        self._endpoint.counts()
+        done = processes.run([python, "-m", f"benchmarks.{side}", "list", shape, str(count)], self._environment)
+        counts = self._endpoint.counts()
+        return {**done.answer, "requests": counts["list"], "other": counts["other"], "in_flight": counts["in_flight"]}
+
+    def dispatch(self) -> list[Row]:
+        """From a query to the files of all jobs × 2 parameter sets, as whole processes."""
+        rows: list[Row] = []
+        peers: dict[str, tuple[int, Row]] = {}
+        start = self._start_of_peer() if self._peer else _NO_START
+        for shape, count, peer_count in self._chosen(_DISPATCHED):
+            ours = self._median(lambda: self._dispatch(self._our_command(shape, count)))  # noqa: B023
+            row: Row = {"assets": f"{shape}:{count}", "ours": ours}
+            if self._peer and peer_count:
+                peers[shape] = peer_count, self._dispatch(self._peer_command(shape, peer_count))
+            if shape in peers:
+                listed, peer = peers[shape]
+                row["peer"] = _scaled(peer, count / listed, start)
+                row["ratio"] = row["peer"]["seconds"] / ours["seconds"]
+            rows.append(row)
+            print(_line(row), flush=True)
+        return rows
+
+    def _start_of_peer(self) -> dict[str, float]:
+        runs = [processes.run([self._peer, "-c", _PEER_IMPORTS], self._environment) for _ in range(3)]
+        return {"seconds": min(run.seconds for run in runs), "cpu": min(run.cpu for run in runs)}
+
+    def _our_command(self, shape: str, count: int) -> list[str]:
+        return [
+            sys.executable,
+            "run_capsule.py",
+            f"--docdb_query={query(shape, count)}",
+            f"--file_extension={SHAPES[shape].ending}",
+            f"--input_directory={self._directory}",
+            f"--output_directory={self._results}",
+        ]
+
+    def _peer_command(self, shape: str, count: int) -> list[str]:
+        ending, asked = SHAPES[shape].ending, query(shape, count)
+        directories = [str(self._directory), str(self._results)]
+        return [self._peer, "-m", "benchmarks.peer", "dispatch", ending, asked, *directories]
+
+    def _dispatch(self, command: list[str]) -> Row:
+        self._endpoint.counts()
+        done = processes.run(command, self._environment)
+        counts = self._endpoint.counts()
+        jobs = sum(1 for _ in self._results.glob("*/*.json"))
+        # Kept until the end: making files is slow for a minute after others were removed (see `ours.py`).
+        self._results.rename(self._directory / f"results-{time.monotonic_ns()}")
+        measured = {"seconds": done.seconds, "cpu": done.cpu, "peak": done.peak, "jobs": jobs}
+        return {**measured, "requests": counts["list"], "other": counts["other"], "in_flight": counts["in_flight"]}
+
+    def writing(self) -> Row:
+        """Write jobs, beside creating files of the same bytes on the same disk."""
+        jobs = _JOBS_WRITTEN // 10 if self._quick else _JOBS_WRITTEN
+        directory = str(self._directory / "written")
+        command = [sys.executable, "-m", "benchmarks.ours", "write", directory, str(jobs), str(self._repeat)]
+        row = processes.run(command, self._environment).answer
+        row["of_bare"] = statistics.median(bare / ours for bare, ours in zip(row["bare"], row["written"], strict=True))
+        written, bare = (statistics.median(row[side]) for side in ("written", "bare"))
+        print(f"{row['jobs']:,} jobs: {written:.2f} s, bare files {bare:.2f} s: {row['of_bare']:.2f} of their speed")
+        return row
+
+    def balance(self) -> Row:
+        """Share log-normal sizes (sigma 2) of 500 jobs over 50 folders: heaviest folder by the least possible."""
+        row = processes.run([sys.executable, "-m", "benchmarks.ours", "balance"], self._environment).answer
+        for by, ratio in row.items():
+            print(f"{by:<30} {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f}) × the least possible")
+        return row
+
+    def start(self) -> dict[str, float]:
+        """Start processes that do nothing yet."""
+        all_modules = "import run_capsule, utils, docdb, s3, jobs, workers"
+        commands = {
+            "bare interpreter": [sys.executable, "-c", "pass"],
+            "--help": [sys.executable, "run_capsule.py", "--help"],
+            "all imports of a dispatch": [sys.executable, "-c", all_modules],
+        }
+        if self._peer:
+            commands["imports of the peer"] = [
+                self._peer,
+                "-c",
+                "import analysis_pipeline_utils.utils_analysis_dispatch",
+            ]
+        seconds = {}
+        for name, command in commands.items():
+            runs = [processes.run(command, self._environment).seconds for _ in range(self._repeat)]
+            seconds[name] = statistics.median(runs)
+            print(f"{name:<26} {seconds[name]:.2f} s")
+        return seconds
+
+    def _median(self, measure: Callable[[], Row]) -> Row:
+        """Measure several times; return the run with the median of seconds, and the seconds of all."""
+        runs = sorted((measure() for _ in range(self._repeat)), key=lambda run: run["seconds"])
+        return {**runs[len(runs) // 2], "all_seconds": [run["seconds"] for run in runs]}
+
+    def _chosen(self, rows: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+        if not self._quick:
+            return list(rows)
+        return [(shape, -(-count // 10), min(peer, -(-count // 10))) for shape, count, peer in rows]
+
+
+def _scaled(run: Row, factor: float, start: dict[str, float]) -> Row:
+    """Return what a run takes for more of the same assets; its start is counted once."""
+    if factor == 1:
+        return {**run, "is_scaled": False}
+    scaled = {what: start[what] + (run[what] - start[what]) * factor for what in start}
+    return {**run, **scaled, "requests": round(run["requests"] * factor), "is_scaled": True}
+
+
+_HEADER = (
+    f"{'':<18}{'ours':>38}{'peer (~: scaled)':>42}\n"
+    f"{'assets':<18}{'s':>8}{'LIST':>8}{'CPU s':>8}{'MB':>6}{'× limit':>8}"
+    f"{'s':>12}{'LIST':>8}{'CPU s':>9}{'MB':>6}{'ratio':>8}{'CPU ratio':>11}"
+)
+
+
+def _line(row: Row) -> str:
+    ours, peer = row["ours"], row.get("peer")
+    line = f"{row['assets']:<18}{ours['seconds']:>8.3f}{ours['requests']:>8,}{ours['cpu']:>8.2f}{ours['peak']:>6.0f}"
+    line += f"{row['times_limit']:>8.1f}" if "times_limit" in row else " " * 8
+    if peer is None:
+        return line
+    seconds = f"{'~' * peer['is_scaled']}{peer['seconds']:.1f}"
+    line += f"{seconds:>12}{peer['requests']:>8,}{peer['cpu']:>9.1f}{peer['peak']:>6.0f}{row['ratio']:>8.0f}"
+    return line + f"{peer['cpu'] / ours['cpu']:>11.0f}"
+
+
+_SECTIONS = {
+    "writing": ("Writing", False),
+    "listing": ("Listing: imports done before the clock starts", True),
+    "dispatch": ("Dispatching: whole processes, from the query to files × 2 parameter sets", True),
+    "balance": (
+        "Balance: the heaviest of 50 folders, 500 jobs of log-normal sizes (sigma 2), median of 50 seeds",
+        False,
+    ),
+    "start": ("Start of a process", False),
+}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the assets, each once")
+    parser.add_argument("--only", nargs="+", choices=_SECTIONS, default=list(_SECTIONS))
+    parser.add_argument("--no_peer", action="store_true", help="this dispatcher alone")
+    parser.add_argument("--latency", type=float, default=0.04, help="seconds an answer takes (default: 0.04)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of ours, of which the median counts (default: 3)")
+    options = parser.parse_args()
+    options.repeat = 1 if options.quick else options.repeat
+    return options
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    options = _options()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, Endpoint(options.latency) as endpoint:
+        directory = Path(name)
+        with MetadataServer(directory, options.latency) as metadata:
+            bench = Bench(endpoint, metadata, directory, options)
+            results: Row = {"versions": bench.versions(), "latency": options.latency, "concurrency": _CONCURRENCY}
+            print(", ".join(f"{name} {version}" for name, version in results["versions"].items()))
+            for section in options.only:
+                title, is_table = _SECTIONS[section]
+                print(f"\n{title}\n" + f"{_HEADER}" * is_table, flush=True)
+                results[section] = getattr(bench, section)()
+    _RESULTS.write_text(json.dumps(results, indent=4))
+    print(f"\nAs JSON in {_RESULTS}, after {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

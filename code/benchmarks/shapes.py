@@ -1,0 +1,179 @@
+"""What assets look like: their keys are computed when they are asked for, never held."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+BUCKET = "bench"
+_SEED = 20250607
+
+Block = tuple[str, Sequence[str]]
+
+
+class Keys:
+    """The keys of an asset in order, relative to it.
+
+    Parameters
+    ----------
+    blocks : sequence of (str, sequence of str)
+        Folders (with `/`, or empty) and the names of the files in each.
+    """
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = blocks
+        self._starts = list(itertools.accumulate((len(names) for _, names in blocks), initial=0))
+        edges = [folder + names[number] for folder, names in blocks for number in (0, -1)]
+        if any(a > b for a, b in itertools.pairwise(edges)):
+            raise ValueError("keys are not in order")
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, number: int) -> str:
+        block = bisect_right(self._starts, number) - 1
+        folder, names = self._blocks[block]
+        return folder + names[number - self._starts[block]]
+
+    def from_key(self, key: str) -> int:
+        """Return the position of the first key that is not less than this one."""
+        return bisect_left(self, key)
+
+    def after_key(self, key: str) -> int:
+        """Return the position of the first key that is greater than this one."""
+        return bisect_right(self, key)
+
+
+class Shape(NamedTuple):
+    """A kind of asset, and the ending that is looked for in it."""
+
+    ending: str
+    blocks: Callable[[], list[Block]]
+    meaning: str
+
+
+class Entries(NamedTuple):
+    """One page of a listing: keys, common prefixes, and where the next page begins."""
+
+    keys: list[str]
+    prefixes: list[str]
+    next_position: int | None
+
+
+def page(keys: Keys, prefix: str, delimiter: str, position: int, size: int) -> Entries:
+    """Return a page as `ListObjectsV2` does."""
+    entries = Entries([], [], None)
+    position = max(position, keys.from_key(prefix))
+    while position < len(keys) and (key := keys[position]).startswith(prefix):
+        if len(entries.keys) + len(entries.prefixes) == size:
+            return entries._replace(next_position=position)
+        end = key.find(delimiter, len(prefix)) if delimiter else -1
+        if end < 0:
+            entries.keys.append(key)
+            position += 1
+        else:
+            entries.prefixes.append(key[: end + 1])
+            position = keys.from_key(key[:end] + chr(ord(delimiter) + 1))
+    return entries
+
+
+def size_of(key: str) -> int:
+    """Return the bytes of an object, some number that is the same in every run."""
+    return zlib.crc32(key.encode(), _SEED) & 0xFFFFF
+
+
+def _numbered(template: str, count: int) -> list[str]:
+    return sorted(template.format(number) for number in range(count))
+
+
+def _behaviour() -> list[Block]:
+    store = "nwb/behavior_774659_2025-06-07_14-31-15.nwb/"
+    groups = ["acquisition/licks", "acquisition/rewards", "intervals/trials", "processing/pupil", "units/spike_times"]
+    return [
+        ("", ["data_description.json", "metadata.nd.json"]),
+        (store, [".zattrs"]),
+        *((f"{store}{group}/data/", _numbered("{:03}", 120)) for group in groups),
+        ("", ["processing.json", "subject.json"]),
+    ]
+
+
+def _ephys() -> list[Block]:
+    stores = [f"ecephys/ecephys_compressed/experiment1_Record_Node_104_ProbeA-AP_{n}.zarr/" for n in range(4)]
+    return [
+        *((f"{store}traces/", _numbered("{:04}.0", 5_000)) for store in stores),
+        ("ecephys/", ["settings.xml"]),
+        ("nwb/", ["ecephys_774659_2025-06-07_14-31-15.nwb"]),
+        ("", ["processing.json", "subject.json"]),
+    ]
+
+
+def _chunks(folder: str) -> list[Block]:
+    """Return 50,000 chunks: 20 × 50 folders of 50."""
+    names = _numbered("{:02}", 50)
+    return [(f"{folder}0/0/0/{z:02}/{y:02}/", names) for z in range(20) for y in range(50)]
+
+
+def _light_sheet() -> list[Block]:
+    return [
+        ("", [".zattrs"]),
+        *_chunks("SPIM/tile_X_0000_Y_0000_Z_0000_ch_445.ome.zarr/"),
+        *_chunks("SPIM/tile_X_0001_Y_0000_Z_0000_ch_445.ome.zarr/"),
+        ("", ["subject.json"]),
+    ]
+
+
+def _tiffs() -> list[Block]:
+    return [
+        ("", ["acquisition.nwb"]),
+        *((f"tiles/{x:02}/{y:02}/", _numbered("{:03}.tiff", 250)) for x in range(20) for y in range(20)),
+    ]
+
+
+def _flat() -> list[Block]:
+    return [
+        ("behavior/", ["licks.csv", "rewards.csv", "trials.csv"]),
+        ("", ["data_description.json"]),
+        ("nwb/", ["behavior_774659_2025-06-07_14-31-15.nwb", "report.html", "version.txt"]),
+        ("", ["processing.json", "subject.json"]),
+        ("video/", ["body.mp4", "eye.mp4", "face.mp4"]),
+    ]
+
+
+def _many_stores() -> list[Block]:
+    names = _numbered("0.{:03}", 1_000)
+    return [(f"stores/tile_{store:03}.zarr/", names) for store in range(500)]
+
+
+def _deep() -> list[Block]:
+    return [(f"trials/{trial:05}/", ["session.nwb" if trial == 5_000 else "data.bin"]) for trial in range(10_000)]
+
+
+SHAPES = {
+    "behaviour": Shape(".nwb", _behaviour, "605 keys: a store of 601 chunks, 4 files"),
+    "ephys": Shape(".nwb", _ephys, "20,004 keys: 4 stores of 5,000 chunks, 4 files"),
+    "light-sheet": Shape(".ome.zarr", _light_sheet, "100,002 keys: 2 stores of nested chunk folders"),
+    "flat": Shape(".nwb", _flat, "12 keys in 3 folders"),
+    "many-stores": Shape(".zarr", _many_stores, "500,000 keys: 500 stores of 1,000 chunks"),
+    "deep": Shape(".nwb", _deep, "10,000 keys: as many folders"),
+    "tiffs": Shape(".nwb", _tiffs, "100,001 keys in 421 folders, no store"),
+}
+
+
+@cache
+def keys_of(shape: str) -> Keys:
+    """Return the keys of an asset of a shape."""
+    return Keys(SHAPES[shape].blocks())
+
+
+def names(shape: str, count: int) -> list[str]:
+    """Return the names of assets of a shape."""
+    return [f"{shape}_{number:05}" for number in range(count)]
+
+
+def locations(shape: str, count: int) -> list[str]:
+    """Return the locations of assets of a shape."""
+    return [f"s3://{BUCKET}/{name}" for name in names(shape, count)]
