@@ -9,17 +9,18 @@ PYTHON ?= python3.13 python3.12 python3.11 python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run test lint format audit bench clean stale
+.PHONY: help run test browser-test lint format audit bench clean stale
 .NOTPARALLEL:
 
 help:
-	@echo 'make run     dispatch the bundled example into results/'
-	@echo 'make test    lint, then all tests'
-	@echo 'make lint    ruff check, ruff format --check, mypy'
-	@echo 'make format  sort imports and format the code'
-	@echo 'make audit   look up the dependencies in the list of known vulnerabilities'
-	@echo 'make bench   time the dispatcher beside the public one, about seven minutes'
-	@echo 'make clean   remove $(VENV) and caches, keep results/'
+	@echo 'make run           dispatch the bundled example into results/'
+	@echo 'make test          lint, then all tests'
+	@echo 'make browser-test  open the report page in Chromium, which must be installed'
+	@echo 'make lint          ruff check, ruff format --check, mypy'
+	@echo 'make format        sort imports and format the code'
+	@echo 'make audit         look up the dependencies in the list of known vulnerabilities'
+	@echo 'make bench         time the dispatcher beside the public one, about seven minutes'
+	@echo 'make clean         remove $(VENV) and caches, keep results/'
 
 run: $(VENV)/run.stamp
 	@$(VENV_PYTHON) code/run_capsule.py \
@@ -34,6 +35,9 @@ run: $(VENV)/run.stamp
 
 test: lint
 	cd code && ../$(VENV_PYTHON) -m pytest
+
+browser-test: $(VENV)/browser.stamp
+	cd code && BROWSER_TEST=1 ../$(VENV_PYTHON) -m pytest tests/browser
 
 lint: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m ruff check
@@ -95,3 +99,10 @@ $(VENV)/run.stamp: code/pyproject.toml $(STALE)
 $(VENV)/test.stamp: code/pyproject.toml $(STALE)
 	$(call install,code[dev])
 	@touch $(VENV)/run.stamp $@
+
+# Its comma would end the argument of `call`.
+BROWSER := code[dev,browser]
+
+$(VENV)/browser.stamp: code/pyproject.toml $(STALE)
+	$(call install,$(BROWSER))
+	@touch $(VENV)/run.stamp $(VENV)/test.stamp $@

@@ -184,11 +184,19 @@ def _row(worker: str, job: Job) -> report_page.JobRow:
         worker=worker,
         file=f"{job.name}.json",
         assets=tuple(asset.name for asset in job.group.assets),
-        files=None if job.files is None else tuple(file.address for file in job.files),
+        files=None if job.files is None else tuple(_within_assets(job, file.address) for file in job.files),
         size=job.size,
         parameter_set=_json(job.parameter_set),
         group=_json(job.group.metadata),
     )
+
+
+def _within_assets(job: Job, address: str) -> str:
+    """Return an address relative to the asset that it lies in."""
+    for asset in job.group.assets:
+        if address.startswith(f"{asset.location}/"):
+            return address.removeprefix(f"{asset.location}/")
+    return address
 
 
 def _all(sizes: Sequence[int | None]) -> int | None:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = parse_settings(argv)
         debug = settings.log_level == "DEBUG"
         configure_logging(settings.log_level)
-        _dispatch(settings, ["python", "run_capsule.py", *(sys.argv[1:] if argv is None else argv)])
+        _dispatch(settings, ["python", *(sys.argv if argv is None else ("run_capsule.py", *argv))])
     except DispatchError as error:
         return _failed(error, debug)
     except Exception as error:  # no traceback reaches a user who did not ask for it

@@ -21,9 +21,10 @@ from inputs import Query
 from jobs import Plan, build
 from locating import Locating
 from messages import DispatchError
+from output_folder import OutputFolder
 from parameters import Parameters
 from records import Asset, File, Group, LocatedAsset
-from workers import Output, Shares, share, share_by_size
+from workers import Shares, share, share_by_size, write
 
 _CONCURRENCY = 256
 _FOLDERS = 50
@@ -71,8 +72,8 @@ def _write(directory: Path, jobs: int, rounds: int) -> None:
     written, bare = [], []
     for number in range(rounds):
         ours, theirs = directory / f"ours-{number}", directory / f"bare-{number}"
-        with Output(ours, overwrite=False) as output:
-            written.append(_timed(lambda: output.write(plan, shares)))
+        with OutputFolder(ours, overwrite=False) as output:
+            written.append(_timed(lambda: write(output, plan, shares)))
         paths = [f"{folder}/{plan.jobs[job].name}.json" for folder, numbers in enumerate(shares) for job in numbers]
         contents = {path: (ours / path).read_bytes() for path in paths}  # in the same order
         bare.append(_timed(lambda: _create(theirs, contents)))  # noqa: B023

@@ -38,11 +38,15 @@ def report_of_example(directory: Path, *flags: str) -> Path:
 
 def without_places(text: str, directory: Path) -> str:
     """Put placeholders for the folders, and for the names of jobs, which differ with them, in their order."""
-    text = text.replace(str(EXAMPLE), "{example}").replace(str(directory), "{directory}")
+    text = text.replace(str(CODE.parent), "{clone}").replace(str(directory), "{directory}")
     names = dict.fromkeys(re.findall(r"[0-9a-f-]{36}(?=\.json)", text))
     for number, name in enumerate(names, 1):
         text = text.replace(name, f"{{job {number}}}")
     return text
+
+
+def table(report: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((report / "jobs.csv").read_text(encoding="utf-8").splitlines()))
 
 
 def test_the_table_of_jobs_of_the_example_is_the_golden_one(tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_a_preview_has_a_report_too(tmp_path: Path) -> None:
 
 def test_the_table_has_one_row_a_job_with_its_worker_and_file_name(world: World, tmp_path: Path) -> None:
     done = world.call(QUERY, "--file_extension=.nwb", f"--report_directory={tmp_path / 'report'}")
-    rows = list(csv.DictReader((tmp_path / "report" / "jobs.csv").open(encoding="utf-8")))
+    rows = table(tmp_path / "report")
     assert [(row["worker"], row["file name"]) for row in rows] == [
         (folder, name) for folder, names in done.folders.items() for name in names
     ]
@@ -94,7 +98,7 @@ def test_the_table_has_one_row_a_job_with_its_worker_and_file_name(world: World,
 def test_no_cell_is_a_formula(world: World, tmp_path: Path, start: str) -> None:
     world.records[:] = [{**world.records[0], "name": start}]
     world.call("--docdb_query={}", f"--report_directory={tmp_path / 'report'}")
-    [row] = csv.DictReader((tmp_path / "report" / "jobs.csv").open(encoding="utf-8"))
+    [row] = table(tmp_path / "report")
     assert row["asset names"] == f"'{start}"
 
 
