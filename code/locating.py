@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -55,6 +56,7 @@ class Locating:
         self._may_be_local = may_be_local
         self._max_concurrency = max_concurrency
         self._s3: Place | None = None
+        self._opening = threading.Lock()
 
     def list_all(self, assets: Sequence[Asset]) -> dict[str, Outcome]:
         """Return, by record id, the files of each asset or why they were not found."""
@@ -100,11 +102,22 @@ class Locating:
             import local_files
 
             return local_files
-        if self._s3 is None:
-            from s3 import S3
+        return self.open_s3()
 
-            self._s3 = S3(self._max_concurrency)
-        return self._s3
+    def open_s3(self) -> Place:
+        """Return what lists S3, made at the first call.
+
+        Raises
+        ------
+        RequestError
+            AWS is configured in a way that cannot be used.
+        """
+        with self._opening:
+            if self._s3 is None:
+                from s3 import S3
+
+                self._s3 = S3(self._max_concurrency)
+            return self._s3
 
     def report(self, assets: Sequence[Asset], outcomes: dict[str, Outcome], skip_errors: bool) -> Located:
         """Return the assets with their files, in order; name those without a match and those that failed.

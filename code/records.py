@@ -202,7 +202,8 @@ def check_asset(asset: Asset, may_be_local: bool) -> None:
     """
     scheme, _, path = asset.location.partition("://")
     bucket, _, prefix = path.partition("/")
-    if not is_unicode([asset.name, asset.location, asset.record_id, asset.asset_id]):
+    text = f"{asset.name}{asset.location}{asset.record_id}{asset.asset_id}"
+    if not (text.isascii() or is_unicode(text)):
         raise RequestError(f"its record {asset.record_id!a} holds text with a lone surrogate")
     if not asset.location:
         raise RequestError("its record has no location")

@@ -405,9 +405,12 @@ class _View:
         if self._better_way is None:
             async with self._comparing:
                 if self._better_way is None:
-                    self._better_way = Walk  # also if this first one fails
                     comparison = Comparison(self._by_obstore, prefix, endings)
-                    found, self._better_way = await comparison.first()
+                    try:
+                        found, self._better_way = await comparison.first()
+                    except BaseException:
+                        self._better_way = Walk
+                        raise
                     self._comparison = asyncio.create_task(self._compare(comparison))
                     return found
         return await find(self._by_obstore, prefix, endings, self._better_way)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from inputs import AssetIds, Query, Settings
 from locating import Located, Locating, Outcome
-from messages import progress
+from messages import DispatchError, progress
 from records import TRAIT_FIELDS, Asset, MetadataSource
 from selecting import Selected, select_assets
 
@@ -81,12 +82,19 @@ async def _select_and_list(
     def tell(page: Sequence[Asset] | None) -> None:
         loop.call_soon_threadsafe(pages.put_nowait, page)
 
+    def prepare() -> None:
+        with contextlib.suppress(DispatchError):  # raised when an asset is listed
+            locating.open_s3()
+
     async def batches() -> AsyncIterator[Sequence[Asset]]:
         while (page := await pages.get()) is not None:
             yield page
         await selecting  # raises what ended it
 
     selecting = asyncio.create_task(asyncio.to_thread(select))
+    if not metadata.may_name_local_files:
+        # boto3 takes a tenth of a second to load, in which DocDB answers.
+        loop.run_in_executor(None, prepare)
     with progress("listing files", "assets") as shown:
         outcomes = await locating.list_batches(batches(), shown)
     return await selecting, outcomes
