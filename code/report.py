@@ -211,4 +211,5 @@ def _selection(account: Account) -> str:
 
 
 def _shell(command: Sequence[str]) -> str:
-    return " \\\n    ".join(map(shlex.quote, command))
+    program, flags = shlex.join(command[:2]), map(shlex.quote, command[2:])
+    return " \\\n    ".join([program, *flags])
