@@ -81,5 +81,5 @@ def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
 def _write_job(folder: Path, plan: Plan, job: Job) -> None:
     # A third faster than Path.write_text, of which a large run has hundreds of thousands.
     descriptor = os.open(f"{folder}/{job.name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a Path takes no descriptor
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
         file.write(plan.model(job).to_json().encode())
