@@ -30,7 +30,7 @@ run: $(VENV)/run.stamp
 	    --file_extension=.nwb \
 	    --overwrite=1 \
 	    --report_directory=example_report
-	@echo "One job to open: $$(find results -name '*.json' | LC_ALL=C sort | head -n 1)"
+	@echo "One job to open: $$(find results/0 -name '*.json' | LC_ALL=C sort | head -n 1)"
 	@echo 'Report to open:  example_report/report.html'
 
 test: lint

@@ -115,7 +115,8 @@ def summary(account: Account, found_in: float, written_in: float) -> list[str]:
     reasons.update({reason: len(names) for reason, names in account.selected.left_out.items()})
     skipped = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items() if number)
     fewest, most = min(map(len, shares)), max(map(len, shares))
-    each = counted(most, "job") if fewest == most else f"{fewest:,} or {counted(most, 'job')}"
+    several = "or" if most - fewest == 1 else "to"
+    each = counted(most, "job") if fewest == most else f"{fewest:,} {several} {counted(most, 'job')}"
     if account.sizes:
         each += f" and {_balance(shares, account.sizes)}"
     return [
@@ -141,5 +142,6 @@ def _factors(account: Account) -> str:
 def _balance(shares: Shares, sizes: Sequence[int]) -> str:
     """Describe how evenly the bytes are shared, compared with the least that the heaviest folder could have."""
     loads = [sum(sizes[number] for number in share) for share in shares]
-    least_possible = max(max(sizes), sum(sizes) / len(shares)) or 1
-    return f"{min(loads):,} to {max(loads):,} bytes ({max(loads) / least_possible:.2f} × the least possible)"
+    least_possible = max(max(sizes), sum(sizes) / len(shares))
+    ratio = max(loads) / least_possible if least_possible else 1.0
+    return f"{min(loads):,} to {max(loads):,} bytes ({ratio:.2f} × the least possible)"

@@ -76,7 +76,9 @@ class DocDb:
 
     def count(self, query: Filter, within: float) -> int:
         """Return how many records match."""
-        answer = self._ask([{"$match": query}, {"$count": "records"}], query, within) or []
+        answer = self._ask([{"$match": query}, {"$count": "records"}], query, within)
+        if answer is None:
+            raise ServiceError(f"DocDB {self._host}: HTTP 413 for a count")
         count = answer[0].get("records") if answer else 0
         if not isinstance(count, int):
             raise ServiceError(f"DocDB {self._host}: the answer is not a count: {_start(json_text.compact(answer))}")

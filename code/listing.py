@@ -102,6 +102,7 @@ class Flat:
     async def step(self) -> bool:
         """List one more page; return whether all is found."""
         page = await anext(self._pages, None) or Page((), ())
+        self._stores = {self._prefix[:-1]: None}  # only of this page, or they would grow with the number of folders
         self.requests += 1
         self.cost += 1 + len(page.keys) / _KEYS_A_REQUEST
         store = None

@@ -46,7 +46,14 @@ def _measure(path: Path) -> int:
     try:
         if path.is_file():
             return path.stat().st_size
-        return sum(_measure(Path(entry.path)) for entry in os.scandir(path) if not entry.is_symlink())
+        size = 0
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    size += _measure(Path(entry.path))
+                elif entry.is_file():  # links to files count, as they do where files are listed
+                    size += entry.stat().st_size
+        return size
     except OSError as error:
         raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
 

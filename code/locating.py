@@ -6,15 +6,35 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from listing import Endings
 from messages import DispatchError, Progress, RequestError, ServiceError, counted, logger, progress, warn_listing
 from records import Asset, File, LocatedAsset, check_asset
 
+_THREADS = 64
+Result = TypeVar("Result")
 Outcome = tuple[File, ...] | DispatchError | None
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that nobody waits for: what ends a run is told at once, though one waits for an answer."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def run(work: Coroutine[None, None, Result]) -> Result:
+    """Run a coroutine to its end; blocking calls that it makes in threads do not hold up its end."""
+
+    async def with_threads() -> Result:
+        asyncio.get_running_loop().set_default_executor(_Threads(_THREADS))
+        return await work
+
+    return asyncio.run(with_threads())
 
 
 class Place(Protocol):
@@ -65,7 +85,7 @@ class Locating:
             yield assets
 
         with progress("listing files", "assets", len(assets)) as shown:
-            return asyncio.run(self.list_batches(at_once(), shown))
+            return run(self.list_batches(at_once(), shown))
 
     async def list_batches(self, batches: AsyncIterator[Sequence[Asset]], shown: Progress) -> dict[str, Outcome]:
         """Return the same as `list_all` for assets that come in batches; each is listed once."""
@@ -156,7 +176,7 @@ class Locating:
         logger.info("--balance=size: listing all objects of %s for their sizes", counted(len(unknown), what))
         started = time.monotonic()
         with progress("measuring", f"{what}s", len(unknown)) as shown:
-            sizes = asyncio.run(self._sizes(unknown, shown))
+            sizes = run(self._sizes(unknown, shown))
         logger.info("measured %s in %.1f s", counted(len(unknown), what), time.monotonic() - started)
         return [_with_sizes(one, sizes) for one in located]
 

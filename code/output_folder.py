@@ -37,8 +37,11 @@ def inspect(directory: Path, overwrite: bool) -> None:
         It cannot be read.
     """
     with disk_errors(directory):
-        if directory.exists() and not directory.is_dir():
-            raise RequestError(f"--output_directory: not a folder: {directory}")
+        existing = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
+        if not existing.is_dir():
+            raise RequestError(f"--output_directory: not a folder: {existing}")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise ServiceError(f"--output_directory: cannot write into {existing}: no permission")
         earlier = _worker_folders(directory) if directory.exists() else []
     if earlier and not overwrite:
         logger.warning(_EARLIER, directory)
@@ -238,7 +241,7 @@ def _locked(hidden: Path, directory: Path) -> int:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            logger.debug("%s: this file system has no locks", directory)
+            logger.warning("%s: this file system has no locks; no other run may write there", directory)
             return descriptor
         os.close(descriptor)
 

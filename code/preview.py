@@ -22,6 +22,8 @@ _PLAIN_WIDTH = 10_000
 
 def show(account: Account) -> None:
     """Print the selection, what was found and skipped, the jobs and worker folders, and the first job in full."""
+    if sys.stdout is None:
+        return
     is_terminal = sys.stdout.isatty()
     console = Console(
         file=sys.stdout, width=None if is_terminal else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False
@@ -39,8 +41,8 @@ def show(account: Account) -> None:
         with console.capture() as captured:
             console.print(table)
         print("\n".join(line.rstrip() for line in captured.get().splitlines()), end="\n\n")
-    first = account.plan.jobs[0]
-    print(f"First job: 0/{first.name}.json")
+    worker, [first, *_] = next(account.folder_jobs())
+    print(f"First job: {worker}/{first.name}.json")
     print(account.plan.model(first).to_json())
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import report_page
 
 _DEPENDENCIES = ("aind-data-access-api", "boto3", "obstore", "pandas", "pydantic")
+_NAME_BYTES = 255
 _ROWS_AT_MOST = 1_000
 _TIME = "%Y-%m-%d %H:%M:%S UTC"
 
@@ -62,19 +63,21 @@ def check_directory(report: Path, output: Path) -> None:
     RequestError
         It is the output folder, contains it, or lies in it other than hidden and directly below.
     """
-    inner, outer = Path(os.path.abspath(report)), Path(os.path.abspath(output))  # noqa: PTH100
-    real_inner, real_outer = inner.resolve(), outer.resolve()
-    is_hidden = (
-        real_inner.parent == real_outer and real_inner.name.startswith(".") and not real_inner.name.startswith(HIDDEN)
-    )
-    lies_in = real_inner.is_relative_to(real_outer) or real_outer.is_relative_to(real_inner)
-    if lies_in and not is_hidden:
+    inner, outer = (Path(os.path.realpath(path)) for path in (report, output))
+    is_hidden = inner.parent == outer and inner.name.startswith(".") and not inner.name.startswith(HIDDEN)
+    if not is_hidden and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
         raise RequestError(
             f"--report_directory: {report}: every visible entry of the output folder becomes a worker in a pipeline;"
             f" choose a folder apart from {output}, or a hidden one directly below it such as {output / '.report'}"
         )
-    if report.exists() and not report.is_dir():
-        raise RequestError(f"--report_directory: not a folder: {report}")
+    try:
+        existing = next(path for path in (inner, *inner.parents) if os.path.lexists(path))
+    except OSError as error:
+        raise RequestError(f"--report_directory: {report}: {error.strerror}") from None
+    if not existing.is_dir():
+        raise RequestError(f"--report_directory: not a folder: {existing}")
+    if not os.access(existing, os.W_OK | os.X_OK) or len(os.fsencode(inner.name)) > _NAME_BYTES:
+        raise RequestError(f"--report_directory: {report} cannot be made or written; choose another folder")
 
 
 def write(account: Account, directory: Path, command: Sequence[str], version: str, started: datetime) -> None:
@@ -88,38 +91,41 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
     import report_page
 
     finished = datetime.now(UTC)
-    jobs_csv = _jobs_csv(account)
+    jobs_csv = _writable(_jobs_csv(account))
     versions = {"aind-analysis-job-dispatch": version, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in _DEPENDENCIES}
     manifest = Manifest(
         is_preview=account.settings.dry_run,
-        source=account.source,
+        source=_writable(account.source),
         query=account.selection.filter if isinstance(account.selection, Query) else None,
         asset_ids=None if isinstance(account.selection, Query) else list(account.selection.ids),
         counts={**dict(account.funnel), "worker folders": len(account.shares)},
-        skipped=[ManifestItem(name=name, reason=reason) for name, reason in account.skipped],
+        skipped=[ManifestItem(name=_writable(name), reason=_writable(reason)) for name, reason in account.skipped],
         versions=versions,
-        command=list(command),
+        command=[_writable(argument) for argument in command],
         started=started,
         finished=finished,
         jobs_csv_sha256=hashlib.sha256(jobs_csv.encode()).hexdigest(),
     )
     page = report_page.render(_page(account, versions, command, finished))
+    texts = {"jobs.csv": jobs_csv, "manifest.json": manifest.model_dump_json(indent=4) + "\n", "report.html": page}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / "jobs.csv", jobs_csv)
-        _write(directory / "manifest.json", manifest.model_dump_json(indent=4) + "\n")
-        _write(directory / "report.html", page)
+        for name, text in texts.items():
+            (directory / f".{name}.unfinished").write_text(text, encoding="utf-8")
+        for name in texts:
+            (directory / f".{name}.unfinished").replace(directory / name)
     except OSError as error:
-        raise ServiceError(f"--report_directory: cannot write into {directory}: {error.strerror}") from error
+        state = "nothing else is written" if account.settings.dry_run else "the jobs are written"
+        raise ServiceError(
+            f"--report_directory: {state}, but no report: cannot write into {directory}: {error.strerror}"
+        ) from error
     logger.info("report in %s", directory / "report.html")
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+def _writable(text: str) -> str:
+    """Return text in which what UTF-8 cannot hold is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _jobs_csv(account: Account) -> str:

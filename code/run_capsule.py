@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import stopping
-from messages import DispatchError, RequestError, configure_logging, counted, logger
+from messages import DispatchError, RequestError, ServiceError, configure_logging, counted, logger
 
 if TYPE_CHECKING:
     from account import Account
@@ -94,11 +94,10 @@ def _prepare(settings: Settings, selection: Query | AssetIds, parameters: Parame
         logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
     at_most = settings.max_number_of_tasks_dispatched
     plan = jobs.build(selected.groups, located.assets, parameters, selection, settings.split_files, at_most)
-    if settings.balance == "size":
-        sizes = workers.known_sizes([job.size for job in plan.jobs])
+    sizes = workers.known_sizes([job.size for job in plan.jobs]) if settings.balance == "size" else []
+    if sizes:
         shares = workers.share_by_size(sizes, settings.num_parallel_workers, settings.tasks_per_job)
     else:
-        sizes = []
         shares = workers.share(len(plan.jobs), settings.num_parallel_workers, settings.tasks_per_job)
     logger.info("%s for %s", counted(len(plan.jobs), "job"), counted(len(shares), "worker folder"))
     return Account(settings, selection, parameters, selected, located, plan, shares, sizes)
@@ -107,8 +106,12 @@ def _prepare(settings: Settings, selection: Query | AssetIds, parameters: Parame
 def _preview(run: Account) -> None:
     import preview
 
-    with contextlib.suppress(BrokenPipeError):
+    try:
         preview.show(run)
+    except BrokenPipeError:
+        return  # whoever read it has seen enough
+    except OSError as error:
+        raise ServiceError(f"the preview cannot be shown: {error.strerror}") from error
 
 
 def _seconds(start: datetime, end: datetime) -> float:

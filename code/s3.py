@@ -393,8 +393,15 @@ class _View:
         """Return the bytes of all objects below a prefix that ends with `/`."""
         if not prefix.startswith("/"):
             with contextlib.suppress(InvalidPathError, ValueError):
-                return sum([sum(page.sizes) async for page in self._by_obstore.pages(prefix, None)])
+                sizes = [sum(page.sizes) async for page in self._by_obstore.pages(prefix, None)]
+                return sum(sizes) if sizes else await asyncio.to_thread(self._object_size, prefix[:-1])
         return await self.measure_by_boto3(prefix)
+
+    def _object_size(self, key: str) -> int:
+        try:
+            return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+        except ClientError as error:
+            raise ServiceError(f"s3://{self._bucket}/{key}: nothing is there") from error
 
     async def measure_by_boto3(self, prefix: str) -> int:
         """Return the same, slower, whatever the keys are."""
@@ -413,6 +420,8 @@ class _View:
                         raise
                     self._comparison = asyncio.create_task(self._compare(comparison))
                     return found
+        if self._comparison is not None and not self._comparison.done():
+            await asyncio.wait([self._comparison])
         return await find(self._by_obstore, prefix, endings, self._better_way)
 
     async def _compare(self, comparison: Comparison) -> None:

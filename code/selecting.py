@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inputs import AssetIds, Grouping, Query
+from json_text import is_unicode
 from messages import RequestError, counted, logger, warn_listing
 from records import (
     ASSET_FIELDS,
@@ -98,7 +99,9 @@ class _Reading:
 
 
 def _find(read: _Reading, query: Query) -> list[tuple[Asset, Record]]:
-    found = {asset.record_id: (asset, record) for asset, record in read.assets(query.filter)}
+    found: dict[str, tuple[Asset, Record]] = {}
+    for asset, record in read.assets(query.filter):
+        found.setdefault(asset.record_id, (asset, record))
     if not found:
         from diagnosis import explain_nothing
 
@@ -128,6 +131,9 @@ def _arranged(
         )
     if grouping.group_by:
         logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
+    for group in arranged.groups:
+        if not is_unicode(group.metadata):
+            raise RequestError(f"--group_by: a value of the asset {group.assets[0]} holds text with a lone surrogate")
     if arranged.in_several:
         logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
     return arranged.groups, {
@@ -164,7 +170,7 @@ def _find_ids(read: _Reading, asked: AssetIds, skip_errors: bool) -> tuple[list[
         for _, record in read.assets(id_filter(ids)):
             for asset_id in code_ocean_ids(record):
                 if asset_id in found:
-                    found[asset_id][record["_id"]] = (asset_of(record, asset_id), record)
+                    found[asset_id].setdefault(record["_id"], (asset_of(record, asset_id), record))
     missing = [asset_id for asset_id, assets in found.items() if not assets]
     if missing:
         _report_missing(read.metadata, asked, missing, skip_errors)

@@ -32,10 +32,10 @@ def install() -> None:
 
 def leave(code: int) -> NoReturn:
     """End the process with everything written out."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None where the stream was closed
+            stream.flush()
     with _guard:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # None where the stream was closed
-                stream.flush()
         os._exit(code)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 from inputs import AssetIds, Query, Settings
-from locating import Located, Locating, Outcome
+from locating import Located, Locating, Outcome, run
 from messages import DispatchError, progress
 from records import TRAIT_FIELDS, Asset, MetadataSource
 from selecting import Selected, select_assets
@@ -45,14 +46,17 @@ def find_assets(metadata: MetadataSource, selection: Query | AssetIds, settings:
     locating = Locating(settings.file_extension, metadata.may_name_local_files, settings.max_concurrency)
     is_final = not settings.grouping.fields and settings.max_number_of_tasks_dispatched is None
     if settings.file_extension and is_final:
-        selected, outcomes = asyncio.run(_select_and_list(metadata, selection, settings, locating))
+        selected, outcomes = run(_select_and_list(metadata, selection, settings, locating))
     else:
         with progress("reading metadata", "records") as shown:
             selected = _select(metadata, selection, settings, lambda page: shown.advance(len(page)))
         outcomes = locating.list_all(selected.assets)
     located = locating.report(selected.assets, outcomes, settings.skip_errors)
     if settings.balance == "size":
-        located = Located(locating.measure(located.assets), located.without_match, located.failed)
+        # Each asset makes a job at least, so what a limit leaves off need not be measured.
+        at_most = None if settings.group_by else settings.max_number_of_tasks_dispatched
+        measured = locating.measure(located.assets[:at_most])
+        located = replace(located, assets=measured + located.assets[len(measured) :])
     return selected, located
 
 
@@ -92,6 +96,7 @@ async def _select_and_list(
         await selecting  # raises what ended it
 
     selecting = asyncio.create_task(asyncio.to_thread(select))
+    selecting.add_done_callback(lambda task: task.cancelled() or task.exception())  # told only if awaited below
     if not metadata.may_name_local_files:
         # boto3 takes a tenth of a second to load, in which DocDB answers.
         loop.run_in_executor(None, prepare)

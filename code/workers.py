@@ -50,13 +50,16 @@ def share_by_size(sizes: Sequence[int], num_parallel_workers: int, tasks_per_job
 
 
 def known_sizes(sizes: Sequence[int | None]) -> list[int]:
-    """Return sizes in which an unknown one is the median of the known, which is said."""
+    """Return sizes in which an unknown one is the median of the known, which is said; none where none is known."""
     known = [size for size in sizes if size is not None]
     if len(known) == len(sizes):
         return known
-    median = int(statistics.median(known)) if known else 1
+    if not known:
+        logger.warning("--balance=size: no size is known; jobs are shared out by count")
+        return []
+    median = int(statistics.median(known))
     unknown = counted(len(sizes) - len(known), "job")
-    logger.warning("--balance=size: %s of unknown size weigh the median, %s bytes", unknown, f"{median:,}")
+    logger.warning("--balance=size: %s of unknown size counted as the median, %s bytes", unknown, f"{median:,}")
     return [median if size is None else size for size in sizes]
 
 

@@ -244,3 +244,10 @@ def test_a_location_below_an_unreadable_folder_is_an_error_with_its_path(asset: 
             find(asset / "sub" / "deep", ".nwb")
     finally:
         (asset / "sub").chmod(0o755)
+
+
+def test_links_to_files_count_with_their_size_where_a_store_is_measured(asset: Path, tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"12345")
+    make(asset, "x.zarr/0")
+    (asset / "x.zarr" / "1").symlink_to(tmp_path / "blob")
+    assert asyncio.run(local_files.measure(f"file://{asset}/x.zarr")) == 5

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tests.conftest import CODE, EXAMPLE, World
 
@@ -138,3 +143,34 @@ def test_text_from_records_cannot_colour_the_terminal_or_draw_in_the_tables(worl
     done = world.call("--docdb_query={}", "--dry_run=1")
     assert "\x1b" not in done.stdout
     assert "\\x1b[31m[red]red[/red]" in done.stdout
+
+
+def test_the_first_job_is_named_with_the_folder_that_it_would_be_in(world: World) -> None:
+    store = f"{world.records[1]['name']}/nwb/experiment1_recording2.nwb"
+    world.s3.put("open-data", [store], b"12345")
+    flags = (QUERY, "--file_extension=.nwb", "--balance=size", "--num_parallel_workers=2")
+    shown = re.search(r"First job: (\d+)/(\S+)", world.call(*flags, "--dry_run=1").stdout)
+    assert shown is not None
+    assert shown[2] in world.call(*flags).folders[shown[1]]
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_a_preview_that_nobody_can_see_is_no_crash(tmp_path: Path, redirection: str) -> None:
+    command = [
+        sys.executable,
+        str(CODE / "run_capsule.py"),
+        f"--input_directory={EXAMPLE}",
+        QUERY,
+        "--dry_run=1",
+        f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}",
+        f"--output_directory={tmp_path}",
+    ]
+    done = subprocess.run(f"{shlex.join(command)} {redirection}", shell=True, stderr=subprocess.PIPE, text=True)
+    assert "unexpected" not in done.stderr
+
+
+@pytest.mark.parametrize("below", ["catalog.jsonl/x", "catalog.jsonl"])
+def test_a_preview_refuses_an_output_folder_that_a_run_would_refuse(world: World, tmp_path: Path, below: str) -> None:
+    (tmp_path / "catalog.jsonl").touch()
+    for flags in ((), ("--dry_run=1",)):
+        assert world.call(QUERY, f"--output_directory={tmp_path / below}", *flags).returncode == 2

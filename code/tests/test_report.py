@@ -140,3 +140,23 @@ def test_the_page_tells_how_many_jobs_for_how_many_assets_and_shows_text_as_text
     assert "3 jobs for 2 of 3 assets on 3 workers" in page
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop", "file/report"])
+def test_a_report_directory_that_cannot_be_is_refused_before_any_request(
+    world: World, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = world.call(QUERY, f"--report_directory={tmp_path / name}")
+    assert done.returncode == 2
+    assert world.gateway.requests == []
+    assert done.folders == {}
+
+
+def test_text_that_utf8_cannot_hold_is_escaped_in_the_report(world: World, tmp_path: Path) -> None:
+    world.records[0]["name"] = "\ud800"
+    done = world.call("--docdb_query={}", "--skip_errors=1", f"--report_directory={tmp_path / 'report'}")
+    assert done.returncode == 0
+    skipped = json.loads((tmp_path / "report" / "manifest.json").read_text())["skipped"]
+    assert [one["name"] for one in skipped] == ["\\ud800"]

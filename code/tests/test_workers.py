@@ -225,7 +225,12 @@ def test_heavy_tailed_sizes_are_shared_within_a_twentieth_of_the_least_possible(
 
 def test_a_job_of_unknown_size_weighs_the_median_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert workers.known_sizes([1, None, 30, 5]) == [1, 5, 30, 5]
-    assert caplog.messages == ["--balance=size: 1 job of unknown size weigh the median, 5 bytes"]
+    assert caplog.messages == ["--balance=size: 1 job of unknown size counted as the median, 5 bytes"]
+
+
+def test_where_no_size_is_known_jobs_are_shared_by_count(caplog: pytest.LogCaptureFixture) -> None:
+    assert workers.known_sizes([None, None]) == []
+    assert caplog.messages == ["--balance=size: no size is known; jobs are shared out by count"]
 
 
 def test_balancing_by_size_puts_a_large_store_on_its_own_and_gives_jobs_the_same_names(world: World) -> None:
