@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 Endings = tuple[str, ...]
 STORE_ENDINGS: Endings = (".zarr", ".n5", ".nwb")
 PAGE_SIZE = 1_000
+# Blocking calls at once: of boto3, and of the file system.
+THREADS = 64
 # Sorts after everything in a store: `store/` and the greatest character.
 _END_OF_STORE = "/\U0010ffff"
 # A key that is looked at and thrown away costs about a hundredth of a request.

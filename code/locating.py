@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from listing import Endings
+from listing import THREADS, Endings
 from messages import DispatchError, Progress, RequestError, ServiceError, counted, logger, progress, warn_listing
 from records import Asset, File, LocatedAsset, check_asset
 
-_THREADS = 64
 Result = TypeVar("Result")
 Outcome = tuple[File, ...] | DispatchError | None
 
@@ -31,7 +30,7 @@ def run(work: Coroutine[None, None, Result]) -> Result:
     """Run a coroutine to its end; blocking calls that it makes in threads do not hold up its end."""
 
     async def with_threads() -> Result:
-        asyncio.get_running_loop().set_default_executor(_Threads(_THREADS))
+        asyncio.get_running_loop().set_default_executor(_Threads(THREADS))
         return await work
 
     return asyncio.run(with_threads())

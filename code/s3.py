@@ -24,7 +24,20 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
-from listing import PAGE_SIZE, Comparison, Endings, Found, Level, Page, Walk, Way, find, match_of_location, walk
+from listing import (
+    PAGE_SIZE,
+    THREADS,
+    Comparison,
+    Endings,
+    Found,
+    Level,
+    Page,
+    Walk,
+    Way,
+    find,
+    match_of_location,
+    walk,
+)
 from messages import RequestError, ServiceError, logger, printable
 from records import File
 
@@ -132,6 +145,7 @@ class _Access:
             retries={"mode": "standard", "total_max_attempts": _TRIES},
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_REQUEST_SECONDS,
+            max_pool_connections=THREADS,
         )
         if credentials is None:
             self._config = self._config.merge(Config(signature_version=UNSIGNED))
