@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import diagnosis
+from tests.both_sources import assert_refused, call_both, call_catalog, error_block, make_world, record
 from tests.conftest import World
 from tests.gateway import Fault, Gateway, RecordedRequest
-from tests.selecting import assert_refused, call_both, call_catalog, error_block, make_world, record
 
 HEADLINE = "error: no record matches the query"
 

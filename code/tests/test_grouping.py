@@ -15,9 +15,9 @@ from grouping import arrange
 from inputs import Grouping, Query
 from records import Asset, asset_of
 from selecting import select_assets
+from tests.both_sources import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
 from tests.conftest import BUCKET, S3, World
 from tests.gateway import Gateway, Record
-from tests.selecting import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
 
 BY_SUBJECT = ("--filter_latest=created", "--filter_by=subject")
 KEEP_NULLS = "--drop_null_groups=0"

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 import workers
 from messages import RequestError
 from parameters import FILE_NAME, read_parameters
+from tests.both_sources import EVERYTHING, assert_refused, call_both, error_block, logged, make_world, record
 from tests.conftest import World
 from tests.gateway import Fault, Gateway, RecordedRequest
-from tests.selecting import EVERYTHING, assert_refused, call_both, error_block, logged, make_world, record
 
 FORM = [
     '  expected form: {"fixed_parameters": {"name": value, …},',

@@ -81,6 +81,11 @@ def test_each_pin_satisfies_the_bounds_in_pyproject(name: str) -> None:
     assert runtime_requirements()[name].specifier.contains(dockerfile_pins()[name])
 
 
+def test_no_test_module_hides_a_module_of_the_code_from_unittests_discovery() -> None:
+    in_tests = {path.name for path in (CODE / "tests").glob("*.py")}
+    assert not in_tests & {path.name for path in CODE.glob("*.py")}
+
+
 def test_dockerfile_and_environment_start_from_the_same_image() -> None:
     environment = json.loads((ROOT / ".codeocean" / "environment.json").read_text())
     dockerfile = (ROOT / "environment" / "Dockerfile").read_text()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.both_sources import EVERYTHING, assert_refused, call_both, call_catalog, make_world, record
 from tests.conftest import World
 from tests.gateway import Gateway
-from tests.selecting import EVERYTHING, assert_refused, call_both, call_catalog, make_world, record
 
 
 @pytest.fixture
