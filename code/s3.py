@@ -415,6 +415,8 @@ class _View:
         try:
             return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
         except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.NOT_FOUND:
+                raise
             raise ServiceError(f"s3://{self._bucket}/{key}: nothing is there") from error
 
     async def measure_by_boto3(self, prefix: str) -> int:

@@ -473,3 +473,18 @@ def test_the_endpoint_is_taken_from_the_environment(front: Front, monkeypatch: p
 def test_the_endpoint_for_s3_wins_over_the_one_for_all_services(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert find("s3://bucket/asset", ".nwb") == ["s3://bucket/asset/a.nwb"]
+
+
+# Sizes
+
+
+def test_a_store_measures_what_lies_in_it_and_a_single_object_its_own_bytes(s3: Endpoint) -> None:
+    s3.put(BUCKET, ["asset/x.zarr/0", "asset/x.zarr/1/2", "asset/x.zarr0", "asset/y.nwb"], b"12345")
+    assert asyncio.run(S3(8).measure(f"s3://{BUCKET}/asset/x.zarr")) == 10
+    assert asyncio.run(S3(8).measure(f"s3://{BUCKET}/asset/y.nwb")) == 5
+
+
+def test_what_is_not_there_has_no_size(s3: Endpoint) -> None:
+    s3.put(BUCKET, ["asset/y.nwb"])
+    with pytest.raises(ServiceError, match="nothing is there"):
+        asyncio.run(S3(8).measure(f"s3://{BUCKET}/asset/z.nwb"))
