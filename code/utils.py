@@ -7,20 +7,21 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
-from inputs import AssetIds, Query, Settings
-from locating import Located, Locating, Outcome, run
-from messages import DispatchError, progress
-from records import TRAIT_FIELDS, Asset, MetadataSource
-from selecting import Selected, select_assets
+from job_dispatch.messages import DispatchError, progress
+from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
+from job_dispatch.metadata.selecting import Selected, select_assets
+from job_dispatch.request.flags import Settings
+from job_dispatch.request.selection import AssetIds, Query
+from job_dispatch.storage.locating import Located, Locating, Outcome, run
 
 
 def open_metadata(settings: Settings) -> MetadataSource:
     """Return the source of records that the settings name: the local catalog, or else DocDB."""
     if settings.metadata_catalog is not None:
-        from catalog import Catalog
+        from job_dispatch.metadata.catalog import Catalog
 
         return Catalog(settings.metadata_catalog)
-    from docdb import DocDb
+    from job_dispatch.metadata.docdb import DocDb
 
     return DocDb(
         settings.docdb_host,

@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
 from benchmarks.measuring import print_and_leave, report
 from benchmarks.shapes import SHAPES, locations, names
-from inputs import Query
-from jobs import Plan, build
-from locating import Locating
-from messages import DispatchError
-from output_folder import OutputFolder
-from parameters import Parameters
-from records import Asset, File, Group, LocatedAsset
-from workers import Shares, share, share_by_size, write
+from job_dispatch.jobs.building import Plan, build
+from job_dispatch.jobs.output_folder import OutputFolder
+from job_dispatch.jobs.sharing import Shares, share, share_by_size, write
+from job_dispatch.messages import DispatchError
+from job_dispatch.metadata.records import Asset, File, Group, LocatedAsset
+from job_dispatch.request.parameters import Parameters
+from job_dispatch.request.selection import Query
+from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
+from job_dispatch.storage.locating import Locating
 
 _CONCURRENCY = 256
 _FOLDERS = 50

@@ -12,9 +12,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from catalog import Catalog
-from inputs import Grouping, Query
-from selecting import select_assets
+from job_dispatch.metadata.catalog import Catalog
+from job_dispatch.metadata.selecting import select_assets
+from job_dispatch.request.flags import Grouping
+from job_dispatch.request.selection import Query
 
 FIELDS = ("subject.subject_id", "data_description.modality.abbreviation")
 GROUPING = Grouping(FIELDS, filter_latest="processing.end", filter_by=("data_description.input_data_name",))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import run_capsule
+from job_dispatch.request import flags
 from tests.conftest import BUCKET, DESCRIPTION, World, assert_refused, asset_id
 
 NO_PARAMETERS = "none of fixed_parameters, distributed_parameters, parameter_grid found"
@@ -77,7 +77,7 @@ def test_a_wrong_flag_leaves_the_process_with_2_and_without_the_usage(desk: Worl
 
 
 def flags_with_a_value() -> list[str]:
-    return [action.option_strings[0] for action in run_capsule.build_parser()._actions if action.metavar is not None]
+    return [f"--{name}" for name in flags.declared()]
 
 
 @pytest.mark.parametrize("flag", flags_with_a_value())
@@ -88,7 +88,7 @@ def test_a_blank_value_is_the_default_since_an_app_panel_passes_its_empty_fields
     monkeypatch.delenv("DOCDB_HOST", raising=False)
     monkeypatch.setenv("DOCDB_VERSION", "  ")
 
-    assert run_capsule.parse_settings([flag, blank]) == run_capsule.parse_settings([])
+    assert flags.parse([flag, blank], "") == flags.parse([], "")
 
 
 @pytest.mark.parametrize("flag", ["--docdb_query={}", "--use_data_asset_csv=1"])

@@ -311,7 +311,7 @@ def test_the_bundled_example_dispatches_by_query_and_by_csv(tmp_path: Path) -> N
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:
-    script = "import sys, run_capsule; run_capsule.build_parser().format_help(); print(*sys.modules)"
+    script = "import sys, run_capsule; run_capsule.flags.build_parser('').format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=CODE, check=True, capture_output=True, text=True)
     heavy = {
         "pandas",
@@ -329,7 +329,7 @@ def test_help_does_not_wait_for_heavy_imports() -> None:
 
 @pytest.mark.parametrize("count", [1, 7])
 def test_pages_of_docdb_add_up_to_all_records(world: World, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr("docdb._RECORDS_A_PAGE", count)
+    monkeypatch.setattr("job_dispatch.metadata.docdb._RECORDS_A_PAGE", count)
     assert len(succeeded(world.call("--docdb_query={}")).jobs) == len(world.records)
 
 
@@ -347,7 +347,7 @@ def test_a_page_too_large_for_the_gateway_is_halved_until_it_fits(world: World) 
 def test_records_that_repeat_or_vanish_between_pages_are_dispatched_once_or_not_at_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("docdb._RECORDS_A_PAGE", 2)
+    monkeypatch.setattr("job_dispatch.metadata.docdb._RECORDS_A_PAGE", 2)
     gone = world.records[5]
 
     def take_away(_: object) -> None:

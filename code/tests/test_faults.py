@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tenacity
 
-import s3 as storage
+from job_dispatch.storage import s3 as storage
 from tests.conftest import S3, Completed, World
 from tests.gateway import Fault, Gateway
 from tests.gateway import Record as Body
@@ -235,7 +235,7 @@ def test_docdb_asks_to_wait_a_second_and_gets_it(desk: World, without_pauses: No
 
 
 def test_docdb_never_answers(desk: World, without_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docdb._TRIES", 1)
+    monkeypatch.setattr("job_dispatch.metadata.docdb._TRIES", 1)
     desk.gateway.faults.append(Fault(delay=60))
 
     completed = desk.call(f"--docdb_query={QUERY}", "--docdb_timeout=1")
@@ -256,7 +256,7 @@ def test_a_docdb_timeout_of_centuries_is_no_failure(desk: World) -> None:
 def test_a_try_that_would_come_later_than_two_minutes_after_the_first_is_not_made(
     desk: World, without_pauses: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("docdb._RETRY_SECONDS", 1.5)
+    monkeypatch.setattr("job_dispatch.metadata.docdb._RETRY_SECONDS", 1.5)
     desk.gateway.faults.extend([Fault(503, "busy", {"Retry-After": "1"})] * 5)
 
     completed = desk.call(f"--docdb_query={QUERY}")
@@ -306,7 +306,7 @@ def test_docdb_sends_the_query_elsewhere_without_tls_and_the_run_does_not_follow
 
 @pytest.fixture
 def pages_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docdb._RECORDS_A_PAGE", 2)
+    monkeypatch.setattr("job_dispatch.metadata.docdb._RECORDS_A_PAGE", 2)
 
 
 def limits(gateway: Gateway) -> list[int]:
@@ -315,7 +315,7 @@ def limits(gateway: Gateway) -> list[int]:
 
 
 def test_a_page_too_large_once_is_halved_and_stays_small(desk: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("docdb._RECORDS_A_PAGE", 4)
+    monkeypatch.setattr("job_dispatch.metadata.docdb._RECORDS_A_PAGE", 4)
     desk.gateway.faults.append(Fault(413))
 
     completed = desk.call(f"--docdb_query={QUERY}")

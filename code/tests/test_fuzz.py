@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import run_capsule
+from job_dispatch.request import flags
 
 # Python warns of some patterns; a run prints that and goes on.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -226,7 +227,7 @@ def test_any_catalog_is_read_or_refused(content: bytes) -> None:
         assert_dispatched_or_refused(folder, "--metadata_catalog=fuzzed.jsonl", "--docdb_query={}")
 
 
-FLAGS = [action.option_strings[0] for action in run_capsule.build_parser()._actions if action.metavar is not None]
+FLAGS = [f"--{name}" for name in flags.declared()]
 # fmt: off
 usual = st.sampled_from([
     "0", "1", "2", "-1", "10" * 40, "٣", "", " ", ",", ".nwb", "*.nwb,.h5", "a/b", "\n", "%s", "{}", "x" * 300,

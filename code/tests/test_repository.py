@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import run_capsule
+from job_dispatch.request import flags
 
 CODE = Path(__file__).resolve().parent.parent
 ROOT = CODE.parent
@@ -54,7 +55,7 @@ def panel_parameters() -> dict[str, dict[str, Any]]:
 
 def parser_defaults() -> dict[str, str]:
     """Give each flag's default as the app panel and the README write it: blank where there is none."""
-    actions = [action for action in run_capsule.build_parser()._actions if action.dest != "help"]
+    actions = [action for action in flags.build_parser("")._actions if action.dest != "help"]
     defaults = {}
     for action in actions:
         unset = action.default is None or action.default == argparse.SUPPRESS
@@ -103,7 +104,7 @@ def test_app_panel_offers_every_flag_but_the_local_ones_with_the_parsers_default
 
 
 def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:
-    parser = run_capsule.build_parser()
+    parser = flags.build_parser("")
     for flag, parameter in panel_parameters().items():
         for choice in parameter.get("extra_data", []):
             parser.parse_args([f"--{flag}={choice}"])

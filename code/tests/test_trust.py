@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import run_capsule
-import s3 as storage
+from job_dispatch.request import flags
+from job_dispatch.storage import s3 as storage
 from tests.conftest import CODE, S3, Completed, World
 from tests.gateway import Fault, Gateway
 from tests.gateway import Record as Body
@@ -111,7 +111,7 @@ def test_an_answer_of_s3_can_neither_forge_a_line_nor_colour_a_terminal(desk: Wo
 
 
 def test_what_a_user_writes_is_shown_escaped_as_well(desk: World) -> None:
-    for flags in (
+    for given in (
         [f"--docdb_query={json.dumps({'name': EVIL})}"],
         [f"--docdb_query={EVIL}"],
         ["--docdb_query={}", f"--num_parallel_workers={EVIL}"],
@@ -119,7 +119,7 @@ def test_what_a_user_writes_is_shown_escaped_as_well(desk: World) -> None:
         ["--docdb_query={}", f"--file_extension={EVIL}"],
         ["--docdb_query={}", f"--metadata_catalog={EVIL}"],
     ):
-        completed = desk.call(*flags, "--log_level=DEBUG")
+        completed = desk.call(*given, "--log_level=DEBUG")
         assert completed.returncode == 2
         assert_nothing_is_forged(completed)
 
@@ -270,7 +270,7 @@ def test_the_password_of_a_proxy_is_not_shown(desk: World, monkeypatch: pytest.M
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:known-proxy-password@{proxy}")
-    monkeypatch.setattr("docdb._TRIES", 1)
+    monkeypatch.setattr("job_dispatch.metadata.docdb._TRIES", 1)
 
     completed = look_for_files(desk, "--log_level=DEBUG")
 
@@ -291,7 +291,7 @@ def test_the_password_in_an_endpoint_is_not_shown(desk: World, monkeypatch: pyte
 
 
 def test_no_flag_turns_the_verification_of_certificates_off() -> None:
-    words = run_capsule.build_parser().format_help().lower()
+    words = flags.build_parser("").format_help().lower()
     assert not re.search("verif|insecure|certificate|tls|ssl", words)
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from report_page import Folder, Page, Skipped, render
-from tests.test_report_page import INJECTED, SKIPPED_NAME, job, large, sample
+from job_dispatch.report.page import Folder, Page, Skipped, render
+from tests.report.test_page import INJECTED, SKIPPED_NAME, job, large, sample
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator

@@ -1,0 +1,1 @@
+"""The analysis job dispatcher: from a request to jobs in worker folders."""

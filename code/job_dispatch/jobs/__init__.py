@@ -1,0 +1,1 @@
+"""From groups, files and parameter sets to job files in worker folders."""

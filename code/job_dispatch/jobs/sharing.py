@@ -1,0 +1,88 @@
+"""Sharing jobs out over worker folders, and writing them there."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from job_dispatch.jobs.building import Job, Plan
+from job_dispatch.jobs.output_folder import OutputFolder, disk_errors
+from job_dispatch.messages import counted, logger, progress
+
+Shares = Sequence[Sequence[int]]
+
+
+def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
+    """Return the numbers of the jobs that each worker folder gets: contiguous, balanced to within one, none empty.
+
+    Parameters
+    ----------
+    number_of_jobs : int
+    num_parallel_workers : int
+        At most this many folders.
+    tasks_per_job : int or None
+        At most this many jobs a folder; when given, it decides the number of folders instead.
+    """
+    folders = -(-number_of_jobs // tasks_per_job) if tasks_per_job else min(num_parallel_workers, number_of_jobs)
+    bounds = [number_of_jobs * folder // folders for folder in range(folders + 1)] if folders else []
+    return [range(start, end) for start, end in itertools.pairwise(bounds)]
+
+
+def share_by_size(sizes: Sequence[int], num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
+    """Return the numbers of the jobs that each worker folder gets: the largest first to the least loaded folder.
+
+    Graham's LPT rule: the heaviest folder is at most 4/3 of the least possible. There are as many folders as
+    `share` makes, none is empty, and each holds at most `tasks_per_job`. Ties go to the folder with fewer jobs,
+    then to the lower number.
+    """
+    folders: list[list[int]] = [[] for _ in share(len(sizes), num_parallel_workers, tasks_per_job)]
+    loads = [(0, 0, folder) for folder in range(len(folders))]
+    for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
+        load, jobs, folder = heapq.heappop(loads)
+        folders[folder].append(number)
+        if jobs + 1 != tasks_per_job:
+            heapq.heappush(loads, (load + sizes[number], jobs + 1, folder))
+    return [sorted(folder) for folder in folders]
+
+
+def known_sizes(sizes: Sequence[int | None]) -> list[int]:
+    """Return sizes in which an unknown one is the median of the known, which is said; none where none is known."""
+    known = [size for size in sizes if size is not None]
+    if len(known) == len(sizes):
+        return known
+    if not known:
+        logger.warning("--balance=size: no size is known; jobs are shared out by count")
+        return []
+    median = int(statistics.median(known))
+    unknown = counted(len(sizes) - len(known), "job")
+    logger.warning("--balance=size: %s of unknown size counted as the median, %s bytes", unknown, f"{median:,}")
+    return [median if size is None else size for size in sizes]
+
+
+def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
+    """Write each job's file into its worker folder: all or none.
+
+    Raises
+    ------
+    ServiceError
+        The disk is full or fails; no worker folder is left, and those of an earlier run are there.
+    """
+    with disk_errors(output.directory), progress("writing jobs", "jobs", len(plan.jobs)) as shown:
+        for folder, numbers in enumerate(shares):
+            path = output.new / str(folder)
+            path.mkdir()
+            for number in numbers:
+                _write_job(path, plan, plan.jobs[number])
+                shown.advance()
+    output.commit()
+
+
+def _write_job(folder: Path, plan: Plan, job: Job) -> None:
+    # A third faster than Path.write_text, of which a large run has hundreds of thousands.
+    descriptor = os.open(f"{folder}/{job.name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
+        file.write(plan.model(job).to_json().encode())

@@ -1,0 +1,219 @@
+"""Metadata records and the assets that they describe."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
+
+from job_dispatch.messages import RequestError
+from job_dispatch.request.json_text import is_unicode
+
+Record = Mapping[str, Any]
+Filter = Mapping[str, Any]
+
+# Where records keep their Code Ocean ids: API version v1 and v2.
+ID_FIELDS = ("external_links", "other_identifiers")
+_ID_KEY = "Code Ocean"
+# Old buckets may have upper case and up to 255 characters.
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+ASSET_FIELDS = ("name", "location", *ID_FIELDS)
+_PROJECT, _SUBJECT = "data_description.project_name", "subject.subject_id"
+# When an asset was acquired: API version v1 and v2, and when its record was made.
+_TIMES = ("session.session_start_time", "acquisition.acquisition_start_time", "created")
+TRAIT_FIELDS = (_PROJECT, _SUBJECT, *_TIMES)
+
+
+class MetadataSource(Protocol):
+    """Where records come from: DocDB or a local catalog."""
+
+    may_name_local_files: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
+        """Yield pages of the records that match, with at least `_id` and `fields`.
+
+        Raises
+        ------
+        RequestError
+            The source cannot evaluate the query.
+        ServiceError
+            The source does not answer.
+        """
+        ...
+
+    def count(self, query: Filter, within: float) -> int:
+        """Return how many records match; give up after `within` seconds. Raises as `find` does."""
+        ...
+
+    def sample(self, query: Filter, size: int, within: float) -> list[Record]:
+        """Return at most `size` whole records that match, by descending `_id`. Raises as `find` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One data asset.
+
+    Parameters
+    ----------
+    record_id : str
+        `_id` of its metadata record.
+    name : str
+    location : str
+        `s3://bucket/prefix` or `file:///folder`, without a trailing slash; empty where the record has none.
+    asset_id : str
+        Code Ocean data asset id; empty where the record has none.
+    project, subject, day : str
+        From the metadata, day as `YYYY-MM-DD`; empty where it has none or was not read with `TRAIT_FIELDS`.
+    """
+
+    record_id: str
+    name: str
+    location: str
+    asset_id: str
+    project: str = ""
+    subject: str = ""
+    day: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.location or 'no location'})"
+
+
+class File(NamedTuple):
+    """A file or a store that matched: its address, and its size in bytes where that is known."""
+
+    address: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedAsset:
+    """An asset with its files by path, or None where no file extension was asked for.
+
+    `size` is the bytes of the whole asset where that was measured.
+    """
+
+    asset: Asset
+    files: tuple[File, ...] | None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Assets that are analysed together: a single one, or those that share the values in `metadata`."""
+
+    assets: tuple[Asset, ...]
+    metadata: Mapping[str, Any] | None = None
+
+
+def value_at(value: object, path: str) -> Any:
+    """Return what a dotted path finds in a record, None where it finds nothing.
+
+    A path goes through lists as in MongoDB: below a list of objects it gives the list of their values. A part
+    that is a number is an index.
+    """
+    part, _, rest = path.partition(".")
+    if isinstance(value, dict):
+        found = value.get(part)
+    elif isinstance(value, list) and part.isdecimal():
+        found = value[int(part)] if int(part) < len(value) else None
+    elif isinstance(value, list):
+        below = [value_at(element, path) for element in value]
+        return [element for element in below if element is not None] or None
+    else:
+        return None
+    return value_at(found, rest) if rest else found
+
+
+def without_index(path: str) -> str:
+    """Return the longest part of a path before an index; MongoDB's `$project` finds nothing at one."""
+    parts = path.split(".")
+    return ".".join(itertools.takewhile(lambda part: not part.isdecimal(), parts))
+
+
+def projection(paths: Iterable[str]) -> list[str]:
+    """Return what to project for these paths: MongoDB refuses a path together with one below it."""
+    # _id is always there.
+    wanted = dict.fromkeys(path for path in map(without_index, paths) if path and path.partition(".")[0] != "_id")
+    return [path for path in wanted if not any(path.startswith(f"{other}.") for other in wanted)]
+
+
+def asset_of(record: Record, asset_id: str | None = None) -> Asset:
+    """Return the asset that a record describes; `asset_id` chooses among several Code Ocean ids."""
+    location = record.get("location")
+    location = location.rstrip("/") if isinstance(location, str) else ""
+    name = record.get("name")
+    if not isinstance(name, str) or not name:
+        name = location.rpartition("/")[2] or record["_id"]
+    ids = code_ocean_ids(record)
+    project, subject = (_text_at(record, path) for path in (_PROJECT, _SUBJECT))
+    return Asset(record["_id"], name, location, asset_id or (ids[0] if ids else ""), project, subject, _day(record))
+
+
+def _text_at(record: Record, path: str) -> str:
+    value = value_at(record, path)
+    return value if isinstance(value, str) else ""
+
+
+def _day(record: Record) -> str:
+    days = (_DAY.match(_text_at(record, path)) for path in _TIMES)
+    return next((day[0] for day in days if day), "")
+
+
+def code_ocean_ids(record: Record) -> list[str]:
+    """Return the Code Ocean ids of a record of either API version, v1 first.
+
+    `external_links` and `other_identifiers` are `{"Code Ocean": [id, …]}`, in old records a list of
+    `{"Code Ocean": id}`.
+    """
+    return [found for field in ID_FIELDS for found in _ids_in(record.get(field))]
+
+
+def _ids_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for element in value:
+            yield from _ids_in(element)
+    elif isinstance(value, dict):
+        yield from _ids_in(value.get(_ID_KEY))
+
+
+def id_filter(asset_ids: Sequence[str]) -> Filter:
+    """Return the filter for records with any of these Code Ocean ids, in both record shapes."""
+    return {"$or": [{f"{field}.{_ID_KEY}": {"$in": list(asset_ids)}} for field in ID_FIELDS]}
+
+
+def check_asset(asset: Asset, may_be_local: bool) -> None:
+    """Refuse an asset whose files cannot be looked for, or whose job could not be written.
+
+    Raises
+    ------
+    RequestError
+        No location, no prefix (a whole bucket), `..` in it, neither `s3://` nor, where that is allowed,
+        `file://`, or text that is no Unicode.
+    """
+    scheme, _, path = asset.location.partition("://")
+    bucket, _, prefix = path.partition("/")
+    text = f"{asset.name}{asset.location}{asset.record_id}{asset.asset_id}"
+    if not (text.isascii() or is_unicode(text)):
+        raise RequestError(f"its record {asset.record_id!a} holds text with a lone surrogate")
+    if not asset.location:
+        raise RequestError("its record has no location")
+    if scheme not in ("s3", "file") or not path or (scheme == "file" and not path.startswith("/")):
+        raise RequestError(f"its location is not s3://bucket/prefix: {asset.location}")
+    if scheme == "file" and not may_be_local:
+        raise RequestError(f"its location is a local path, which only a catalog may name: {asset.location}")
+    if scheme == "s3" and not (bucket and prefix.strip("/")):
+        raise RequestError(f"its location is a whole bucket; it must be s3://bucket/prefix: {asset.location}")
+    if scheme == "s3" and not _BUCKET_NAME.fullmatch(bucket):
+        raise RequestError(f"its location has no bucket name that S3 allows: {asset.location}")
+    if ".." in path.split("/"):
+        raise RequestError(f"its location holds '..': {asset.location}")

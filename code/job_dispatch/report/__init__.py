@@ -1,0 +1,1 @@
+"""What was selected, skipped and made, told."""

@@ -1,0 +1,313 @@
+"""The report of a run as one HTML page that needs nothing beside itself."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from job_dispatch.messages import counted, printable
+from job_dispatch.report import charts, parameter_table
+
+_PAGE_BYTES = 1_000_000
+# Rows of a table and files of a job: the first pair with which the page is small enough is taken.
+_ROWS_AND_FILES = ((1_000, 20), (1_000, 5), (1_000, 2), (1_000, 1), (700, 1), (400, 1), (100, 1), (10, 1))
+_VALUES_OF_TRAIT = 300
+_BLOCK_CHARACTERS_PER_ROW = 150
+_BARS = 12
+# HTML cannot carry these (a lone surrogate stands for a byte that is not UTF-8).
+_NOT_IN_HTML = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A worker folder: the number of its jobs and their bytes, None where those are unknown."""
+
+    name: str
+    jobs: int
+    size: int | None
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as a row: files are None where none were listed, bytes None where unknown."""
+
+    worker: str
+    file: str
+    assets: tuple[str, ...]
+    files: tuple[str, ...] | None
+    size: int | None
+    parameter_set: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An asset or id that no job analyses, and the reason."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page tells; text may come from records, whatever it holds.
+
+    Attributes
+    ----------
+    headline : str
+        The run in one sentence.
+    is_preview : bool
+        Nothing was written.
+    finished : str
+        When, with the time zone.
+    versions : mapping of str to str
+        Version of each package.
+    source : str
+        Where the records came from.
+    selection : str
+        The query as indented JSON, or which ids were asked for.
+    command : str
+        Shell text that runs it again.
+    folders : sequence of Folder
+        In their order.
+    assets_by : mapping of str to sequence of (str, int)
+        By the name of a trait, its values with the number of assets, in the order to show. The values of `day` are
+        ISO dates; others are counted beside the picture.
+    funnel : sequence of (str, int)
+        How many are left after each step.
+    skipped, jobs : sequence
+        The first of them; 1,000 are shown at most.
+    skipped_total, jobs_total : int
+        How many there are.
+    fixed_parameters : mapping of str to object
+        In every job.
+    parameter_sets : sequence of mapping of str to object
+        One of them in each job.
+    """
+
+    headline: str
+    is_preview: bool
+    finished: str
+    versions: Mapping[str, str]
+    source: str
+    selection: str
+    command: str
+    folders: Sequence[Folder]
+    assets_by: Mapping[str, Sequence[tuple[str, int]]]
+    funnel: Sequence[tuple[str, int]]
+    skipped: Sequence[Skipped]
+    skipped_total: int
+    fixed_parameters: Mapping[str, object]
+    parameter_sets: Sequence[Mapping[str, object]]
+    jobs: Sequence[JobRow]
+    jobs_total: int
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML, less than 1 MB of UTF-8.
+
+    Tables show their first 1,000 rows and each job its first 20 files, fewer where the page would be larger.
+    """
+    template = _environment().get_template("page.html.j2")
+    text = ""
+    for rows, files in _ROWS_AND_FILES:
+        text = template.render(_contents(page, rows, files))
+        if len(text.encode()) < _PAGE_BYTES:
+            break
+    return text
+
+
+def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
+    block = rows * _BLOCK_CHARACTERS_PER_ROW
+    return {
+        "page": page,
+        "selection": _block(page.selection, block),
+        "command": _block(page.command, block),
+        "work": _work(page.folders),
+        "folders": page.folders[:rows],
+        "traits": [
+            _trait(name, values, min(rows, _VALUES_OF_TRAIT)) for name, values in page.assets_by.items() if values
+        ],
+        "funnel": list(_funnel(page.funnel)),
+        "skipped": page.skipped[:rows],
+        "fixed": [
+            (".".join(path), parameter_table.shown(value))
+            for path, value in parameter_table.flat(page.fixed_parameters)
+        ],
+        "sets": parameter_table.table(page.parameter_sets, rows),
+        "jobs": page.jobs[:rows],
+        "files_shown": files,
+        "has": {
+            "files": any(job.files is not None for job in page.jobs),
+            "sizes": any(job.size is not None for job in page.jobs),
+            "sets": any(job.parameter_set for job in page.jobs),
+            "groups": any(job.group for job in page.jobs),
+        },
+    }
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).resolve().parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"counted": counted, "hash": _hash, "number": _number, "unit": _unit}
+    return environment
+
+
+def _shown(value: object) -> object:
+    """Escape what does not print in text that the template shows; markup is the template's own."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _block(text: str, limit: int) -> Markup:
+    """Return text of several lines as markup, cut where it is endless."""
+    safe = _NOT_IN_HTML.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text[:limit])
+    rest = f"\n… (cut here; {len(text):,} characters in all)" if len(text) > limit else ""
+    return escape(safe + rest)
+
+
+def _hash(text: str) -> str:
+    """Return a text's hash as the Content-Security-Policy writes it."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _number(number: int) -> str:
+    return f"{number:,}"
+
+
+def _unit(size: int) -> str:
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:,.3g} PB" if amount < 999.5 else f"{amount:,.0f} PB"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Jobs and bytes of the worker folders: how they spread, and pictures where folders can be compared."""
+
+    jobs: str
+    sizes: str
+    charts: Sequence[charts.Chart]
+    is_ranked: bool
+    unknown: int
+
+
+def _work(folders: Sequence[Folder]) -> _Work:
+    jobs = [(folder.name, folder.jobs) for folder in folders]
+    sizes = [(folder.name, folder.size) for folder in folders]
+    known = [size for _, size in sizes if size is not None]
+    is_ranked = len(folders) > charts.SINGLE_COLUMNS
+    draw = charts.ranked if is_ranked else _worker_chart
+    drawn = []
+    if len(folders) > 1:
+        drawn.append(draw("Jobs of each worker folder", jobs, _number))
+        if known:
+            drawn.append(draw("Bytes of each worker folder", sizes, _unit))
+    return _Work(
+        jobs=_spread([number for _, number in jobs], _number, " jobs") if jobs else "",
+        sizes=_spread(known, _unit, "") if known else "",
+        charts=drawn,
+        is_ranked=is_ranked,
+        unknown=len(folders) - len(known),
+    )
+
+
+def _worker_chart(title: str, values: Sequence[tuple[str, int | None]], text: Callable[[int], str]) -> charts.Chart:
+    return charts.columns(title, values, text, "worker")
+
+
+def _spread(amounts: Sequence[int], text: Callable[[int], str], unit: str) -> str:
+    low, middle, high = min(amounts), round(statistics.median(amounts)), max(amounts)
+    unit = unit.removesuffix("s") if high == 1 else unit
+    if len(amounts) == 1:
+        return f"{text(low)}{unit}"
+    return f"{text(low)}{unit} each" if low == high else f"{text(low)} to {text(high)}{unit}, median {text(middle)}"
+
+
+@dataclass(frozen=True)
+class _Bar:
+    name: str
+    number: int
+    percent: str
+
+
+@dataclass(frozen=True)
+class _Trait:
+    """Assets by one of their traits: bars for the first values, or columns on a scale of time; the rest as a table."""
+
+    name: str
+    number: int
+    bars: Sequence[_Bar]
+    chart: charts.Chart | None
+    remarks: Sequence[str]
+    table: Sequence[tuple[str, int]]
+
+
+def _trait(name: str, values: Sequence[tuple[str, int]], rows: int) -> _Trait:
+    days = {day: number for value, number in values if (day := _day(value))} if name == "day" else {}
+    if len(days) > 1:
+        period, columns = charts.by_period(days)
+        undated = sum(number for value, number in values if not _day(value))
+        remarks = [f"Each column is a {period}."] if period != "day" else []
+        remarks += [f"{counted(undated, 'asset')} of unknown day not drawn."] if undated else []
+        title = f"Assets by {period}"
+        return _Trait(name, len(values), [], charts.columns(title, columns, _number, ""), remarks, values[:rows])
+    most = max(number for _, number in values)
+    bars = [_Bar(value, number, f"{100 * number / max(1, most):.1f}%") for value, number in values[:_BARS]]
+    return _Trait(name, len(values), bars, None, [], values[_BARS:rows])
+
+
+def _day(value: str) -> date | None:
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Step:
+    label: str
+    number: int
+    percent: str
+    remark: str
+    is_own_scale: bool
+
+
+def _funnel(steps: Sequence[tuple[str, int]]) -> Iterator[_Step]:
+    """Draw all steps on one scale but one that grows, which counts something else."""
+    most = max((number for _, number in steps[:1]), default=0)
+    before = None
+    for label, number in steps:
+        grows = number > most
+        remark = ""
+        if grows:
+            remark = (
+                f"{number // before:,} × {before:,}, on a scale of its own"
+                if before and number % before == 0
+                else "on a scale of its own"
+            )
+        elif before is not None and number < before and label != "jobs":
+            remark = f"{before - number:,} fewer"
+        yield _Step(label, number, "100%" if grows else f"{100 * number / max(1, most):.1f}%", remark, grows)
+        before = number

@@ -1,0 +1,107 @@
+"""The preview of a run: tables of what would be dispatched, on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from job_dispatch.messages import LISTED_AT_MOST, counted, printable
+from job_dispatch.metadata.records import File
+from job_dispatch.report.account import Account
+
+_NOT_LISTED = "not listed"
+_TOP = 10
+# Elsewhere than on a terminal lines are not broken.
+_PLAIN_WIDTH = 10_000
+
+
+def show(account: Account) -> None:
+    """Print the selection, what was found and skipped, the jobs and worker folders, and the first job in full."""
+    if sys.stdout is None:
+        return
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout, width=None if is_terminal else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False
+    )
+    tables = [
+        _table("Selection", (), _selection(account)),
+        _table("Assets by project", ("project", "assets"), _top(account.assets_by("project"))),
+        _table("Assets by subject", ("subject", "assets"), _top(account.assets_by("subject"))),
+        _table("Files", ("ending", "files", "bytes"), _files(account)),
+        _table("Jobs", (), _jobs(account)),
+        _table("Skipped", ("name", "reason"), _skipped(account)),
+    ]
+    for table in tables:
+        table.box = box.SIMPLE_HEAD if is_terminal else None
+        with console.capture() as captured:
+            console.print(table)
+        print("\n".join(line.rstrip() for line in captured.get().splitlines()), end="\n\n")
+    worker, [first, *_] = next(account.folder_jobs())
+    print(f"First job: {worker}/{first.name}.json")
+    print(account.plan.model(first).to_json())
+
+
+def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=bool(header), padding=(0, 2, 0, 0))
+    filled = list(rows)
+    for number in range(max(map(len, filled), default=len(header))):
+        column = header[number] if header else ""
+        table.add_column(column, justify="right" if column in ("assets", "files", "bytes") else "left", overflow="fold")
+    for row in filled:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+def _selection(account: Account) -> list[tuple[str, str]]:
+    return [
+        ("from", account.source),
+        ("by", str(account.selection)),
+        *((step, f"{number:,}") for step, number in account.funnel),
+    ]
+
+
+def _top(counts: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+    rows = [(value, f"{number:,}") for value, number in counts[:_TOP]]
+    if rest := counts[_TOP:]:
+        rows.append((f"{len(rest):,} more", f"{sum(number for _, number in rest):,}"))
+    return rows
+
+
+def _files(account: Account) -> list[tuple[str, str, str]]:
+    if not account.settings.file_extension:
+        return [("any", _NOT_LISTED, _NOT_LISTED)]
+    return [(ending, f"{len(files):,}", _bytes(files)) for ending, files in account.files_by_ending()]
+
+
+def _bytes(files: Sequence[File]) -> str:
+    known = [file.size for file in files if file.size is not None]
+    stores = len(files) - len(known)
+    return f"{sum(known):,}" + f" and {counted(stores, 'store')} not measured" * bool(stores)
+
+
+def _jobs(account: Account) -> list[tuple[str, str]]:
+    lengths = sorted(map(len, account.shares))
+    folders = f"{lengths[0]:,} / {lengths[len(lengths) // 2]:,} / {counted(lengths[-1], 'job')}"
+    rows = [
+        ("parameter sets", f"{len(account.parameters.sets):,}"),
+        ("jobs", f"{len(account.plan.jobs):,}"),
+        ("worker folders", f"{len(account.shares):,}"),
+        ("smallest / median / largest", folders),
+    ]
+    if account.sizes:
+        loads = sorted(sum(account.sizes[number] for number in share) for share in account.shares)
+        rows.append(("", f"{loads[0]:,} / {loads[len(loads) // 2]:,} / {loads[-1]:,} bytes"))
+    return rows
+
+
+def _skipped(account: Account) -> list[tuple[str, str]]:
+    skipped = account.skipped
+    rows = [(name, reason) for name, reason in skipped[:LISTED_AT_MOST]]
+    if len(skipped) > LISTED_AT_MOST:
+        rows.append((f"… and {len(skipped) - LISTED_AT_MOST:,} more", ""))
+    return rows or [("nothing", "")]

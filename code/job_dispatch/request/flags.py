@@ -1,0 +1,244 @@
+"""All flags: each is declared once, as a field of `Settings`, from which parser and help are made."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from job_dispatch.messages import RequestError
+from job_dispatch.request import values
+
+# The code folder in a clone and in a capsule, site-packages where the project is installed.
+_CODE = Path(__file__).resolve().parents[2]
+# Code Ocean's master script lies beside the code and is not installed.
+_PLACES = _CODE.parent if (_CODE / "run").is_file() else Path()
+
+_WHAT = "what to analyse"
+_FILES = "files"
+_PARAMETERS = "parameters"
+_WORKERS = "worker folders"
+_PLACE = "where things are"
+_LOOK = "looking and reporting"
+_SERVICES = "DocDB and S3"
+
+
+class Flag(NamedTuple):
+    """How a flag is told and read; `absent` is its value where it has no default and is not given or blank."""
+
+    group: str
+    takes: str
+    meaning: str
+    default: str
+    convert: Callable[[str], Any]
+    absent: Any
+
+
+def _flag(
+    group: str,
+    takes: str,
+    meaning: str,
+    default: str = "",
+    convert: Callable[[str], Any] = str,
+    absent: Any = None,
+) -> Any:
+    return dataclasses.field(metadata={"flag": Flag(group, takes, meaning, default, convert, absent)})
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How to arrange the selected records; fields are dotted paths.
+
+    Parameters
+    ----------
+    group_by : tuple of str
+        One group for each distinct combination of these values; empty: each record is a group of its own.
+    filter_latest : str or None
+        Keep only the record with the greatest value of this field …
+    filter_by : tuple of str
+        … for each distinct combination of these values.
+    unwind : tuple of str
+        Fields whose lists are spread before grouping, one row an element.
+    drop_nulls : bool
+        Leave out records where a field of `group_by` or `filter_by` is missing or null.
+    """
+
+    group_by: tuple[str, ...] = ()
+    filter_latest: str | None = None
+    filter_by: tuple[str, ...] = ()
+    unwind: tuple[str, ...] = ()
+    drop_nulls: bool = True
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields that it looks at, each once."""
+        latest = (self.filter_latest,) if self.filter_latest else ()
+        return tuple(dict.fromkeys((*self.group_by, *latest, *self.filter_by, *self.unwind)))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the flags ask for, checked; one field a flag, named alike, in the order of `--help`."""
+
+    docdb_query: str | None = _flag(
+        _WHAT, "QUERY", "JSON query, or path of a file with it, as given or inside the input directory"
+    )
+    use_data_asset_csv: bool = _flag(
+        _WHAT, "0|1", "1: take asset ids from the CSV in the input directory", "0", values.switch
+    )
+    group_by: tuple[str, ...] = _flag(
+        _WHAT, "FIELDS", "record fields, comma separated: one job a group", convert=values.fields, absent=()
+    )
+    filter_latest: str | None = _flag(
+        _WHAT, "FIELD", "keep only the record with the greatest value of it", convert=values.field
+    )
+    filter_by: tuple[str, ...] = _flag(
+        _WHAT, "FIELDS", "for each distinct value of these fields", convert=values.fields, absent=()
+    )
+    unwind_list_fields: tuple[str, ...] = _flag(
+        _WHAT, "FIELDS", "spread the lists of these fields before grouping", convert=values.fields, absent=()
+    )
+    drop_null_groups: bool = _flag(_WHAT, "0|1", "1: leave out records without a value to group by", "1", values.switch)
+    file_extension: tuple[str, ...] = _flag(
+        _FILES,
+        "ENDINGS",
+        "endings of the files to look for, comma separated",
+        convert=values.endings,
+        absent=(),
+    )
+    split_files: bool = _flag(_FILES, "0|1", "1: one job a matched file; 0: one job an asset", "1", values.switch)
+    parameter_schema: str | None = _flag(_PARAMETERS, "FILE", "JSON Schema that every parameter set must meet")
+    num_parallel_workers: int = _flag(_WORKERS, "N", "at most this many worker folders", "50", values.count)
+    tasks_per_job: int | None = _flag(
+        _WORKERS, "N", "jobs a worker folder; decides the number of folders instead", convert=values.count
+    )
+    balance: str = _flag(
+        _WORKERS,
+        "count|size",
+        "share out by number of jobs, or by bytes",
+        "count",
+        values.one_of("count", "size"),
+    )
+    max_number_of_tasks_dispatched: int | None = _flag(_WORKERS, "N", "at most this many jobs", convert=values.count)
+    input_directory: Path = _flag(_PLACE, "DIR", "where query, CSV and parameters are", str(_PLACES / "data"), Path)
+    output_directory: Path = _flag(_PLACE, "DIR", "where worker folders go", str(_PLACES / "results"), Path)
+    overwrite: bool = _flag(_PLACE, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
+    dry_run: bool = _flag(_LOOK, "0|1", "1: show what would be dispatched and write no jobs", "0", values.switch)
+    report_directory: Path | None = _flag(_LOOK, "DIR", "write a report of the run into this folder", convert=Path)
+    skip_errors: bool = _flag(_LOOK, "0|1", "1: go on without assets that could not be read", "0", values.switch)
+    log_level: str = _flag(
+        _LOOK,
+        "LEVEL",
+        "least level of log lines: DEBUG, INFO, WARNING, ERROR",
+        "INFO",
+        values.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+    )
+    metadata_catalog: Path | None = _flag(
+        _SERVICES, "FILE", "file of metadata records to use instead of DocDB", convert=Path
+    )
+    docdb_host: str = _flag(
+        _SERVICES, "HOST", f"host of DocDB; else DOCDB_HOST, else {values.PRODUCTION_HOST}", convert=values.host
+    )
+    docdb_version: str = _flag(
+        _SERVICES, "VERSION", "version of its API; else DOCDB_VERSION, else v1", convert=values.name
+    )
+    docdb_database: str = _flag(_SERVICES, "NAME", "database of the metadata", "metadata_index", values.name)
+    docdb_collection: str = _flag(_SERVICES, "NAME", "collection of the metadata", "data_assets", values.name)
+    docdb_timeout: int = _flag(
+        _SERVICES, "SECONDS", "how long DocDB may take to answer one request", "60", values.seconds
+    )
+    max_concurrency: int = _flag(_SERVICES, "N", "at most this many requests to S3 in flight", "256", values.count)
+
+    @property
+    def is_described(self) -> bool:
+        """Whether assets are described by project, subject and day."""
+        return self.dry_run or self.report_directory is not None
+
+    @property
+    def grouping(self) -> Grouping:
+        """How to arrange the selected records."""
+        return Grouping(
+            self.group_by, self.filter_latest, self.filter_by, self.unwind_list_fields, self.drop_null_groups
+        )
+
+
+def declared() -> dict[str, Flag]:
+    """Return all flags by their names without dashes, in the order of `--help`."""
+    return {field.name: field.metadata["flag"] for field in dataclasses.fields(Settings)}
+
+
+def parse(argv: Sequence[str] | None, version: str) -> Settings:
+    """Return the settings that the flags ask for; an empty value means the default.
+
+    Raises
+    ------
+    RequestError
+        A flag is unknown or its value is not one that it takes.
+    """
+    given = vars(build_parser(version).parse_args(argv))
+    given["docdb_host"] = given["docdb_host"] or _from_environment("DOCDB_HOST", values.host) or values.PRODUCTION_HOST
+    given["docdb_version"] = given["docdb_version"] or _from_environment("DOCDB_VERSION", values.name) or "v1"
+    settings = Settings(**given)
+    _check_combinations(settings)
+    return settings
+
+
+def _check_combinations(settings: Settings) -> None:
+    if settings.filter_latest and not settings.filter_by:
+        raise RequestError("--filter_latest needs --filter_by: the fields of whose values only the latest counts")
+    if settings.filter_by and not settings.filter_latest:
+        raise RequestError("--filter_by needs --filter_latest: the field that says which record is the latest")
+    if settings.unwind_list_fields and not settings.group_by:
+        raise RequestError("--unwind_list_fields needs --group_by: the fields by which the spread rows are grouped")
+
+
+def _from_environment(variable: str, convert: Callable[[str], str]) -> str | None:
+    text = os.environ.get(variable, "").strip()
+    try:
+        return convert(text) if text else None
+    except RequestError as error:
+        raise RequestError(f"environment variable {variable}: {error.headline}") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises its errors like all others, instead of printing the usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(message.removeprefix("argument "))
+
+
+def build_parser(version: str) -> argparse.ArgumentParser:
+    """Return the parser of all flags, in the groups of `--help`."""
+    parser = _Parser(
+        prog="run_capsule.py",
+        description="Write one job file per piece of work into numbered worker folders.",
+        allow_abbrev=False,
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, flag in declared().items():
+        group = groups.setdefault(flag.group, parser.add_argument_group(flag.group))
+        group.add_argument(
+            f"--{name}",
+            metavar=flag.takes,
+            default=flag.default,
+            type=_converter(flag),
+            help=f"{flag.meaning} (default: {flag.default})" if flag.default else flag.meaning,
+        )
+    parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {version}")
+    return parser
+
+
+def _converter(flag: Flag) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        """Take a blank value for the default: an app panel passes its empty fields."""
+        value = text.strip() or flag.default
+        try:
+            return flag.convert(value) if value else flag.absent
+        except RequestError as error:
+            raise argparse.ArgumentTypeError(error.headline) from None
+
+    return convert

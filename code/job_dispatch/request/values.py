@@ -1,0 +1,106 @@
+"""What the text of a flag means: numbers, switches, names, endings and fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from job_dispatch.messages import RequestError
+
+PRODUCTION_HOST = "api.allenneuraldynamics.org"
+_SECONDS_A_DAY = 86_400
+
+
+def count(text: str) -> int:
+    """Return a whole number from 1."""
+    if not re.fullmatch(r"[0-9]{1,99}", text) or int(text) == 0:
+        raise RequestError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    """Return a whole number of seconds, at most those of a day."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= _SECONDS_A_DAY:
+        raise RequestError(f"{text!r} is not a whole number of seconds from 1 to {_SECONDS_A_DAY}")
+    return int(text)
+
+
+def switch(text: str) -> bool:
+    """Return whether a switch is on."""
+    if text not in ("0", "1"):
+        raise RequestError(f"{text!r} is neither 0 nor 1")
+    return text == "1"
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return what takes one of several words, in upper or lower case."""
+    either = f"is neither {' nor '.join(choices)}" if len(choices) == 2 else f"is none of {', '.join(choices)}"
+    by_lower_case = {choice.lower(): choice for choice in choices}
+
+    def choose(text: str) -> str:
+        if text.lower() not in by_lower_case:
+            raise RequestError(f"{text!r} {either}")
+        return by_lower_case[text.lower()]
+
+    return choose
+
+
+def host(text: str) -> str:
+    """Return the name of a host, with its port where one is given."""
+    bare = text.removeprefix("https://").rstrip("/")
+    if not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:]+\])(:[0-9]+)?", bare):
+        raise RequestError(f"not a host name such as {PRODUCTION_HOST}")
+    return bare
+
+
+def name(text: str) -> str:
+    """Return the name of a database, a collection or a version."""
+    if not re.fullmatch(r"[\w-][\w.-]*", text):
+        raise RequestError(f"{text!r} is not a name of letters, digits, '_', '-' and '.'")
+    return text
+
+
+def endings(text: str) -> tuple[str, ...]:
+    """Return the endings of file names that a comma-separated text names.
+
+    A bare word gets its dot, a leading `*` and a trailing `/` are dropped, everything else stays.
+
+    Raises
+    ------
+    RequestError
+        An ending is empty behind its `*`, or holds a `/`: endings are those of a name, not of a path.
+    """
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    if text.strip() and not pieces:
+        raise RequestError(f"{text!r} names no ending; give one such as .nwb")
+    return tuple(dict.fromkeys(map(_ending, pieces)))
+
+
+def _ending(text: str) -> str:
+    ending = text.lstrip("*").rstrip("/")
+    if not ending or "/" in ending:
+        raise RequestError(f"{text!r} is not the ending of a file name; give one such as .nwb")
+    return f".{ending}" if re.fullmatch("[A-Za-z0-9]+", ending) else ending
+
+
+def fields(text: str) -> tuple[str, ...]:
+    """Return the record fields that a comma-separated text names, each once.
+
+    Raises
+    ------
+    RequestError
+        A field is no dotted path: it has an empty part, or begins with `$`.
+    """
+    pieces = [piece.strip() for piece in text.split(",")]
+    for piece in pieces:
+        if piece.startswith("$") or not all(piece.split(".")):
+            raise RequestError(f"{piece!r} is not a record field such as subject.subject_id")
+    return tuple(dict.fromkeys(pieces))
+
+
+def field(text: str) -> str:
+    """Return the one record field that a text names."""
+    [first, *more] = fields(text)
+    if more:
+        raise RequestError(f"{text!r} are several fields; give one")
+    return first

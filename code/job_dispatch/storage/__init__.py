@@ -1,0 +1,1 @@
+"""From assets to the files that they have."""

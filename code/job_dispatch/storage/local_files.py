@@ -1,0 +1,130 @@
+"""Listing local folders by the same rules as S3.
+
+obstore's local store is not used: it refuses a whole folder for one name that is not UTF-8, fails on link
+loops and lists a missing folder as an empty one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from job_dispatch.messages import RequestError, ServiceError, counted, warn_listing
+from job_dispatch.metadata.records import File
+from job_dispatch.storage.listing import STORE_ENDINGS, Endings, Found, match_of_location
+
+
+async def find_files(location: str, endings: Endings) -> list[File]:
+    """Return the matches at a location `file:///folder`, by path.
+
+    Links to files count. Links to folders are followed once, after the folders themselves, so that what
+    can be reached without a link has the path without it. Broken links and loops are skipped with a warning.
+
+    Raises
+    ------
+    RequestError
+        There is nothing at that path.
+    ServiceError
+        A folder cannot be read, or a match has a name that is not UTF-8.
+    """
+    return await asyncio.to_thread(_find_files, location, endings)
+
+
+async def measure(location: str) -> int:
+    """Return the bytes of all files below a location `file:///folder`, or of the file there.
+
+    Raises
+    ------
+    ServiceError
+        A folder cannot be read.
+    """
+    return await asyncio.to_thread(_measure, Path(location.removeprefix("file://")))
+
+
+def _measure(path: Path) -> int:
+    try:
+        if path.is_file():
+            return path.stat().st_size
+        size = 0
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    size += _measure(Path(entry.path))
+                elif entry.is_file():  # links to files count, as they do where files are listed
+                    size += entry.stat().st_size
+        return size
+    except OSError as error:
+        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+
+
+def _find_files(location: str, endings: Endings) -> list[File]:
+    path = Path(location.removeprefix("file://"))
+    try:
+        path.stat()
+        if (itself := match_of_location(location, endings)) is not None:
+            return [File(address, path.stat().st_size if path.is_file() else None) for address in itself]
+        if not path.is_dir():
+            return []
+        walked = _LocalWalk(str(path), endings)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(f"no such local folder: {path}") from None
+    except OSError as error:
+        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+    if walked.skipped:
+        warn_listing(f"{path}: {counted(len(walked.skipped), 'link')} skipped:", walked.skipped)
+    return [File(f"file://{found}", size) for found, size in sorted(walked.found.items())]
+
+
+class _LocalWalk:
+    def __init__(self, folder: str, endings: Endings) -> None:
+        self.found: Found = {}
+        self.skipped: list[str] = []
+        self._endings = endings
+        # A link to a folder above would list everything beside the asset, and the asset again.
+        self._entered = {_identity(str(parent)) for parent in Path(folder).resolve().parents}
+        self._links: list[str] = []
+        self._enter(folder)
+        while self._links:
+            link = self._links.pop(0)
+            if _identity(link) in self._entered:
+                self.skipped.append(f"{link}: a link to a folder that is listed already")
+            else:
+                self._enter(link)
+
+    def _enter(self, folder: str) -> None:
+        folders = [folder]
+        while folders:
+            current = folders.pop()
+            identity = _identity(current)
+            if identity in self._entered:
+                continue
+            self._entered.add(identity)
+            with os.scandir(current) as entries:
+                for entry in sorted(entries, key=lambda one: one.name):
+                    if self._is_folder_to_enter(entry):
+                        (self._links if entry.is_symlink() else folders).append(entry.path)
+
+    def _is_folder_to_enter(self, entry: os.DirEntry[str]) -> bool:
+        """Take the entry if it is a match; tell whether matches may lie in it."""
+        wanted = entry.name.endswith(self._endings)
+        if entry.is_symlink() and not Path(entry.path).exists():
+            self.skipped.append(f"{entry.path}: a broken link")
+            return False
+        is_folder = entry.is_dir()
+        if wanted and (is_folder or entry.is_file()):
+            self._take(entry.path, None if is_folder else entry.stat().st_size)
+        names = (entry.name, Path(entry.path).resolve().name) if entry.is_symlink() else (entry.name,)
+        return is_folder and not wanted and not any(name.endswith(STORE_ENDINGS) for name in names)
+
+    def _take(self, path: str, size: int | None) -> None:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise ServiceError(f"the name of a file is not UTF-8: {os.fsencode(path)!r}; rename it") from None
+        self.found[path] = size
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = Path(path).stat()
+    return status.st_dev, status.st_ino

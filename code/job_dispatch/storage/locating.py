@@ -1,0 +1,267 @@
+"""Which files the assets have, and how large they are."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from job_dispatch.messages import (
+    DispatchError,
+    Progress,
+    RequestError,
+    ServiceError,
+    counted,
+    logger,
+    progress,
+    warn_listing,
+)
+from job_dispatch.metadata.records import Asset, File, LocatedAsset, check_asset
+from job_dispatch.storage.listing import THREADS, Endings
+
+Result = TypeVar("Result")
+Outcome = tuple[File, ...] | DispatchError | None
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that nobody waits for: what ends a run is told at once, though one waits for an answer."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def run(work: Coroutine[None, None, Result]) -> Result:
+    """Run a coroutine to its end; blocking calls that it makes in threads do not hold up its end."""
+
+    async def with_threads() -> Result:
+        asyncio.get_running_loop().set_default_executor(_Threads(THREADS))
+        return await work
+
+    return asyncio.run(with_threads())
+
+
+class Place(Protocol):
+    """Where files are: S3, or local folders."""
+
+    async def find_files(self, location: str, endings: Endings) -> list[File]:
+        """Return the matches at a location, by path."""
+        ...
+
+    async def measure(self, location: str) -> int:
+        """Return the bytes of all that lies at a location."""
+        ...
+
+
+@dataclass(frozen=True)
+class Located:
+    """What became of the selected assets."""
+
+    assets: list[LocatedAsset]
+    without_match: list[Asset]
+    failed: list[tuple[Asset, DispatchError]]
+
+
+class Locating:
+    """Lists assets: many at once, in S3 and in local folders.
+
+    Parameters
+    ----------
+    endings : tuple of str
+        Wanted endings of names; without any, nothing is listed.
+    may_be_local : bool
+        Whether a location may name a local folder.
+    max_concurrency : int
+        At most this many requests, and assets, at once.
+    """
+
+    def __init__(self, endings: Endings, may_be_local: bool, max_concurrency: int) -> None:
+        self._endings = endings
+        self._may_be_local = may_be_local
+        self._max_concurrency = max_concurrency
+        self._s3: Place | None = None
+        self._opening = threading.Lock()
+
+    def list_all(self, assets: Sequence[Asset]) -> dict[str, Outcome]:
+        """Return, by record id, the files of each asset or why they were not found."""
+
+        async def at_once() -> AsyncIterator[Sequence[Asset]]:
+            yield assets
+
+        with progress("listing files", "assets", len(assets)) as shown:
+            return run(self.list_batches(at_once(), shown))
+
+    async def list_batches(self, batches: AsyncIterator[Sequence[Asset]], shown: Progress) -> dict[str, Outcome]:
+        """Return the same as `list_all` for assets that come in batches; each is listed once."""
+        outcomes: dict[str, Outcome] = {}
+
+        async def find(asset: Asset, place: Place) -> None:
+            try:
+                outcomes[asset.record_id] = tuple(await place.find_files(asset.location, self._endings))
+            except DispatchError as error:
+                outcomes[asset.record_id] = error
+            shown.advance()
+
+        async with _side_by_side(self._max_concurrency) as start:
+            async for batch in batches:
+                for asset in batch:
+                    if asset.record_id in outcomes:
+                        continue
+                    outcomes[asset.record_id] = refusal = self._refusal(asset)
+                    if refusal is None and self._endings:
+                        await start(find(asset, self._place(asset.location)))
+        return outcomes
+
+    def _refusal(self, asset: Asset) -> RequestError | None:
+        try:
+            check_asset(asset, self._may_be_local)
+        except RequestError as error:
+            return error
+        return None
+
+    def _place(self, location: str) -> Place:
+        """Return what lists a location; boto3 is loaded only where one is in S3."""
+        scheme = location.partition("://")[0]
+        if scheme == "file":
+            from job_dispatch.storage import local_files
+
+            return local_files
+        return self.open_s3()
+
+    def open_s3(self) -> Place:
+        """Return what lists S3, made at the first call.
+
+        Raises
+        ------
+        RequestError
+            AWS is configured in a way that cannot be used.
+        """
+        with self._opening:
+            if self._s3 is None:
+                from job_dispatch.storage.s3 import S3
+
+                self._s3 = S3(self._max_concurrency)
+            return self._s3
+
+    def report(self, assets: Sequence[Asset], outcomes: dict[str, Outcome], skip_errors: bool) -> Located:
+        """Return the assets with their files, in order; name those without a match and those that failed.
+
+        Raises
+        ------
+        RequestError
+            Locations are missing or refused and `skip_errors` is false, or no asset is left.
+        ServiceError
+            The storage failed for some asset, under the same conditions.
+        """
+        located: list[LocatedAsset] = []
+        without_match: list[Asset] = []
+        failed: list[tuple[Asset, DispatchError]] = []
+        for asset in assets:
+            outcome = outcomes[asset.record_id]
+            if isinstance(outcome, DispatchError):
+                failed.append((asset, outcome))
+            elif outcome == ():
+                without_match.append(asset)
+            else:
+                located.append(LocatedAsset(asset, outcome))
+        _report_without_match(without_match, self._endings, is_all=len(without_match) == len(assets))
+        _report_failures(failed, len(assets), bool(located), skip_errors)
+        return Located(located, without_match, failed)
+
+    def measure(self, located: Sequence[LocatedAsset]) -> list[LocatedAsset]:
+        """Return the same assets with the size of each store, or of the whole asset where nothing was listed.
+
+        All objects of a store are listed for it; a size that cannot be found out stays None.
+        """
+        unknown = [address for one in located for address in _without_size(one)]
+        if not unknown:
+            return list(located)
+        what = "store" if self._endings else "asset"
+        logger.info("--balance=size: listing all objects of %s for their sizes", counted(len(unknown), what))
+        started = time.monotonic()
+        with progress("measuring", f"{what}s", len(unknown)) as shown:
+            sizes = run(self._sizes(unknown, shown))
+        logger.info("measured %s in %.1f s", counted(len(unknown), what), time.monotonic() - started)
+        return [_with_sizes(one, sizes) for one in located]
+
+    async def _sizes(self, addresses: Iterable[str], shown: Progress) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        failed: list[str] = []
+
+        async def measure(address: str, place: Place) -> None:
+            try:
+                sizes[address] = await place.measure(address)
+            except DispatchError as error:
+                failed.append(f"{address}: {error.headline}")
+            shown.advance()
+
+        self._s3 = None  # it belongs to the event loop that listed
+        async with _side_by_side(self._max_concurrency) as start:
+            for address in dict.fromkeys(addresses):
+                await start(measure(address, self._place(address)))
+        if failed:
+            warn_listing(f"{counted(len(failed), 'size')} could not be found out:", failed)
+        return sizes
+
+
+@asynccontextmanager
+async def _side_by_side(at_most: int) -> AsyncIterator[Callable[[Coroutine[None, None, None]], Awaitable[None]]]:
+    """Run what is started side by side, at most so many at once; the first unexpected error ends all."""
+    free = asyncio.Semaphore(at_most)
+
+    async def run(work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        finally:
+            free.release()
+
+    async def start(work: Coroutine[None, None, None]) -> None:
+        await free.acquire()
+        tasks.create_task(run(work))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield start
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+def _without_size(one: LocatedAsset) -> list[str]:
+    if one.files is None:
+        return [one.asset.location]
+    return [file.address for file in one.files if file.size is None]
+
+
+def _with_sizes(one: LocatedAsset, sizes: dict[str, int]) -> LocatedAsset:
+    if one.files is None:
+        return replace(one, size=sizes.get(one.asset.location))
+    files = (File(file.address, sizes.get(file.address) if file.size is None else file.size) for file in one.files)
+    return replace(one, files=tuple(files))
+
+
+def _report_without_match(assets: Sequence[Asset], endings: Endings, is_all: bool) -> None:
+    if not assets:
+        return
+    wanted, details = " or ".join(endings), [str(asset) for asset in assets]
+    if is_all:
+        raise RequestError(f"--file_extension: no asset has a file whose name ends in {wanted}", details)
+    warn_listing(f"{counted(len(assets), 'asset')} without a file whose name ends in {wanted}; skipped:", details)
+
+
+def _report_failures(
+    failures: Sequence[tuple[Asset, DispatchError]], selected: int, is_any_left: bool, skip_errors: bool
+) -> None:
+    if not failures:
+        return
+    headline = f"{len(failures):,} of {counted(selected, 'asset')} could not be read"
+    details = [f"{asset.name}: {error.headline}" for asset, error in failures]
+    if skip_errors and is_any_left:
+        warn_listing(f"{headline}; skipped:", details)
+        return
+    remedy = "no job is written" + " (--skip_errors=1 goes on without them)" * is_any_left
+    only_requests = all(isinstance(error, RequestError) for _, error in failures)
+    raise (RequestError if only_requests else ServiceError)(f"{headline}; {remedy}", details)

@@ -1,0 +1,97 @@
+"""The rules of the house: which way imports run, and how large a room may be."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CODE
+
+# A wing may import from those before it and from itself.
+WINGS = ("messages", "stopping", "request", "metadata", "storage", "jobs", "analysis", "report")
+LINES_OF_A_FILE = 350
+LINES_OF_A_FUNCTION = 60
+
+MODULES = sorted((CODE / "job_dispatch").rglob("*.py"))
+FILES = [*MODULES, CODE / "run_capsule.py", CODE / "utils.py"]
+
+
+def wing(path: Path) -> str:
+    return path.relative_to(CODE / "job_dispatch").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of each module of this project that a file imports, wherever it does so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def upward(path: Path) -> Iterator[str]:
+    for line, name in imported(path):
+        top, *below = name.split(".")
+        is_upward = top in ("run_capsule", "utils", "tests", "benchmarks") or (
+            top == "job_dispatch" and WINGS.index(below[0]) > WINGS.index(wing(path))
+        )
+        if is_upward:
+            yield f"{path.relative_to(CODE)}:{line} imports {name}"
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(CODE).with_suffix("").parts)
+
+
+def circles() -> list[list[str]]:
+    names = {module_name(path) for path in MODULES}
+    below = {
+        module_name(path): {
+            target for _, name in imported(path) for target in (name, name.rpartition(".")[0]) if target in names
+        }
+        for path in MODULES
+    }
+    found = []
+
+    def follow(name: str, way: list[str]) -> None:
+        if name in way:
+            found.append(way[way.index(name) :])
+        elif name not in done:
+            for target in sorted(below[name]):
+                follow(target, [*way, name])
+            done.add(name)
+
+    done: set[str] = set()
+    for name in sorted(below):
+        follow(name, [])
+    return found
+
+
+def test_no_wing_imports_one_that_comes_after_it() -> None:
+    assert [line for path in MODULES for line in upward(path) if path.name != "__init__.py"] == []
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    assert circles() == []
+
+
+def test_an_import_upward_is_named_by_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_architecture.CODE", tmp_path)
+    wrong = tmp_path / "job_dispatch" / "storage" / "wrong.py"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text("def f():\n    from job_dispatch.report import page\n")
+    assert list(upward(wrong)) == ["job_dispatch/storage/wrong.py:2 imports job_dispatch.report.page"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CODE)))
+def test_no_file_and_no_function_is_too_long_to_be_one_subject(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES_OF_A_FILE
+    long = [
+        f"{path.name}:{node.lineno} {node.name}"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= LINES_OF_A_FUNCTION
+    ]
+    assert long == []
