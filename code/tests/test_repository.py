@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import importlib.metadata
 import json
 import re
 import subprocess
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-import run_capsule
 from job_dispatch.request import flags
 
 CODE = Path(__file__).resolve().parent.parent
@@ -54,7 +52,7 @@ def panel_parameters() -> dict[str, dict[str, Any]]:
 
 
 def parser_defaults() -> dict[str, str]:
-    """Give each flag's default as the app panel and the README write it: blank where there is none."""
+    """Give each flag's default as the app panel and the documentation write it: blank where there is none."""
     actions = [action for action in flags.build_parser("")._actions if action.dest != "help"]
     defaults = {}
     for action in actions:
@@ -63,9 +61,16 @@ def parser_defaults() -> dict[str, str]:
     return defaults
 
 
-def readme_defaults() -> dict[str, str]:
-    rows = re.findall(r"^\| *`--(\w+)` *\| *(.*?) *\|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    return {flag: default.strip("`") for flag, default in rows}
+def documented_flags() -> list[tuple[str, str, str]]:
+    """Give group, name and default of each flag, as the tables of the documentation list them."""
+    documented = []
+    group = ""
+    for line in (ROOT / "docs" / "running.md").read_text().splitlines():
+        if line.startswith("### "):
+            group = line.removeprefix("### ")
+        elif row := re.match(r"\| *`--(\w+)` *\| *(.*?) *\|", line):
+            documented.append((group, row[1], row[2].strip("`")))
+    return documented
 
 
 def without_local(defaults: dict[str, str]) -> dict[str, str]:
@@ -110,13 +115,14 @@ def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:
             parser.parse_args([f"--{flag}={choice}"])
 
 
-def test_readme_table_names_every_flag_with_the_parsers_default() -> None:
-    assert readme_defaults().keys() == parser_defaults().keys()
-    assert without_local(readme_defaults()) == without_local(parser_defaults())
+def test_the_documentation_lists_every_flag_in_the_groups_and_the_order_of_help() -> None:
+    declared = [(flag.group.casefold(), name) for name, flag in flags.declared().items()]
+    assert [(group.casefold(), name) for group, name, _ in documented_flags()] == declared
 
 
-def test_the_version_that_the_command_tells_is_that_of_the_package() -> None:
-    assert importlib.metadata.version("aind-analysis-job-dispatch") == run_capsule.__version__
+def test_the_documentation_gives_the_parsers_default_of_every_flag() -> None:
+    documented = {name: default for _, name, default in documented_flags()}
+    assert without_local(documented) == without_local(parser_defaults())
 
 
 # `python -m unittest discover tests/` asks modules for their load_tests, never the __init__.py of the folder
