@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from job_dispatch.report.account import Account
     from job_dispatch.request.flags import Settings
     from job_dispatch.request.parameters import Parameters
-    from job_dispatch.request.selection import AssetIds, Query
+    from job_dispatch.request.selection import Selection
 
 __version__ = "0.1.0"
 
@@ -73,7 +73,7 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
         writing.write(run, settings.report_directory, command, __version__, started)
 
 
-def _prepare(settings: Settings, selection: Query | AssetIds, parameters: Parameters) -> Account:
+def _prepare(settings: Settings, selection: Selection, parameters: Parameters) -> Account:
     """Find the assets and their files, build the jobs and share them out."""
     import utils
     from job_dispatch.jobs import building, sharing

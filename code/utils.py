@@ -11,7 +11,7 @@ from job_dispatch.messages import DispatchError, progress
 from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
 from job_dispatch.metadata.selecting import Selected, select_assets
 from job_dispatch.request.flags import Settings
-from job_dispatch.request.selection import AssetIds, Query
+from job_dispatch.request.selection import Selection
 from job_dispatch.storage.locating import Located, Locating, Outcome, run
 
 
@@ -32,7 +32,7 @@ def open_metadata(settings: Settings) -> MetadataSource:
     )
 
 
-def find_assets(metadata: MetadataSource, selection: Query | AssetIds, settings: Settings) -> tuple[Selected, Located]:
+def find_assets(metadata: MetadataSource, selection: Selection, settings: Settings) -> tuple[Selected, Located]:
     """Return what is selected, and which files it has.
 
     Where the assets of a page of records are final, they are listed while the next page is read.
@@ -63,7 +63,7 @@ def find_assets(metadata: MetadataSource, selection: Query | AssetIds, settings:
 
 def _select(
     metadata: MetadataSource,
-    selection: Query | AssetIds,
+    selection: Selection,
     settings: Settings,
     tell: Callable[[Sequence[Asset]], None],
 ) -> Selected:
@@ -72,7 +72,7 @@ def _select(
 
 
 async def _select_and_list(
-    metadata: MetadataSource, selection: Query | AssetIds, settings: Settings, locating: Locating
+    metadata: MetadataSource, selection: Selection, settings: Settings, locating: Locating
 ) -> tuple[Selected, dict[str, Outcome]]:
     pages: asyncio.Queue[Sequence[Asset] | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()

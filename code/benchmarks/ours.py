@@ -22,7 +22,7 @@ from job_dispatch.jobs.sharing import Shares, share, share_by_size, write
 from job_dispatch.messages import DispatchError
 from job_dispatch.metadata.records import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import Query
+from job_dispatch.request.selection import Query, Selection
 from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
 from job_dispatch.storage.locating import Locating
 
@@ -51,7 +51,7 @@ def _plan(jobs: int) -> Plan:
     assets = _assets("flat", jobs // len(_SETS))
     located = [LocatedAsset(one, (File(f"{one.location}/nwb/session.nwb", 1),)) for one in assets]
     parameters = Parameters({"analysis_name": "benchmark", "cutoff": 0.05}, _SETS)
-    selection = Query({"subject.subject_id": "774659"})
+    selection = Selection(Query({"subject.subject_id": "774659"}))
     return build([Group((one,)) for one in assets], located, parameters, selection, True, None)
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.selecting import select_assets
 from job_dispatch.request.flags import Grouping
-from job_dispatch.request.selection import Query
+from job_dispatch.request.selection import Query, Selection
 
 FIELDS = ("subject.subject_id", "data_description.modality.abbreviation")
 GROUPING = Grouping(FIELDS, filter_latest="processing.end", filter_by=("data_description.input_data_name",))
@@ -47,7 +47,7 @@ def main(records: int) -> None:
         catalog = Catalog(path)
         read = time.perf_counter()
         selected = select_assets(
-            catalog, Query({"data_description.data_level": "derived"}), GROUPING, False, lambda page: None
+            catalog, Selection(Query({"data_description.data_level": "derived"})), GROUPING, False, lambda page: None
         )
         end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -287,11 +287,31 @@ def test_a_blank_flag_means_its_default(world: World) -> None:
     assert len(succeeded(world.call("--docdb_query={}", *blank)).jobs) == len(world.records)
 
 
-def test_a_csv_wins_over_a_query_with_a_warning(world: World) -> None:
-    (world.input_directory / "data_asset_input.csv").write_text(f"asset_id\n{asset_id(0)}\n")
-    done = succeeded(world.call("--use_data_asset_csv=1", f"--docdb_query={SUBJECT}"))
-    assert len(done.jobs) == 1
-    assert "WARNING --use_data_asset_csv=1 wins over --docdb_query, which is not used" in done.stderr
+def test_a_table_and_a_query_are_joined_by_and(world: World) -> None:
+    ids = [asset_id(number) for number in (3, 0, 1)]
+    (world.input_directory / "data_asset_input.csv").write_text("\n".join(["asset_id", *ids]))
+    flags = ("--use_data_asset_csv=1", f"--docdb_query={SUBJECT}")
+    by_docdb = succeeded(world.call(*flags, "--tasks_per_job=1"))
+    assert [job["asset_id"] for job in by_docdb.jobs] == [[asset_id(0)], [asset_id(1)]]
+    assert {json.loads(job["query"])["subject.subject_id"] for job in by_docdb.jobs} == {"774659"}
+    assert "skipped  1: 1 not selected by the query;" in by_docdb.stdout
+    by_catalog = succeeded(world.run_catalog(world.records, *flags, "--tasks_per_job=1", "--overwrite=1"))
+    assert by_catalog.jobs == by_docdb.jobs
+
+
+def test_an_id_without_a_record_is_told_apart_from_one_that_the_query_does_not_select(world: World) -> None:
+    (world.input_directory / "data_asset_input.csv").write_text(f"asset_id\n{asset_id(3)}\n{asset_id(0)}\nunknown\n")
+    done = world.call("--use_data_asset_csv=1", f"--docdb_query={SUBJECT}")
+    assert done.returncode == 2
+    assert "error: data_asset_input.csv: 1 of 3 ids without a record;" in done.stderr
+    assert done.stderr.endswith("\n  unknown\n")
+
+
+def test_a_table_of_which_the_query_selects_nothing_is_refused(world: World) -> None:
+    (world.input_directory / "data_asset_input.csv").write_text(f"asset_id\n{asset_id(3)}\n")
+    done = world.call("--use_data_asset_csv=1", f"--docdb_query={SUBJECT}")
+    assert done.returncode == 2
+    assert "error: no record fits both data_asset_input.csv and the query\n  query: {" in done.stderr
 
 
 def test_the_bundled_example_dispatches_by_query_and_by_csv(tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import counted, logger
 from job_dispatch.metadata.records import File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import AssetIds, Query
+from job_dispatch.request.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def build(
     groups: Iterable[Group],
     located: Iterable[LocatedAsset],
     parameters: Parameters,
-    selection: Query | AssetIds,
+    selection: Selection,
     split_files: bool,
     at_most: int | None,
 ) -> Plan:
@@ -63,11 +63,12 @@ def build(
     not split. Jobs with the same content are one job. No more than `at_most` are returned; how many were
     left off is a warning.
     """
-    query = str(selection) if isinstance(selection, Query) else None
+    query = selection.query_text
     unique: dict[str, Job] = {}
     repeated = 0
     for group, files, size in _work(groups, {one.asset.record_id: one for one in located}, split_files):
-        for parameter_set in parameters.sets or (None,):
+        for one in parameters.sets or (None,):
+            parameter_set = {**group.parameters, **(one or {})} if group.parameters else one
             name = str(_model(group, files, parameter_set, parameters.fixed, query).uuid())
             repeated += name in unique
             unique.setdefault(name, Job(name, group, files, parameter_set, size))
@@ -87,7 +88,7 @@ def _work(
         there = [located[asset.record_id] for asset in group.assets if asset.record_id in located]
         if not there:
             continue
-        found = Group(tuple(one.asset for one in there), group.metadata)
+        found = replace(group, assets=tuple(one.asset for one in there))
         files = None if there[0].files is None else tuple(file for one in there for file in one.files or ())
         if split_files and files is not None and group.metadata is None:
             for file in files:

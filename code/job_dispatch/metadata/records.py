@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
 from job_dispatch.messages import RequestError
@@ -107,10 +107,14 @@ class LocatedAsset:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Assets that are analysed together: a single one, or those that share the values in `metadata`."""
+    """Assets that are analysed together: a single one, or those that share the values in `metadata`.
+
+    `parameters` are those of their rows in a table; they go into the parameter set of each job, which wins.
+    """
 
     assets: tuple[Asset, ...]
     metadata: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def value_at(value: object, path: str) -> Any:

@@ -1,12 +1,13 @@
-"""Which assets are selected: by a query or by ids, and in which groups."""
+"""Which assets are selected: by a query, a table or both, and in which groups."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from job_dispatch.messages import RequestError, counted, logger, warn_listing
+from job_dispatch.messages import RequestError, counted, logger
+from job_dispatch.metadata import table_rows
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     Asset,
@@ -15,15 +16,11 @@ from job_dispatch.metadata.records import (
     MetadataSource,
     Record,
     asset_of,
-    code_ocean_ids,
-    id_filter,
     projection,
 )
 from job_dispatch.request.flags import Grouping
-from job_dispatch.request.json_text import is_unicode
-from job_dispatch.request.selection import AssetIds, Query
-
-_IDS_A_QUERY = 500
+from job_dispatch.request.json_text import compact, is_unicode
+from job_dispatch.request.selection import Query, Selection
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,12 @@ class Selected:
     Parameters
     ----------
     matched : int
-        Number of records that the query or the ids selected.
+        Number of records that were selected.
     groups : list of Group
-        One group an asset, ordered by name, then `_id` (for ids: in their order); with `group_by` one a
-        combination of values, ordered by them.
+        One group an asset, ordered by name, then `_id` (with a table in its order); with `group_by` one a
+        combination of values, ordered by them. Where rows of a table have other parameters, one group for each.
     left_out : dict
-        Ids, or names of assets, that were left out, by reason.
+        What a table asks for, or names of assets, that were left out, by reason.
     """
 
     matched: int
@@ -53,35 +50,49 @@ class Selected:
 
 def select_assets(
     metadata: MetadataSource,
-    selection: Query | AssetIds,
+    selection: Selection,
     grouping: Grouping,
     skip_errors: bool,
     tell: Callable[[Sequence[Asset]], None],
     more_fields: Sequence[str] = (),
 ) -> Selected:
-    """Return the assets that a query or a list of ids selects, in groups.
+    """Return the assets that are selected, in groups.
 
     `tell` is called with the assets of each page as they come.
 
     Raises
     ------
     RequestError
-        Nothing matches, ids have no record and `skip_errors` is false, or no record has a field of the grouping.
+        Nothing matches, rows have no record and `skip_errors` is false, or no record has a field of the grouping.
     ServiceError
         The source of records fails.
     """
     fields = projection([*ASSET_FIELDS, *more_fields, *grouping.fields])
     read = _Reading(metadata, fields, tell)
-    if isinstance(selection, AssetIds):
-        found, missing = _find_ids(read, selection, skip_errors)
+    if selection.table is not None:
+        fitting = table_rows.find(read.records, metadata, selection.table, selection.query, skip_errors)
     else:
-        found, missing = _find(read, selection), []
-    assets, records = [asset for asset, _ in found], [record for _, record in found]
-    left_out = {"without a record": missing}
-    if not grouping.fields:
-        return Selected(len(assets), [Group((asset,)) for asset in assets], left_out)
-    groups, not_grouped = _arranged(metadata, selection, assets, records, grouping)
-    return Selected(len(assets), groups, {**left_out, **not_grouped})
+        fitting = table_rows.Fitting(_find(read, selection.query or Query({})), {}, {})
+    assets, records = [asset for asset, _ in fitting.found], [record for _, record in fitting.found]
+    groups = [Group((asset,)) for asset in assets]
+    not_grouped: dict[str, list[str]] = {}
+    if grouping.fields:
+        groups, not_grouped = _arranged(metadata, selection, assets, records, grouping)
+    groups = [one for group in groups for one in _by_parameters(group, fitting.parameters)]
+    return Selected(len(assets), groups, {**fitting.left_out, **not_grouped})
+
+
+def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:
+    """Yield a group for each of the different parameters that the rows of its assets have."""
+    assets: dict[str, list[Asset]] = {}
+    different: dict[str, Mapping[str, Any]] = {}
+    for asset in group.assets:
+        for one in parameters.get(asset.record_id, ({},)):
+            text = compact(one)
+            assets.setdefault(text, []).append(asset)
+            different[text] = one
+    for text, members in assets.items():
+        yield replace(group, assets=tuple(members), parameters=different[text])
 
 
 @dataclass(frozen=True)
@@ -92,34 +103,35 @@ class _Reading:
     fields: Sequence[str]
     tell: Callable[[Sequence[Asset]], None]
 
-    def assets(self, query: Filter) -> Iterator[tuple[Asset, Record]]:
+    def records(self, query: Filter, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
         for page in self.metadata.find(query, self.fields):
-            assets = [asset_of(record) for record in page]
-            self.tell(assets)
-            yield from zip(assets, page, strict=True)
+            kept = list(filter(keep, page))
+            self.tell([asset_of(record) for record in kept])
+            yield from kept
 
 
 def _find(read: _Reading, query: Query) -> list[tuple[Asset, Record]]:
     found: dict[str, tuple[Asset, Record]] = {}
-    for asset, record in read.assets(query.filter):
-        found.setdefault(asset.record_id, (asset, record))
+    for record in read.records(query.filter):
+        found.setdefault(record["_id"], (asset_of(record), record))
     if not found:
         from job_dispatch.metadata.diagnosis import explain_nothing
 
         raise RequestError("no record matches the query", explain_nothing(read.metadata, query.filter))
-    return sorted(found.values(), key=_by_name)
+    return sorted(found.values(), key=lambda one: (one[0].name, one[0].record_id))
 
 
 def _arranged(
     metadata: MetadataSource,
-    selection: Query | AssetIds,
+    selection: Selection,
     assets: Sequence[Asset],
     records: Sequence[Record],
     grouping: Grouping,
 ) -> tuple[list[Group], dict[str, list[str]]]:
     from job_dispatch.metadata.grouping import arrange, fields_without_value
 
-    _refuse_unknown(metadata, selection, fields_without_value(records, grouping), grouping.drop_nulls)
+    examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
+    _refuse_unknown(metadata, examples, fields_without_value(records, grouping), grouping.drop_nulls)
     arranged = arrange(assets, records, grouping)
     if arranged.without_value:
         fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
@@ -143,69 +155,16 @@ def _arranged(
     }
 
 
-def _refuse_unknown(
-    metadata: MetadataSource, selection: Query | AssetIds, without_value: Sequence[str], drop_nulls: bool
-) -> None:
+def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: Sequence[str], drop_nulls: bool) -> None:
     """Refuse fields of which no record has a value, except those that are null where null is a value."""
     if not without_value:
         return
     from job_dispatch.metadata.diagnosis import known_fields, suggestion
 
-    known = known_fields(metadata, selection.filter if isinstance(selection, Query) else id_filter(selection.ids[:1]))
+    known = known_fields(metadata, examples)
     if unknown := [field for field in without_value if field not in known]:
         details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
         raise RequestError("no selected record has a value of these fields; correct their names", details)
     if drop_nulls:
         details = [f"{field}   is null in every record" for field in without_value]
         raise RequestError("no selected record has a value of these fields; --drop_null_groups=0 keeps nulls", details)
-
-
-def _by_name(found: tuple[Asset, Record]) -> tuple[str, str]:
-    return found[0].name, found[0].record_id
-
-
-def _find_ids(read: _Reading, asked: AssetIds, skip_errors: bool) -> tuple[list[tuple[Asset, Record]], list[str]]:
-    """Return the assets in the order of the ids, and the ids without a record."""
-    found: dict[str, dict[str, tuple[Asset, Record]]] = {asset_id: {} for asset_id in asked.ids}
-    for ids in _chunks(asked.ids):
-        for _, record in read.assets(id_filter(ids)):
-            for asset_id in code_ocean_ids(record):
-                if asset_id in found:
-                    found[asset_id].setdefault(record["_id"], (asset_of(record, asset_id), record))
-    missing = [asset_id for asset_id, assets in found.items() if not assets]
-    if missing:
-        _report_missing(read.metadata, asked, missing, skip_errors)
-    if shared := [f"{asset_id}: {len(assets)} records" for asset_id, assets in found.items() if len(assets) > 1]:
-        warn_listing(f"{asked.file_name}: ids with several records, all of which are taken:", shared)
-    unique: dict[str, tuple[Asset, Record]] = {}
-    for assets in found.values():
-        for asset, record in sorted(assets.values(), key=_by_name):
-            unique.setdefault(asset.record_id, (asset, record))
-    return list(unique.values()), missing
-
-
-def _report_missing(metadata: MetadataSource, asked: AssetIds, missing: Sequence[str], skip_errors: bool) -> None:
-    known = dict(_other_meanings(metadata, missing))
-    details = [f"{asset_id}{known.get(asset_id, '')}" for asset_id in missing]
-    headline = f"{asked.file_name}: {len(missing):,} of {counted(len(asked.ids), 'id')} without a record"
-    if len(missing) == len(asked.ids):
-        raise RequestError(f"{headline}; correct the ids", details)
-    if not skip_errors:
-        raise RequestError(f"{headline}; correct the ids, or go on without them by --skip_errors=1", details)
-    warn_listing(f"{headline}; skipped:", details)
-
-
-def _other_meanings(metadata: MetadataSource, missing: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield, for ids that are a record's name or `_id` by mistake, what to write instead."""
-    for values in _chunks(missing):
-        named = {"$or": [{field: {"$in": list(values)}} for field in ("name", "_id")]}
-        for record in itertools.chain.from_iterable(metadata.find(named, ASSET_FIELDS)):
-            asset_id = asset_of(record).asset_id
-            remedy = f"; its asset_id is {asset_id}" if asset_id else ", which has no asset_id"
-            yield record["_id"], f" (the _id of a record{remedy})"
-            yield str(record.get("name")), f" (the name of an asset{remedy})"
-
-
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), _IDS_A_QUERY):
-        yield values[start : start + _IDS_A_QUERY]

@@ -14,7 +14,7 @@ from job_dispatch.metadata.records import File
 from job_dispatch.metadata.selecting import Selected
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import AssetIds, Query
+from job_dispatch.request.selection import Selection
 from job_dispatch.storage.locating import Located
 
 
@@ -33,7 +33,7 @@ class Account:
     """
 
     settings: Settings
-    selection: Query | AssetIds
+    selection: Selection
     parameters: Parameters
     selected: Selected
     located: Located

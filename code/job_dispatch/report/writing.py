@@ -21,7 +21,6 @@ from job_dispatch.jobs.building import Job
 from job_dispatch.jobs.output_folder import HIDDEN
 from job_dispatch.messages import RequestError, ServiceError, logger
 from job_dispatch.report.account import Account
-from job_dispatch.request.selection import Query
 
 if TYPE_CHECKING:
     from job_dispatch.report import page
@@ -44,8 +43,8 @@ class Manifest(BaseModel):
 
     is_preview: bool = Field(description="Whether it was a dry run, which writes no jobs")
     source: str = Field(description="Where the metadata records came from")
-    query: dict[str, Any] | None = Field(description="The query; null where assets were selected by id")
-    asset_ids: list[str] | None = Field(description="The data asset ids; null where assets were selected by query")
+    query: dict[str, Any] | None = Field(description="The query; null where a table alone selected")
+    asset_ids: list[str] | None = Field(description="The data asset ids of the table; null where there is none")
     counts: dict[str, int] = Field(description="How many are left after each step, and worker folders")
     skipped: list[ManifestItem]
     versions: dict[str, str] = Field(description="Of the dispatcher and its main dependencies")
@@ -97,8 +96,8 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
     manifest = Manifest(
         is_preview=account.settings.dry_run,
         source=_writable(account.source),
-        query=account.selection.filter if isinstance(account.selection, Query) else None,
-        asset_ids=None if isinstance(account.selection, Query) else list(account.selection.ids),
+        query=None if account.selection.query is None else account.selection.query.filter,
+        asset_ids=None if account.selection.table is None else account.selection.table.values("asset_id"),
         counts={**dict(account.funnel), "worker folders": len(account.shares)},
         skipped=[ManifestItem(name=_writable(name), reason=_writable(reason)) for name, reason in account.skipped],
         versions=versions,
@@ -211,9 +210,9 @@ def _all(sizes: Sequence[int | None]) -> int | None:
 
 
 def _selection(account: Account) -> str:
-    if isinstance(account.selection, Query):
-        return json.dumps(account.selection.filter, indent=4, ensure_ascii=False)
-    return str(account.selection)
+    query, table = account.selection.query, account.selection.table
+    parts = [str(table)] if table is not None else []
+    return "\nand ".join([*parts, *([json.dumps(query.filter, indent=4, ensure_ascii=False)] if query else [])])
 
 
 def _shell(command: Sequence[str]) -> str:

@@ -1,23 +1,17 @@
-"""What selects the assets: a query, or the ids of a CSV."""
+"""What selects the assets: a query, a table, or both."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from job_dispatch.messages import RequestError, counted, logger
-from job_dispatch.request import json_text
+from job_dispatch.messages import RequestError, logger
+from job_dispatch.request import json_text, tables
 from job_dispatch.request.flags import Settings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-CSV_NAME = "data_asset_input.csv"
 # A pipeline mounts its input files in this folder of the input directory.
 PIPELINE_FOLDER = "input_files"
 
@@ -34,31 +28,43 @@ class Query:
 
 
 @dataclass(frozen=True)
-class AssetIds:
-    """Code Ocean data asset ids in the order of the CSV, each once."""
+class Selection:
+    """What selects the assets: records must match the query and fit a row of the table, where there are such.
 
-    ids: tuple[str, ...]
-    file_name: str
+    Parameters
+    ----------
+    query : Query or None
+    table : Table or None
+        At least one of the two is given.
+    """
+
+    query: Query | None = None
+    table: tables.Table | None = None
 
     def __str__(self) -> str:
-        return f"{self.file_name}, {counted(len(self.ids), 'id')}"
+        return " and ".join(str(part) for part in (self.table, self.query) if part is not None)
+
+    @property
+    def query_text(self) -> str | None:
+        """The query as compact JSON, None where there is none."""
+        return None if self.query is None else str(self.query)
 
 
-def read_selection(settings: Settings) -> Query | AssetIds:
-    """Return what selects the assets: the ids of the CSV, or else the query.
+def read_selection(settings: Settings) -> Selection:
+    """Return what selects the assets: the query, the table, or both.
 
     Raises
     ------
     RequestError
-        Neither is asked for, or the one that is cannot be read.
+        Neither is asked for, or one that is cannot be read.
     """
+    query = read_query(settings.docdb_query, settings.input_directory) if settings.docdb_query else None
+    table = None
     if settings.use_data_asset_csv:
-        if settings.docdb_query:
-            logger.warning("--use_data_asset_csv=1 wins over --docdb_query, which is not used")
-        return read_asset_ids(settings.input_directory)
-    if settings.docdb_query:
-        return read_query(settings.docdb_query, settings.input_directory)
-    raise RequestError("no assets selected: give --docdb_query, or --use_data_asset_csv=1 with a CSV of asset ids")
+        table = tables.read_table((settings.input_directory, settings.input_directory / PIPELINE_FOLDER))
+    if query is None and table is None:
+        raise RequestError("no assets selected: give --docdb_query, or --use_data_asset_csv=1 with a CSV of asset ids")
+    return Selection(query, table)
 
 
 def read_query(text: str, input_directory: Path) -> Query:
@@ -101,66 +107,6 @@ def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
     if os.path.isdir(name):  # noqa: PTH112
         raise RequestError(f"{flag}: {name} is a folder; {remedy}")
     raise RequestError(f"{flag}: no such file: {name}; {remedy}", [f"looked for {path}" for path in places])
-
-
-def read_asset_ids(input_directory: Path) -> AssetIds:
-    """Return the ids in column `asset_id` of the CSV in the input directory.
-
-    Raises
-    ------
-    RequestError
-        No CSV or several candidates, no such column, no ids, or a file that is no CSV.
-    """
-    path = _find_csv(input_directory)
-    rows = _read_csv(path)
-    columns = [name.strip() for name in rows.iloc[0] if name.strip()]
-    if "asset_id" not in columns:
-        raise RequestError(f"{path.name}: no column 'asset_id' (columns: {', '.join(columns)})")
-    column = rows.loc[1:, rows.iloc[0].str.strip() == "asset_id"].iloc[:, 0].str.strip()
-    ids = column[column != ""]
-    if ids.empty:
-        raise RequestError(f"{path.name}: no ids in column 'asset_id'")
-    unique = tuple(ids.drop_duplicates())
-    if len(unique) < len(ids):
-        logger.warning("%s: %s dropped", path.name, counted(len(ids) - len(unique), "repeated id"))
-    return AssetIds(unique, path.name)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Return all rows as text, the header among them, blank where a row is short."""
-    import pandas as pd
-
-    text = json_text.read_file(path)
-    # Rows may have cells beyond the header; commas inside quotes only make this too wide.
-    width = max((line.count(",") for line in text.splitlines()), default=0) + 1
-    try:
-        rows = pd.read_csv(
-            io.StringIO(text), header=None, names=range(width), dtype=str, keep_default_na=False, skipinitialspace=True
-        )
-    except (pd.errors.ParserError, ValueError) as error:
-        raise RequestError(f"{path.name}: not a readable CSV: {' '.join(str(error).split())}") from None
-    if rows.empty:
-        raise RequestError(f"{path.name}: the file is empty; it needs a column 'asset_id'")
-    return rows
-
-
-def _find_csv(input_directory: Path) -> Path:
-    for path in (input_directory / CSV_NAME, input_directory / PIPELINE_FOLDER / CSV_NAME):
-        if path.is_file():
-            return path
-    candidates = sorted(path for path in _files_in(input_directory) if path.suffix.lower() == ".csv")
-    if not candidates:
-        raise RequestError(f"--use_data_asset_csv: no {CSV_NAME} in {input_directory} or its {PIPELINE_FOLDER}/")
-    if len(candidates) > 1:
-        raise RequestError(
-            f"--use_data_asset_csv: several CSV files in {input_directory}; name the one to use {CSV_NAME}",
-            [path.name for path in candidates],
-        )
-    return candidates[0]
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def check_input_directory(folder: Path) -> None:

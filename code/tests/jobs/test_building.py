@@ -13,9 +13,10 @@ from job_dispatch.jobs import building
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.metadata.records import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import AssetIds, Query
+from job_dispatch.request.selection import Query, Selection
+from job_dispatch.request.tables import Key, Row, Table
 
-QUERY = Query({"subject.subject_id": "774659"})
+QUERY = Selection(Query({"subject.subject_id": "774659"}))
 NAMES = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, min_size=1, max_size=6)
 SETS = st.lists(st.dictionaries(st.text("xyz", max_size=2), st.integers()), max_size=4, unique_by=repr)
 
@@ -68,7 +69,7 @@ def test_a_limit_keeps_the_first_jobs(names: list[str], at_most: int) -> None:
 
 
 def test_jobs_of_a_csv_name_no_query() -> None:
-    by_csv = AssetIds(("id",), "data_asset_input.csv")
+    by_csv = Selection(table=Table((Row(2, Key("asset_id", "id")),), "data_asset_input.csv"))
     plan = building.build([Group((located("a").asset,))], [located("a")], Parameters(), by_csv, True, None)
     assert plan.model(plan.jobs[0]).query is None
 

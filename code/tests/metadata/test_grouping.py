@@ -15,7 +15,7 @@ from job_dispatch.metadata.grouping import arrange
 from job_dispatch.metadata.records import Asset, asset_of
 from job_dispatch.metadata.selecting import select_assets
 from job_dispatch.request.flags import Grouping
-from job_dispatch.request.selection import Query
+from job_dispatch.request.selection import Query, Selection
 from tests.both_sources import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
 from tests.conftest import BUCKET, S3, World
 from tests.gateway import Gateway, Record
@@ -447,7 +447,7 @@ def test_the_order_of_the_records_changes_nothing(
     def selected(records: list[Record]) -> Any:
         path = folder / "catalog.jsonl"
         path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
-        found = select_assets(Catalog(path), Query({}), grouping, skip_errors=False, tell=lambda page: None)
+        found = select_assets(Catalog(path), Selection(Query({})), grouping, skip_errors=False, tell=lambda page: None)
         return [(repr(group.metadata), group.assets) for group in found.groups], found.left_out
 
     assert selected(data.draw(st.permutations(records))) == selected(records)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.request import json_text, parameters, selection, values
+from job_dispatch.request import json_text, parameters, selection, tables, values
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import AssetIds, Query
+from job_dispatch.request.selection import Query
 
 SEED_PARAMETERS = """{
 "fixed_parameters": {
@@ -206,7 +206,7 @@ def test_a_query_for_every_record_is_warned_of(tmp_path: Path, caplog: pytest.Lo
 def read_csv(folder: Path, content: str | bytes) -> tuple[str, ...]:
     data = content.encode() if isinstance(content, str) else content
     (folder / "data_asset_input.csv").write_bytes(data)
-    return selection.read_asset_ids(folder).ids
+    return tuple(tables.read_table((folder, folder / "input_files")).values("asset_id"))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,8 @@ def test_the_csv_is_looked_for_in_three_places_the_named_ones_first(tmp_path: Pa
     ]:
         (tmp_path / place).write_text(f"asset_id\n{place}\n", encoding="utf-8")
 
-        assert selection.read_asset_ids(tmp_path) == AssetIds((place,), found)
+        table = tables.read_table((tmp_path, tmp_path / "input_files"))
+        assert (table.values("asset_id"), table.file_name) == ([place], found)
 
 
 # Parameters
@@ -444,7 +445,7 @@ CATALOGS = [
 ]
 READERS: dict[str, tuple[str, list[str], Callable[[Path], object]]] = {
     "query": ("query.json", WELL_FORMED, lambda path: selection.read_query(str(path), path.parent)),
-    "CSV": ("data_asset_input.csv", CSVS, lambda path: selection.read_asset_ids(path.parent)),
+    "CSV": ("data_asset_input.csv", CSVS, lambda path: tables.read_table((path.parent, path.parent / "input_files"))),
     "parameters": ("analysis_parameters.json", WELL_FORMED, lambda path: parameters.read_parameters(path.parent)),
     "catalog": (
         "catalog.jsonl",
