@@ -235,7 +235,7 @@ def test_docdb_asks_to_wait_a_second_and_gets_it(desk: World, without_pauses: No
 
 
 def test_docdb_never_answers(desk: World, without_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("job_dispatch.metadata.docdb._TRIES", 1)
+    monkeypatch.setattr("job_dispatch.metadata.retrying._TRIES", 1)
     desk.gateway.faults.append(Fault(delay=60))
 
     completed = desk.call(f"--docdb_query={QUERY}", "--docdb_timeout=1")
@@ -256,7 +256,7 @@ def test_a_docdb_timeout_of_centuries_is_no_failure(desk: World) -> None:
 def test_a_try_that_would_come_later_than_two_minutes_after_the_first_is_not_made(
     desk: World, without_pauses: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job_dispatch.metadata.docdb._RETRY_SECONDS", 1.5)
+    monkeypatch.setattr("job_dispatch.metadata.retrying._RETRY_SECONDS", 1.5)
     desk.gateway.faults.extend([Fault(503, "busy", {"Retry-After": "1"})] * 5)
 
     completed = desk.call(f"--docdb_query={QUERY}")

@@ -7,20 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import requests
-import tenacity
 from aind_data_access_api.document_db import MetadataDbClient
-from urllib3.exceptions import InvalidHeader
-from urllib3.util import Retry
 
 from job_dispatch.messages import RequestError, ServiceError, logger, printable
+from job_dispatch.metadata import retrying
 from job_dispatch.metadata.records import Filter, Record
 from job_dispatch.request import json_text
 
-_CONNECT_SECONDS = 10.0
-_TRIES = 5
-_RETRY_SECONDS = 120.0
-_LONGEST_PAUSE = 30.0
-_TRANSIENT = (429, 500, 502, 503, 504)
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
 _RECORDS_A_PAGE = 5_000
 _ANSWER_SHOWN = 200
@@ -117,7 +110,7 @@ class DocDb:
         try:
             answer = self._answer(pipeline, within)
         except requests.HTTPError as error:
-            if _status(error) == requests.codes.request_entity_too_large:
+            if retrying.status(error) == requests.codes.request_entity_too_large:
                 return None
             raise self._refused(error, query) from error
         except requests.JSONDecodeError as error:
@@ -142,27 +135,19 @@ class DocDb:
     def _answer(self, pipeline: list[dict[str, Any]], within: float | None) -> object:
         """Post a pipeline, and again where that may help: `aggregate` only reads."""
         self._session.limit = within
-        seconds = _RETRY_SECONDS if within is None else min(within, _RETRY_SECONDS)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_transient),
-            stop=tenacity.stop_after_attempt(_TRIES) | tenacity.stop_before_delay(seconds),
-            wait=_pause,
-            before_sleep=_announce,
-            reraise=True,
-        )
-        return retrying(self._client.aggregate_docdb_records, pipeline)
+        return retrying.retried(lambda: self._client.aggregate_docdb_records(pipeline), "DocDB", within)
 
     def _not_json(self) -> ServiceError:
         return ServiceError(f"DocDB {self._host}: the answer is not JSON: {_start(self._session.answer.text)}")
 
     def _refused(self, error: requests.HTTPError, query: Filter) -> RequestError | ServiceError:
-        status, response = _status(error), error.response
+        status, response = retrying.status(error), error.response
         message = _start(response.text if response is not None else "") or "no reason given"
         if status == requests.codes.bad_request:
             return RequestError(
                 f"DocDB {self._host} refuses the query: {message}", [f"query: {json_text.compact(query)}"]
             )
-        wait = _retry_after(error)
+        wait = retrying.retry_after(error)
         asks = f", which asks to wait {wait:,.0f} s (Retry-After)" if wait is not None else ""
         return ServiceError(f"DocDB {self._host}: HTTP {status}{asks}: {message}")
 
@@ -184,51 +169,13 @@ class _Session(requests.Session):
 
     def request(self, *args: Any, **options: Any) -> requests.Response:
         longest = self._timeout if self.limit is None else min(self._timeout, self.limit)
-        options.setdefault("timeout", (min(_CONNECT_SECONDS, longest), longest))
+        options.setdefault("timeout", (min(retrying.CONNECT_SECONDS, longest), longest))
         # A redirect might lead to an address without TLS.
         response = super().request(*args, **{**options, "allow_redirects": False})
         if response.is_redirect:
             raise requests.HTTPError("redirected", response=response)
         self.answer = response
         return response
-
-
-def _status(error: BaseException | None) -> int | None:
-    response = error.response if isinstance(error, requests.HTTPError) else None
-    return None if response is None else response.status_code
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, requests.HTTPError):
-        return _status(error) in _TRANSIENT
-    if isinstance(error, requests.exceptions.SSLError):
-        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
-    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
-
-
-def _retry_after(error: BaseException | None) -> float | None:
-    """Return the seconds that the answer asks to wait, if it does."""
-    response = error.response if isinstance(error, requests.HTTPError) else None
-    header = None if response is None else response.headers.get("Retry-After")
-    try:
-        return None if header is None else Retry().parse_retry_after(header)
-    except (InvalidHeader, ValueError, OverflowError):  # the last two for a date beyond all calendars
-        return None
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """Return the seconds before the next try: as asked for, or 1, 2, 4, … with jitter."""
-    wait = _retry_after(state.outcome.exception() if state.outcome else None)
-    return tenacity.wait_exponential_jitter(initial=1, max=_LONGEST_PAUSE)(state) if wait is None else wait
-
-
-def _announce(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    status = _status(error)
-    reason = (
-        f"HTTP {status}" if status else "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
-    )
-    logger.warning("DocDB: %s; try %d of %d in %.1f s", reason, state.attempt_number + 1, _TRIES, state.upcoming_sleep)
 
 
 def _start(text: str) -> str:

@@ -1,0 +1,81 @@
+"""Asking a service again where that may help: which failures pass, and how long to wait for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import requests
+import tenacity
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
+
+from job_dispatch.messages import logger
+
+CONNECT_SECONDS = 10.0
+_TRIES = 5
+_RETRY_SECONDS = 120.0
+_LONGEST_PAUSE = 30.0
+_TRANSIENT = (429, 500, 502, 503, 504)
+
+T = TypeVar("T")
+
+
+def retried(ask: Callable[[], T], service: str, within: float | None = None) -> T:
+    """Return what `ask` returns, which only reads; it is called again after a failure that may pass.
+
+    Parameters
+    ----------
+    ask : callable
+    service : str
+        What is asked, for the log.
+    within : float or None
+        Seconds for all tries, where that is less than usual.
+    """
+    seconds = _RETRY_SECONDS if within is None else min(within, _RETRY_SECONDS)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_transient),
+        stop=tenacity.stop_after_attempt(_TRIES) | tenacity.stop_before_delay(seconds),
+        wait=_pause,
+        before_sleep=lambda state: _announce(service, state),
+        reraise=True,
+    )
+    return retrying(ask)
+
+
+def status(error: BaseException | None) -> int | None:
+    """Return the HTTP status that an error is about, if it is about one."""
+    response = error.response if isinstance(error, requests.HTTPError) else None
+    return None if response is None else response.status_code
+
+
+def retry_after(error: BaseException | None) -> float | None:
+    """Return the seconds that the answer asks to wait, if it does."""
+    response = error.response if isinstance(error, requests.HTTPError) else None
+    header = None if response is None else response.headers.get("Retry-After")
+    try:
+        return None if header is None else Retry().parse_retry_after(header)
+    except (InvalidHeader, ValueError, OverflowError):  # the last two for a date beyond all calendars
+        return None
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, requests.HTTPError):
+        return status(error) in _TRANSIENT
+    if isinstance(error, requests.exceptions.SSLError):
+        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Return the seconds before the next try: as asked for, or 1, 2, 4, … with jitter."""
+    wait = retry_after(state.outcome.exception() if state.outcome else None)
+    return tenacity.wait_exponential_jitter(initial=1, max=_LONGEST_PAUSE)(state) if wait is None else wait
+
+
+def _announce(service: str, state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    code = status(error)
+    reason = f"HTTP {code}" if code else "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
+    pause, number = state.upcoming_sleep, state.attempt_number + 1
+    logger.warning("%s: %s; try %d of %d in %.1f s", service, reason, number, _TRIES, pause)
