@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.measuring import print_and_leave, report
 from benchmarks.shapes import SHAPES, locations, names
-from job_dispatch.jobs.building import Plan, build
+from job_dispatch.jobs.building import Jobs, Plan, plan
 from job_dispatch.jobs.output_folder import OutputFolder
 from job_dispatch.jobs.sharing import Shares, share, share_by_size, write
 from job_dispatch.messages import DispatchError
@@ -52,7 +52,8 @@ def _plan(jobs: int) -> Plan:
     located = [LocatedAsset(one, (File(f"{one.location}/nwb/session.nwb", 1),)) for one in assets]
     parameters = Parameters({"analysis_name": "benchmark", "cutoff": 0.05}, _SETS)
     selection = Selection(Query({"subject.subject_id": "774659"}))
-    return build([Group((one,)) for one in assets], located, parameters, selection, True, None)
+    every = Jobs([Group((one,)) for one in assets], located, parameters, selection, True)
+    return plan(every, every, jobs, False)
 
 
 def _timed(work: Callable[[], None]) -> float:
@@ -67,14 +68,14 @@ def _write(directory: Path, jobs: int, rounds: int) -> None:
     Nothing is removed before the end of all: for a minute ext4 passes over each inode that was freed, one by
     one, whenever it makes a file.
     """
-    plan = _plan(jobs)
+    planned = _plan(jobs)
     shares = share(jobs, _FOLDERS, None)
     written, bare = [], []
     for number in range(rounds):
         ours, theirs = directory / f"ours-{number}", directory / f"bare-{number}"
         with OutputFolder(ours, overwrite=False) as output:
-            written.append(_timed(lambda: write(output, plan, shares)))
-        paths = [f"{folder}/{plan.jobs[job].name}.json" for folder, numbers in enumerate(shares) for job in numbers]
+            written.append(_timed(lambda: write(output, planned, shares)))
+        paths = [f"{folder}/{planned.jobs[job].name}.json" for folder, numbers in enumerate(shares) for job in numbers]
         contents = {path: (ours / path).read_bytes() for path in paths}  # in the same order
         bare.append(_timed(lambda: _create(theirs, contents)))  # noqa: B023
     print_and_leave({"jobs": len(contents), "written": written, "bare": bare})

@@ -75,6 +75,16 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
+def with_unit(size: int) -> str:
+    """Return a number of bytes with its unit: `8.19 GB`; 1 kB is 1,000 bytes."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 999.5:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:,.3g} PB" if amount < 999.5 else f"{amount:,.0f} PB"
+
+
 def warn_listing(headline: str, items: Sequence[str]) -> None:
     """Log a warning with at most `LISTED_AT_MOST` indented items and a count of the rest."""
     logger.warning("%s", headline, extra={"details": listed(items)})

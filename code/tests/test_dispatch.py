@@ -218,6 +218,20 @@ def test_no_more_jobs_than_asked_for_and_a_warning_says_how_many_were_left_off(w
     done = succeeded(world.call("--docdb_query={}", "--max_number_of_tasks_dispatched=4"))
     assert len(done.jobs) == 4
     assert "WARNING --max_number_of_tasks_dispatched=4: 2 jobs left off" in done.stderr
+    assert "jobs     4 of 6 assets, 2 jobs left off by --max_number_of_tasks_dispatched=4, written" in done.stdout
+    every = succeeded(world.call("--docdb_query={}", "--overwrite=1"))
+    assert done.jobs == every.jobs[:4]
+
+
+def test_what_the_limit_leaves_off_stands_in_preview_report_and_manifest(world: World, tmp_path: Path) -> None:
+    flags = ("--docdb_query={}", "--max_number_of_tasks_dispatched=4", f"--report_directory={tmp_path / 'report'}")
+    done = succeeded(world.call(*flags, "--dry_run=1"))
+    said = "2 jobs left off by --max_number_of_tasks_dispatched=4"
+    assert f"left off                     {said}\n" in done.stdout
+    assert said in (tmp_path / "report" / "report.html").read_text()
+    manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
+    assert (manifest["left_off"], manifest["left_off_is_exact"]) == (2, True)
+    assert manifest["counts"]["jobs asked for"] == 6
 
 
 def test_without_a_limit_all_jobs_are_written(world: World) -> None:

@@ -1,16 +1,25 @@
-"""Building the jobs: located assets × their files × parameter sets."""
+"""Building the jobs: located assets × their files × parameter sets, one after the other as they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from job_dispatch.jobs.model import AnalysisDispatchModel
-from job_dispatch.messages import counted, logger
+from job_dispatch.messages import RequestError, counted, logger, progress, with_unit
 from job_dispatch.metadata.records import File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Selection
+
+CAP = "--max_number_of_tasks_dispatched"
+JOBS_UNASKED = 200_000
+# What a file takes up on the disks that people have: whole blocks.
+_BLOCK_BYTES = 4_096
+_JOBS_MEASURED = 200
+
+_Work = tuple[Group, tuple[File, ...] | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,34 @@ class Job:
     size: int | None
 
 
+class Extent(NamedTuple):
+    """How much a request asks for; `files` is None where none were listed, `bytes` is what its jobs take on disk."""
+
+    assets: int
+    files: int | None
+    sets: int
+    jobs: int
+    bytes: int
+
+    def __str__(self) -> str:
+        files = "" if self.files is None else f", {counted(self.files, 'file')}"
+        sets = f", {counted(self.sets, 'parameter set')}" if self.sets else ""
+        return (
+            f"{counted(self.assets, 'asset')}{files}{sets}: {counted(self.jobs, 'job')},"
+            f" about {with_unit(self.bytes)} on disk"
+        )
+
+
+class LeftOff(NamedTuple):
+    """How many jobs a cap left off; an upper bound where some may have the same content, or be left out anyway."""
+
+    number: int
+    is_exact: bool
+
+    def __str__(self) -> str:
+        return f"{'' if self.is_exact else 'up to '}{counted(self.number, 'job')}"
+
+
 @dataclass(frozen=True)
 class Plan:
     """The jobs of one run, and what they share.
@@ -38,63 +75,167 @@ class Plan:
     fixed_parameters : dict or None
     query : str or None
         Compact JSON of the query, None where assets were selected by id.
+    left_off : LeftOff or None
+        What the cap left off, None where that is nothing.
+    too_many : Extent or None
+        In a preview, what stops a run: more jobs than are written unasked. `jobs` are the first of them then.
     """
 
     jobs: list[Job]
     fixed_parameters: dict[str, Any] | None
     query: str | None
+    left_off: LeftOff | None = None
+    too_many: Extent | None = None
 
     def model(self, job: Job) -> AnalysisDispatchModel:
         """Return the content of a job's file."""
         return _model(job.group, job.files, job.parameter_set, self.fixed_parameters, self.query)
 
 
-def build(
-    groups: Iterable[Group],
-    located: Iterable[LocatedAsset],
-    parameters: Parameters,
-    selection: Selection,
-    split_files: bool,
-    at_most: int | None,
-) -> Plan:
-    """Return one job a group, file and parameter set, in that order.
+class Jobs:
+    """All jobs of a request: one a group, file and parameter set, in that order, each content once.
 
-    Assets that are not among `located` are left out of their groups. The files of groups with metadata are
-    not split. Jobs with the same content are one job. No more than `at_most` are returned; how many were
-    left off is a warning.
+    A job is built when it is come to, so that the first of millions cost nothing more.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    located : iterable of LocatedAsset
+        Assets that are not among them are left out of their groups.
+    parameters : Parameters
+    selection : Selection
+    split_files : bool
+        A job for each file; the files of groups with metadata are not split.
     """
-    query = selection.query_text
-    unique: dict[str, Job] = {}
-    repeated = 0
-    for group, files, size in _work(groups, {one.asset.record_id: one for one in located}, split_files):
-        for one in parameters.sets or (None,):
-            parameter_set = {**group.parameters, **(one or {})} if group.parameters else one
-            name = str(_model(group, files, parameter_set, parameters.fixed, query).uuid())
-            repeated += name in unique
-            unique.setdefault(name, Job(name, group, files, parameter_set, size))
-    if repeated:
-        logger.warning("%s with the same content as another counted once", counted(repeated, "job"))
-    jobs = list(unique.values())[:at_most]
-    if len(jobs) < len(unique):
-        left_off = counted(len(unique) - len(jobs), "job")
-        logger.warning("--max_number_of_tasks_dispatched=%d: %s left off", at_most, left_off)
-    return Plan(jobs, parameters.fixed, query)
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        located: Iterable[LocatedAsset],
+        parameters: Parameters,
+        selection: Selection,
+        split_files: bool,
+    ) -> None:
+        self.parameters = parameters
+        self.query = selection.query_text
+        self._groups = groups
+        self._located = {one.asset.record_id: one for one in located}
+        self._split_files = split_files
+        self._sets = parameters.sets or (None,)
+        self._places: dict[str, int] = {}
+        self.number = sum(1 for _ in self._works()) * len(self._sets)
+        """How many jobs there are, those of the same content counted each."""
+
+    def __iter__(self) -> Iterator[Job]:
+        place, repeated = itertools.count(), 0
+        self._places.clear()
+        for group, files, size in self._works():
+            for one in self._sets:
+                parameter_set = _with_its_own(group, one)
+                name = str(_model(group, files, parameter_set, self.parameters.fixed, self.query).uuid())
+                number = next(place)
+                if self._places.setdefault(name, number) == number:
+                    yield Job(name, group, files, parameter_set, size)
+                else:
+                    repeated += 1
+        if repeated:
+            logger.warning("%s with the same content as another counted once", counted(repeated, "job"))
+
+    def after(self, job: Job) -> int:
+        """Return how many jobs come after one that was built, those of the same content counted each."""
+        return self.number - 1 - self._places[job.name]
+
+    @property
+    def are_distinct(self) -> bool:
+        """Whether no two can have the same content: no two groups hold the same assets or parameters of their own."""
+        different = {tuple(asset.record_id for asset in group.assets) for group in self._groups if not group.parameters}
+        return len(different) == len(self._groups)
+
+    def extent(self) -> Extent:
+        """Return how much there is; the bytes are those of some jobs spread over all, multiplied."""
+        assets = {one.asset.record_id: one for group in self._groups for one in self._there(group)}
+        files = [one.files for one in assets.values() if one.files is not None]
+        number = self.number // len(self._sets)
+        measured = itertools.islice(self._works(), 0, None, -(-number // _JOBS_MEASURED))
+        sizes = [self._bytes_on_disk(*work) for work in measured]
+        return Extent(
+            len(assets),
+            sum(map(len, files)) if files else None,
+            len(self.parameters.sets),
+            self.number,
+            self.number * sum(sizes) // len(sizes),
+        )
+
+    def _works(self) -> Iterator[_Work]:
+        for group in self._groups:
+            there = self._there(group)
+            if not there:
+                continue
+            found = replace(group, assets=tuple(one.asset for one in there))
+            files = None if there[0].files is None else tuple(file for one in there for file in one.files or ())
+            if self._split_files and files is not None and group.metadata is None:
+                for file in files:
+                    yield found, (file,), file.size
+            else:
+                yield found, files, _sum([one.size for one in (there if files is None else files)])
+
+    def _there(self, group: Group) -> list[LocatedAsset]:
+        return [self._located[asset.record_id] for asset in group.assets if asset.record_id in self._located]
+
+    def _bytes_on_disk(self, group: Group, files: tuple[File, ...] | None, _: int | None) -> int:
+        text = _model(group, files, _with_its_own(group, self._sets[0]), self.parameters.fixed, self.query).to_json()
+        return -(-len(text.encode()) // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
-def _work(
-    groups: Iterable[Group], located: Mapping[str, LocatedAsset], split_files: bool
-) -> Iterator[tuple[Group, tuple[File, ...] | None, int | None]]:
-    for group in groups:
-        there = [located[asset.record_id] for asset in group.assets if asset.record_id in located]
-        if not there:
-            continue
-        found = replace(group, assets=tuple(one.asset for one in there))
-        files = None if there[0].files is None else tuple(file for one in there for file in one.files or ())
-        if split_files and files is not None and group.metadata is None:
-            for file in files:
-                yield found, (file,), file.size
-        else:
-            yield found, files, _sum([one.size for one in there] if files is None else [file.size for file in files])
+def plan(jobs: Jobs, wanted: Iterable[Job], at_most: int | None, is_preview: bool) -> Plan:
+    """Return the first jobs of those that are wanted; what the cap leaves off is a warning.
+
+    Parameters
+    ----------
+    jobs : Jobs
+    wanted : iterable of Job
+        `jobs`, or those of them that a filter lets through, in their order.
+    at_most : int or None
+        The cap: no job beyond it is built.
+    is_preview : bool
+
+    Raises
+    ------
+    RequestError
+        Without a cap, more jobs than are written unasked; a preview warns, and has the first of them.
+    """
+    limit = at_most or JOBS_UNASKED
+    if not (at_most or is_preview) and wanted is jobs and jobs.are_distinct and jobs.number > limit:
+        _refuse(jobs.extent(), is_preview)
+    number = min(jobs.number, limit) if wanted is jobs else None
+    taken: list[Job] = []
+    with progress("building jobs", "jobs", number) as shown:
+        # One more than is written unasked tells whether there are too many.
+        for job in itertools.islice(wanted, at_most or limit + 1):
+            taken.append(job)
+            shown.advance()
+    too_many = jobs.extent() if len(taken) > limit else None
+    del taken[limit:]
+    left_off = None
+    if too_many or (at_most and len(taken) == at_most and jobs.after(taken[-1])):
+        left_off = LeftOff(jobs.after(taken[-1]), is_exact=wanted is jobs and jobs.are_distinct)
+    if too_many:
+        _refuse(too_many, is_preview)
+    elif left_off:
+        logger.warning("%s=%d: %s left off", CAP, limit, left_off)
+    return Plan(taken, jobs.parameters.fixed, jobs.query, left_off, too_many)
+
+
+def _refuse(too_many: Extent, is_preview: bool) -> None:
+    sentence = f"{too_many}; more than {JOBS_UNASKED:,} are written only where {CAP} names a number"
+    if not is_preview:
+        raise RequestError(f"{sentence}; narrow the request or name one")
+    logger.warning("%s: a run would stop here", sentence)
+
+
+def _with_its_own(group: Group, parameter_set: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Add the parameters of a group's own to a set, whose values win."""
+    return {**group.parameters, **(parameter_set or {})} if group.parameters else parameter_set
 
 
 def _sum(sizes: Sequence[int | None]) -> int | None:

@@ -41,11 +41,13 @@ def share_by_size(sizes: Sequence[int], num_parallel_workers: int, tasks_per_job
     """
     folders: list[list[int]] = [[] for _ in share(len(sizes), num_parallel_workers, tasks_per_job)]
     loads = [(0, 0, folder) for folder in range(len(folders))]
-    for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
-        load, jobs, folder = heapq.heappop(loads)
-        folders[folder].append(number)
-        if jobs + 1 != tasks_per_job:
-            heapq.heappush(loads, (load + sizes[number], jobs + 1, folder))
+    with progress("sharing out", "jobs", len(sizes)) as shown:
+        for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
+            load, jobs, folder = heapq.heappop(loads)
+            folders[folder].append(number)
+            if jobs + 1 != tasks_per_job:
+                heapq.heappush(loads, (load + sizes[number], jobs + 1, folder))
+            shown.advance()
     return [sorted(folder) for folder in folders]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from job_dispatch.jobs.building import Job, Plan
+from job_dispatch.jobs.building import CAP, Job, Plan
 from job_dispatch.jobs.sharing import Shares
 from job_dispatch.messages import counted
 from job_dispatch.metadata.records import File
@@ -60,7 +60,8 @@ class Account:
         """One sentence on the whole run."""
         assets = {asset.record_id for job in self.plan.jobs for asset in job.group.assets}
         of_assets = f"{len(assets):,} of {counted(self.selected.matched, 'asset')}"
-        return f"{counted(len(self.plan.jobs), 'job')} for {of_assets} on {counted(len(self.shares), 'worker')}"
+        jobs = f"{counted(len(self.plan.jobs), 'job')} for {of_assets} on {counted(len(self.shares), 'worker')}"
+        return f"{jobs}; {self.left_off}" if self.left_off else jobs
 
     @property
     def funnel(self) -> list[tuple[str, int]]:
@@ -68,7 +69,21 @@ class Account:
         steps = [("records", self.selected.matched), ("assets", len(self.selected.assets))]
         if self.settings.file_extension:
             steps.append(("with files", len(self.located.assets)))
+        if self.plan.left_off:
+            steps.append((self.asked_for, len(self.plan.jobs) + self.plan.left_off.number))
         return [*steps, ("jobs", len(self.plan.jobs))]
+
+    @property
+    def asked_for(self) -> str:
+        """What to call the jobs before some were left off, the number of which may be an upper bound."""
+        return "jobs asked for" if self.plan.left_off and self.plan.left_off.is_exact else "jobs asked for, at most"
+
+    @property
+    def left_off(self) -> str:
+        """What no job was made of since there would be too many, and why; empty where that is nothing."""
+        if self.plan.too_many:
+            return f"{self.plan.left_off} beyond these: a run would stop and ask for {CAP}"
+        return f"{self.plan.left_off} left off by {CAP}={len(self.plan.jobs)}" if self.plan.left_off else ""
 
     def assets_by(self, trait: str) -> list[tuple[str, int]]:
         """Return how many assets have each value of `project`, `subject` or `day`, the most frequent first."""
@@ -120,10 +135,11 @@ def summary(account: Account, found_in: float, written_in: float) -> list[str]:
     each = counted(most, "job") if fewest == most else f"{fewest:,} {several} {counted(most, 'job')}"
     if account.sizes:
         each += f" and {_balance(shares, account.sizes)}"
+    left_off = f", {account.left_off}" if account.left_off else ""
     return [
         f"matched  {counted(account.selected.matched, 'asset')}",
         f"skipped  {reasons.total():,}{f': {skipped}' * bool(skipped)}; found in {found_in:.1f} s",
-        f"jobs     {len(account.plan.jobs):,} of {_factors(account)}, written in {written_in:.1f} s",
+        f"jobs     {len(account.plan.jobs):,} of {_factors(account)}{left_off}, written in {written_in:.1f} s",
         f"folders  {len(shares):,} in {settings.output_directory}, {each} each, {found_in + written_in:.1f} s in all",
     ]
 

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from job_dispatch.messages import counted, printable
+from job_dispatch.messages import counted, printable, with_unit
 from job_dispatch.report import charts, parameter_table
 
 _PAGE_BYTES = 1_000_000
@@ -167,7 +167,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"counted": counted, "hash": _hash, "number": _number, "unit": _unit}
+    environment.filters |= {"counted": counted, "hash": _hash, "number": _number, "unit": with_unit}
     return environment
 
 
@@ -193,15 +193,6 @@ def _number(number: int) -> str:
     return f"{number:,}"
 
 
-def _unit(size: int) -> str:
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if amount < 999.5:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:,.3g} PB" if amount < 999.5 else f"{amount:,.0f} PB"
-
-
 @dataclass(frozen=True)
 class _Work:
     """Jobs and bytes of the worker folders: how they spread, and pictures where folders can be compared."""
@@ -223,10 +214,10 @@ def _work(folders: Sequence[Folder]) -> _Work:
     if len(folders) > 1:
         drawn.append(draw("Jobs of each worker folder", jobs, _number))
         if known:
-            drawn.append(draw("Bytes of each worker folder", sizes, _unit))
+            drawn.append(draw("Bytes of each worker folder", sizes, with_unit))
     return _Work(
         jobs=_spread([number for _, number in jobs], _number, " jobs") if jobs else "",
-        sizes=_spread(known, _unit, "") if known else "",
+        sizes=_spread(known, with_unit, "") if known else "",
         charts=drawn,
         is_ranked=is_ranked,
         unknown=len(folders) - len(known),
@@ -295,19 +286,20 @@ class _Step:
 
 
 def _funnel(steps: Sequence[tuple[str, int]]) -> Iterator[_Step]:
-    """Draw all steps on one scale but one that grows, which counts something else."""
-    most = max((number for _, number in steps[:1]), default=0)
-    before = None
+    """Draw all steps on one scale; one that grows counts something else, and begins a scale of its own."""
+    scale = max((number for _, number in steps[:1]), default=0)
+    before, were_jobs = None, False
     for label, number in steps:
-        grows = number > most
+        grows, are_jobs = number > scale, label.startswith("jobs")
         remark = ""
         if grows:
+            scale = number
             remark = (
                 f"{number // before:,} × {before:,}, on a scale of its own"
                 if before and number % before == 0
                 else "on a scale of its own"
             )
-        elif before is not None and number < before and label != "jobs":
-            remark = f"{before - number:,} fewer"
-        yield _Step(label, number, "100%" if grows else f"{100 * number / max(1, most):.1f}%", remark, grows)
-        before = number
+        elif before is not None and number < before and are_jobs == were_jobs:
+            remark = f"{before - number:,} {'left off' if are_jobs else 'fewer'}"
+        yield _Step(label, number, f"{100 * number / max(1, scale):.1f}%", remark, grows)
+        before, were_jobs = number, are_jobs

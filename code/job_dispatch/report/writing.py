@@ -46,6 +46,8 @@ class Manifest(BaseModel):
     query: dict[str, Any] | None = Field(description="The query; null where a table alone selected")
     asset_ids: list[str] | None = Field(description="The data asset ids of the table; null where there is none")
     counts: dict[str, int] = Field(description="How many are left after each step, and worker folders")
+    left_off: int = Field(description="Jobs that a cap left off; 0 where there is none or it cut nothing")
+    left_off_is_exact: bool = Field(description="Otherwise `left_off` is an upper bound")
     skipped: list[ManifestItem]
     versions: dict[str, str] = Field(description="Of the dispatcher and its main dependencies")
     command: list[str] = Field(description="The command line, one element an argument")
@@ -99,6 +101,8 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
         query=None if account.selection.query is None else account.selection.query.filter,
         asset_ids=None if account.selection.table is None else account.selection.table.values("asset_id"),
         counts={**dict(account.funnel), "worker folders": len(account.shares)},
+        left_off=account.plan.left_off.number if account.plan.left_off else 0,
+        left_off_is_exact=account.plan.left_off is None or account.plan.left_off.is_exact,
         skipped=[ManifestItem(name=_writable(name), reason=_writable(reason)) for name, reason in account.skipped],
         versions=versions,
         command=[_writable(argument) for argument in command],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from job_dispatch.jobs import building
 from job_dispatch.jobs.model import AnalysisDispatchModel
+from job_dispatch.messages import RequestError
 from job_dispatch.metadata.records import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Query, Selection
@@ -30,7 +32,8 @@ def build(
 ) -> building.Plan:
     """Build jobs where each asset is a group of its own."""
     groups = [Group((one.asset,)) for one in assets]
-    return building.build(groups, assets, parameters, QUERY, split_files, at_most)
+    jobs = building.Jobs(groups, assets, parameters, QUERY, split_files)
+    return building.plan(jobs, jobs, at_most, False)
 
 
 def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
@@ -68,9 +71,69 @@ def test_a_limit_keeps_the_first_jobs(names: list[str], at_most: int) -> None:
     assert build(assets, Parameters(), at_most=at_most).jobs == every[:at_most]
 
 
+def test_no_job_beyond_the_limit_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[AnalysisDispatchModel] = []
+    name = AnalysisDispatchModel.uuid
+
+    def count(model: AnalysisDispatchModel) -> UUID:
+        built.append(model)
+        return name(model)
+
+    monkeypatch.setattr(AnalysisDispatchModel, "uuid", count)
+    sets = tuple({"x": number} for number in range(1_000))
+    plan = build([located(f"a{number}") for number in range(2_000)], Parameters(None, sets), at_most=5)
+    assert len(plan.jobs) == len(built) == 5
+    assert plan.left_off == (1_999_995, True)
+
+
+@given(names=NAMES, sets=SETS, at_most=st.integers(1, 30))
+def test_taken_and_left_off_are_all_jobs(names: list[str], sets: list[dict[str, Any]], at_most: int) -> None:
+    plan = build([located(name) for name in names], Parameters(None, tuple(sets)), at_most=at_most)
+    assert len(plan.jobs) + (plan.left_off.number if plan.left_off else 0) == len(names) * max(1, len(sets))
+    assert plan.left_off is None or plan.left_off.is_exact
+
+
+def test_what_a_filter_takes_away_does_not_count_against_the_limit_and_makes_what_is_left_off_an_upper_bound() -> None:
+    assets = [located(f"a{number}") for number in range(6)]
+    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, Parameters(), QUERY, True)
+    plan = building.plan(jobs, (job for job in jobs if job.group.assets[0].name not in ("a0", "a2")), 3, False)
+    assert [job.group.assets[0].name for job in plan.jobs] == ["a1", "a3", "a4"]
+    assert str(plan.left_off) == "up to 1 job"
+
+
+def test_jobs_of_the_same_content_count_once_and_what_is_left_off_is_said_to_be_an_upper_bound(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assets = [located("a"), located("b")]
+    twice = [Group((one.asset,)) for one in (*assets, *assets)]
+    jobs = building.Jobs(twice, assets, Parameters(), QUERY, True)
+    assert [job.group.assets[0].name for job in building.plan(jobs, jobs, None, False).jobs] == ["a", "b"]
+    assert caplog.messages == ["2 jobs with the same content as another counted once"]
+    assert building.plan(jobs, jobs, 1, False).left_off == (3, False)
+
+
+def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(caplog: pytest.LogCaptureFixture) -> None:
+    assets = files_of(["a", "b"], [2, 1])
+    parameters = Parameters(None, tuple({"x": number} for number in range(100_000)))
+    with pytest.raises(RequestError) as stopped:
+        build(assets, parameters)
+    assert stopped.value.headline == (
+        "2 assets, 3 files, 100,000 parameter sets: 300,000 jobs, about 1.23 GB on disk; more than 200,000 are"
+        " written only where --max_number_of_tasks_dispatched names a number; narrow the request or name one"
+    )
+    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, parameters, QUERY, True)
+    shown = building.plan(jobs, jobs, None, is_preview=True)
+    assert (len(shown.jobs), shown.left_off, shown.too_many) == (200_000, (100_000, True), jobs.extent())
+    assert "a run would stop here" in caplog.text
+    with pytest.raises(RequestError):
+        building.plan(jobs, iter(jobs), None, is_preview=False)
+    assert len(building.plan(jobs, jobs, 200_001, is_preview=False).jobs) == 200_001
+
+
 def test_jobs_of_a_csv_name_no_query() -> None:
     by_csv = Selection(table=Table((Row(2, Key("asset_id", "id")),), "data_asset_input.csv"))
-    plan = building.build([Group((located("a").asset,))], [located("a")], Parameters(), by_csv, True, None)
+    jobs = building.Jobs([Group((located("a").asset,))], [located("a")], Parameters(), by_csv, True)
+    plan = building.plan(jobs, jobs, None, False)
     assert plan.model(plan.jobs[0]).query is None
 
 

@@ -317,8 +317,15 @@ def test_the_funnel_tells_what_each_step_lost_and_draws_what_grows_on_its_own_sc
         [("column", "100.0%")],
         [("column", "100.0%")],
         [("column", "60.0%")],
-        [("hatched", "100%")],
+        [("hatched", "100.0%")],
     ]
+
+
+def test_what_the_cap_left_off_stands_beside_the_jobs_on_the_scale_of_all_jobs() -> None:
+    steps = [("records", 20), ("assets", 20), ("jobs asked for", 200), ("jobs", 50)]
+    rows = re.findall(r"<tr>.*?</tr>", section(dataclasses.replace(sample(), funnel=steps), "funnel"))
+    assert _Outline(rows[-1]).text == "jobs 50 150 left off"
+    assert 'width="25.0%"' in rows[-1]
 
 
 def test_every_skipped_asset_stands_with_its_reason() -> None:
