@@ -4,10 +4,7 @@ import argparse
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import tomllib
-import unittest
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +84,6 @@ def test_each_pin_satisfies_the_bounds_in_pyproject(name: str) -> None:
     assert runtime_requirements()[name].specifier.contains(dockerfile_pins()[name])
 
 
-def test_no_test_module_hides_a_module_of_the_code_from_unittests_discovery() -> None:
-    in_tests = {path.name for path in (CODE / "tests").glob("*.py")}
-    assert not in_tests & {path.name for path in CODE.glob("*.py")}
-
-
 def test_dockerfile_and_environment_start_from_the_same_image() -> None:
     environment = json.loads((ROOT / ".codeocean" / "environment.json").read_text())
     dockerfile = (ROOT / "environment" / "Dockerfile").read_text()
@@ -123,15 +115,3 @@ def test_the_documentation_lists_every_flag_in_the_groups_and_the_order_of_help(
 def test_the_documentation_gives_the_parsers_default_of_every_flag() -> None:
     documented = {name: default for _, name, default in documented_flags()}
     assert without_local(documented) == without_local(parser_defaults())
-
-
-# `python -m unittest discover tests/` asks modules for their load_tests, never the __init__.py of the folder
-# that it starts in, so the bridge to pytest stands in a test module.
-def load_tests(_loader: unittest.TestLoader, _tests: unittest.TestSuite, _pattern: str | None) -> unittest.TestSuite:
-    return unittest.TestSuite([unittest.FunctionTestCase(run_pytest)])
-
-
-def run_pytest() -> None:
-    """Run the whole suite in a process of its own: in this one, test modules were imported without pytest."""
-    finished = subprocess.run([sys.executable, "-m", "pytest"], cwd=CODE, check=False)
-    assert finished.returncode == 0, "pytest found failures, listed above"
