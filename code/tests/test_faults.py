@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tenacity
 
-from job_dispatch.storage import s3 as storage
+from job_dispatch.storage import access
 from tests.conftest import S3, Completed, World
 from tests.gateway import Fault, Gateway
 from tests.gateway import Record as Body
@@ -67,9 +67,9 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def with_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage has less than a second to answer a request, and one in all."""
-    monkeypatch.setattr(storage, "_REQUEST_SECONDS", 0.7)
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", 1)
-    monkeypatch.setattr(storage, "_TRIES", 1)
+    monkeypatch.setattr(access, "REQUEST_SECONDS", 0.7)
+    monkeypatch.setattr(access, "RETRY_SECONDS", 1)
+    monkeypatch.setattr(access, "TRIES", 1)
 
 
 def said(completed: Completed) -> list[str]:

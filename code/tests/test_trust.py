@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from job_dispatch.request import flags
-from job_dispatch.storage import s3 as storage
+from job_dispatch.storage import access
 from tests.conftest import CODE, S3, Completed, World
 from tests.gateway import Fault, Gateway
 from tests.gateway import Record as Body
@@ -42,8 +42,8 @@ def desk(gateway: Gateway, front: S3Front, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     for name, value in {**front.environment, **SECRETS}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", 0.2)
-    monkeypatch.setattr(storage, "_TRIES", 1)
+    monkeypatch.setattr(access, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(access, "TRIES", 1)
     for folder in ("data", "results"):
         (tmp_path / folder).mkdir()
     gateway.records = [record("fine")]
