@@ -11,7 +11,7 @@ from job_dispatch.messages import DispatchError, progress
 from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
 from job_dispatch.metadata.selecting import Selected, select_assets
 from job_dispatch.request.flags import Settings
-from job_dispatch.request.selection import Selection
+from job_dispatch.request.selection import Selection, file_places
 from job_dispatch.storage.locating import Located, Locating, Outcome, run
 
 
@@ -20,7 +20,8 @@ def open_metadata(settings: Settings) -> MetadataSource:
     if settings.metadata_catalog is not None:
         from job_dispatch.metadata.catalog import Catalog
 
-        return Catalog(settings.metadata_catalog)
+        places = file_places(str(settings.metadata_catalog), settings.input_directory)
+        return Catalog(next((path for path in places if path.is_file()), settings.metadata_catalog))
     from job_dispatch.metadata.docdb import DocDb
 
     return DocDb(

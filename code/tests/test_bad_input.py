@@ -46,7 +46,7 @@ def write(world: World, name: str, text: str) -> Path:
         ("--max_number_of_tasks_dispatched=-1", "--max_number_of_tasks_dispatched: '-1' is not a whole number from 1"),
         ("--split_files=yes", "--split_files: 'yes' is neither 0 nor 1"),
         ("--use_data_asset_csv=2", "--use_data_asset_csv: '2' is neither 0 nor 1"),
-        ("--overwrite=True", "--overwrite: 'True' is neither 0 nor 1"),
+        ("--overwrite=on", "--overwrite: 'on' is neither 0 nor 1"),
         ("--skip_errors=-1", "--skip_errors: '-1' is neither 0 nor 1"),
         ("--log_level=LOUD", "--log_level: 'LOUD' is none of DEBUG, INFO, WARNING, ERROR"),
         ("--docdb_host=a b", "--docdb_host: not a host name such as api.allenneuraldynamics.org"),
@@ -173,6 +173,7 @@ def test_a_missing_query_file_is_named_with_the_places_looked_in(desk: World) ->
         " give a query that starts with {, or the path of a file with one",
         "  looked for query.json",
         f"  looked for {desk.input_directory}/query.json",
+        f"  looked for {desk.input_directory}/input_files/query.json",
     )
 
 

@@ -14,6 +14,8 @@ from job_dispatch.request.flags import Settings
 
 # A pipeline mounts its input files in this folder of the input directory.
 PIPELINE_FOLDER = "input_files"
+# The input directory as people write it who know capsules.
+_DATA = Path("/data")
 
 
 @dataclass(frozen=True)
@@ -93,20 +95,33 @@ def read_query(text: str, input_directory: Path) -> Query:
 
 
 def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
-    """Return the file that a flag names, as given or inside the input directory.
+    """Return the file that a flag names, as given or inside the input directory or its `input_files`.
+
+    A name below the input directory, or below the `/data` of a capsule, is looked for in `input_files` as well:
+    whether a file lies there depends on whether a pipeline or a capsule runs.
 
     Raises
     ------
     RequestError
         There is none; the places looked in are shown with the remedy.
     """
-    places = list(dict.fromkeys([Path(name), input_directory / name]))
+    places = file_places(name, input_directory)
     for path in places:
         if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, False for names too long to be one
             return path
     if os.path.isdir(name):  # noqa: PTH112
         raise RequestError(f"{flag}: {name} is a folder; {remedy}")
     raise RequestError(f"{flag}: no such file: {name}; {remedy}", [f"looked for {path}" for path in places])
+
+
+def file_places(name: str, input_directory: Path) -> list[Path]:
+    """Return where a file that a flag names may be."""
+    names = [Path(name)]
+    for root in (_DATA, input_directory):
+        if names[0].is_relative_to(root):
+            names.append(names[0].relative_to(root))
+    folders = (input_directory, input_directory / PIPELINE_FOLDER)
+    return list(dict.fromkeys([names[0], *(folder / one for folder in folders for one in names)]))
 
 
 def check_input_directory(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -26,10 +27,11 @@ def seconds(text: str) -> int:
 
 
 def switch(text: str) -> bool:
-    """Return whether a switch is on."""
-    if text not in ("0", "1"):
+    """Return whether a switch is on; `true` and `false` do as well."""
+    on = {"0": False, "1": True, "false": False, "true": True}.get(text.lower())
+    if on is None:
         raise RequestError(f"{text!r} is neither 0 nor 1")
-    return text == "1"
+    return on
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -84,23 +86,35 @@ def _ending(text: str) -> str:
 
 
 def fields(text: str) -> tuple[str, ...]:
-    """Return the record fields that a comma-separated text names, each once.
+    """Return the record fields that a comma-separated text or a JSON list names, each once.
 
     Raises
     ------
     RequestError
-        A field is no dotted path: it has an empty part, or begins with `$`.
+        A field is no dotted path: it has an empty part, or begins with `$`. A list is no JSON.
     """
-    pieces = [piece.strip() for piece in text.split(",")]
+    pieces = [piece.strip() for piece in _listed(text)]
     for piece in pieces:
         if piece.startswith("$") or not all(piece.split(".")):
             raise RequestError(f"{piece!r} is not a record field such as subject.subject_id")
     return tuple(dict.fromkeys(pieces))
 
 
+def _listed(text: str) -> list[str]:
+    if not text.startswith("["):
+        return text.split(",")
+    try:
+        pieces = json.loads(text)
+    except (ValueError, RecursionError):
+        pieces = None
+    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+        raise RequestError(f'{text!r} is not a JSON list of texts such as ["subject.subject_id"]')
+    return pieces
+
+
 def field(text: str) -> str:
     """Return the one record field that a text names."""
-    [first, *more] = fields(text)
-    if more:
-        raise RequestError(f"{text!r} are several fields; give one")
-    return first
+    named = fields(text)
+    if len(named) != 1:
+        raise RequestError(f"{text!r} are {'several' if named else 'no'} fields; give one")
+    return named[0]

@@ -366,6 +366,7 @@ def test_a_schema_that_is_not_there_is_named_with_the_places_looked_in(desk: Wor
         "error: --parameter_schema: no such file: no.json; give the path of a JSON Schema file",
         "  looked for no.json",
         f"  looked for {desk.input_directory / 'no.json'}",
+        f"  looked for {desk.input_directory / 'input_files' / 'no.json'}",
     )
 
 
