@@ -83,7 +83,8 @@ def _prepare(settings: Settings, selection: Selection, parameters: Parameters) -
         selected, located = utils.find_assets(metadata, selection, settings)
     if settings.group_by and settings.file_extension and settings.split_files:
         logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
-    jobs = building.Jobs(selected.groups, located.assets, parameters, selection, settings.split_files)
+    query = selection.query_text if settings.query_in_jobs else None
+    jobs = building.Jobs(selected.groups, located.assets, parameters, query, settings.split_files)
     wanted = jobs  # what lets only some of them through stands here, so that the cap counts what it leaves
     plan = building.plan(jobs, wanted, settings.max_number_of_tasks_dispatched, settings.dry_run)
     sizes = sharing.known_sizes([job.size for job in plan.jobs]) if settings.balance == "size" else []

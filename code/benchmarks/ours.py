@@ -52,7 +52,7 @@ def _plan(jobs: int) -> Plan:
     located = [LocatedAsset(one, (File(f"{one.location}/nwb/session.nwb", 1),)) for one in assets]
     parameters = Parameters({"analysis_name": "benchmark", "cutoff": 0.05}, _SETS)
     selection = Selection(Query({"subject.subject_id": "774659"}))
-    every = Jobs([Group((one,)) for one in assets], located, parameters, selection, True)
+    every = Jobs([Group((one,)) for one in assets], located, parameters, selection.query_text, True)
     return plan(every, every, jobs, False)
 
 

@@ -47,6 +47,7 @@ def test_a_query_becomes_one_job_a_file_and_parameter_set(world: World) -> None:
         "fixed_parameters": {"cutoff": 0.05},
         "distributed_parameters": {"method": "a"},
         "query": '{"subject.subject_id":"774659"}',
+        "analysis_code": {"url": "", "parameters": {"cutoff": 0.05}},
     }
 
 
@@ -189,14 +190,34 @@ def test_the_environment_names_host_and_version_but_never_database_and_collectio
     assert {request.path for request in world.gateway.requests} == {"/v1/metadata_index/data_assets/aggregate"}
 
 
-def test_the_same_request_gives_the_same_names_and_each_name_is_made_of_the_content(world: World) -> None:
+def test_the_same_request_gives_the_same_names_and_each_name_is_made_of_the_work_alone(world: World) -> None:
     first = succeeded(world.run("--docdb_query={}", "--file_extension=.nwb"))
     again = succeeded(world.run("--docdb_query={}", "--file_extension=.nwb", "--overwrite=1"))
     assert again.folders == first.folders
     names = [name for names in first.folders.values() for name in names]
     for name, job in zip(names, first.jobs, strict=True):
-        content = json.dumps(job, sort_keys=True, separators=(",", ":"))
+        work = {field: value for field, value in job.items() if field not in ("query", "analysis_code")}
+        content = json.dumps(work, sort_keys=True, separators=(",", ":"))
         assert name == f"{uuid.uuid5(uuid.NAMESPACE_URL, content)}.json"
+
+
+def test_other_words_for_the_same_work_give_the_same_names_and_without_the_query_the_same_bytes(world: World) -> None:
+    worded = (
+        '{"subject.subject_id": "774659"}',
+        '{"$or": [{"subject.subject_id": {"$in": ["774659", "774659"]}}]}',
+    )
+    files = []
+    for place, query in enumerate(worded):
+        for told in ("0", "1"):
+            folder = world.output_directory / f".{place}{told}"
+            flags = (f"--docdb_query={query}", "--file_extension=.nwb", f"--query_in_jobs={told}")
+            assert world.call(*flags, f"--output_directory={folder}").returncode == 0
+            files.append({path.relative_to(folder): path.read_bytes() for path in folder.glob("*/*.json")})
+    silent, telling, silent_again, telling_again = files
+    assert silent == silent_again != telling
+    assert telling.keys() == silent.keys() == telling_again.keys()
+    assert telling != telling_again
+    assert not any(b'774659\\"' in text for text in silent.values())
 
 
 def test_jobs_are_indented_by_four_and_parameters_arrive_as_they_were_written(world: World) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import RequestError, counted, logger, progress, with_unit
 from job_dispatch.metadata.records import File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import Selection
 
 CAP = "--max_number_of_tasks_dispatched"
 JOBS_UNASKED = 200_000
@@ -74,7 +74,9 @@ class Plan:
         In order, each content once.
     fixed_parameters : dict or None
     query : str or None
-        Compact JSON of the query, None where assets were selected by id.
+        Compact JSON of the query, None where jobs do not tell it.
+    code : Code or None
+        The code that will run the jobs, None where it is not known.
     left_off : LeftOff or None
         What the cap left off, None where that is nothing.
     too_many : Extent or None
@@ -84,12 +86,13 @@ class Plan:
     jobs: list[Job]
     fixed_parameters: dict[str, Any] | None
     query: str | None
+    code: Code | None = None
     left_off: LeftOff | None = None
     too_many: Extent | None = None
 
     def model(self, job: Job) -> AnalysisDispatchModel:
         """Return the content of a job's file."""
-        return _model(job.group, job.files, job.parameter_set, self.fixed_parameters, self.query)
+        return _model(job.group, job.files, job.parameter_set, self.fixed_parameters, self.query, self.code)
 
 
 class Jobs:
@@ -103,9 +106,12 @@ class Jobs:
     located : iterable of LocatedAsset
         Assets that are not among them are left out of their groups.
     parameters : Parameters
-    selection : Selection
+    query : str or None
+        The query that jobs tell.
     split_files : bool
         A job for each file; the files of groups with metadata are not split.
+    code : Code or None
+        The code that will run them, None where it is not known.
     """
 
     def __init__(
@@ -113,11 +119,13 @@ class Jobs:
         groups: Sequence[Group],
         located: Iterable[LocatedAsset],
         parameters: Parameters,
-        selection: Selection,
+        query: str | None,
         split_files: bool,
+        code: Code | None = None,
     ) -> None:
         self.parameters = parameters
-        self.query = selection.query_text
+        self.query = query
+        self.code = code
         self._groups = groups
         self._located = {one.asset.record_id: one for one in located}
         self._split_files = split_files
@@ -183,7 +191,8 @@ class Jobs:
         return [self._located[asset.record_id] for asset in group.assets if asset.record_id in self._located]
 
     def _bytes_on_disk(self, group: Group, files: tuple[File, ...] | None, _: int | None) -> int:
-        text = _model(group, files, _with_its_own(group, self._sets[0]), self.parameters.fixed, self.query).to_json()
+        parameter_set = _with_its_own(group, self._sets[0])
+        text = _model(group, files, parameter_set, self.parameters.fixed, self.query, self.code).to_json()
         return -(-len(text.encode()) // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
@@ -223,7 +232,7 @@ def plan(jobs: Jobs, wanted: Iterable[Job], at_most: int | None, is_preview: boo
         _refuse(too_many, is_preview)
     elif left_off:
         logger.warning("%s=%d: %s left off", CAP, limit, left_off)
-    return Plan(taken, jobs.parameters.fixed, jobs.query, left_off, too_many)
+    return Plan(taken, jobs.parameters.fixed, jobs.query, jobs.code, left_off, too_many)
 
 
 def _refuse(too_many: Extent, is_preview: bool) -> None:
@@ -249,16 +258,20 @@ def _model(
     parameter_set: dict[str, Any] | None,
     fixed_parameters: dict[str, Any] | None,
     query: str | None,
+    code: Code | None = None,
 ) -> AnalysisDispatchModel:
+    locations = [asset.location for asset in group.assets]
+    addresses = None if files is None else [file.address for file in files]
     # Not validated: the parts have their types, and there may be hundreds of thousands.
     return AnalysisDispatchModel.model_construct(
-        s3_location=[asset.location for asset in group.assets],
+        s3_location=locations,
         asset_id=[asset.asset_id for asset in group.assets],
         asset_name=[asset.name for asset in group.assets],
         docdb_record_id=[asset.record_id for asset in group.assets],
-        file_location=None if files is None else [file.address for file in files],
+        file_location=addresses,
         fixed_parameters=fixed_parameters,
         distributed_parameters=parameter_set,
         group_metadata=None if group.metadata is None else dict(group.metadata),
         query=query,
+        analysis_code=analysis_code(code, locations, addresses, fixed_parameters, parameter_set),
     )

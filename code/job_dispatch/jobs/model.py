@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+_NOT_OF_THE_WORK = ("query", "analysis_code")
+
 
 class AnalysisDispatchModel(BaseModel):
     """One job, as the analysis wrapper reads it.
@@ -36,6 +38,9 @@ class AnalysisDispatchModel(BaseModel):
         default=None, description="Fields and values that the assets of a group share; dots in names as __"
     )
     query: str | None = Field(default=None, description="Metadata query that selected the assets, as compact JSON")
+    analysis_code: dict[str, Any] | None = Field(
+        default=None, description="Code that will run the job, and the fixed parameters where the wrapper takes them"
+    )
 
     @field_validator("distributed_parameters", mode="before")
     @classmethod
@@ -50,8 +55,11 @@ class AnalysisDispatchModel(BaseModel):
         return self.model_dump_json(indent=4, exclude=self._null_fields())
 
     def uuid(self) -> uuid.UUID:
-        """Return the job's name: a UUID version 5 of its content, so that the same job has the same name."""
-        content = {name: value for name, value in self if value is not None}
+        """Return the job's name: a UUID version 5 of the work alone: assets, files, parameters and group.
+
+        Not of the query, nor of the code: the same work that is asked for in other words has the same name.
+        """
+        content = {name: value for name, value in self if value is not None and name not in _NOT_OF_THE_WORK}
         return uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(content, sort_keys=True, separators=(",", ":")))
 
     def _null_fields(self) -> set[str]:

@@ -124,6 +124,7 @@ class Settings:
         values.one_of("count", "size"),
     )
     max_number_of_tasks_dispatched: int | None = _flag(_WORKERS, "N", "at most this many jobs", convert=values.count)
+    query_in_jobs: bool = _flag(_WORKERS, "0|1", "0: leave the query out of job files", "1", values.switch)
     input_directory: Path = _flag(_PLACE, "DIR", "where query, CSV and parameters are", str(_PLACES / "data"), Path)
     output_directory: Path = _flag(_PLACE, "DIR", "where worker folders go", str(_PLACES / "results"), Path)
     overwrite: bool = _flag(_PLACE, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
@@ -226,10 +227,19 @@ def build_parser(version: str) -> argparse.ArgumentParser:
             metavar=flag.takes,
             default=flag.default,
             type=_converter(flag),
+            action=_Joined if flag.convert is values.fields else "store",
             help=f"{flag.meaning} (default: {flag.default})" if flag.default else flag.meaning,
         )
     parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {version}")
     return parser
+
+
+class _Joined(argparse.Action):
+    """Adds the fields to those that the same flag gave before."""
+
+    def __call__(self, _: argparse.ArgumentParser, given: argparse.Namespace, fields: Any, __: Any = None) -> None:
+        before = getattr(given, self.dest) or ()  # until the flag is given, its default, which is blank
+        setattr(given, self.dest, tuple(dict.fromkeys((*before, *fields))))
 
 
 def _converter(flag: Flag) -> Callable[[str], Any]:

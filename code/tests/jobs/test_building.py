@@ -32,7 +32,7 @@ def build(
 ) -> building.Plan:
     """Build jobs where each asset is a group of its own."""
     groups = [Group((one.asset,)) for one in assets]
-    jobs = building.Jobs(groups, assets, parameters, QUERY, split_files)
+    jobs = building.Jobs(groups, assets, parameters, QUERY.query_text, split_files)
     return building.plan(jobs, jobs, at_most, False)
 
 
@@ -95,7 +95,7 @@ def test_taken_and_left_off_are_all_jobs(names: list[str], sets: list[dict[str, 
 
 def test_what_a_filter_takes_away_does_not_count_against_the_limit_and_makes_what_is_left_off_an_upper_bound() -> None:
     assets = [located(f"a{number}") for number in range(6)]
-    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, Parameters(), QUERY, True)
+    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, Parameters(), QUERY.query_text, True)
     plan = building.plan(jobs, (job for job in jobs if job.group.assets[0].name not in ("a0", "a2")), 3, False)
     assert [job.group.assets[0].name for job in plan.jobs] == ["a1", "a3", "a4"]
     assert str(plan.left_off) == "up to 1 job"
@@ -106,7 +106,7 @@ def test_jobs_of_the_same_content_count_once_and_what_is_left_off_is_said_to_be_
 ) -> None:
     assets = [located("a"), located("b")]
     twice = [Group((one.asset,)) for one in (*assets, *assets)]
-    jobs = building.Jobs(twice, assets, Parameters(), QUERY, True)
+    jobs = building.Jobs(twice, assets, Parameters(), QUERY.query_text, True)
     assert [job.group.assets[0].name for job in building.plan(jobs, jobs, None, False).jobs] == ["a", "b"]
     assert caplog.messages == ["2 jobs with the same content as another counted once"]
     assert building.plan(jobs, jobs, 1, False).left_off == (3, False)
@@ -121,7 +121,7 @@ def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(caplog
         "2 assets, 3 files, 100,000 parameter sets: 300,000 jobs, about 1.23 GB on disk; more than 200,000 are"
         " written only where --max_number_of_tasks_dispatched names a number; narrow the request or name one"
     )
-    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, parameters, QUERY, True)
+    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, parameters, QUERY.query_text, True)
     shown = building.plan(jobs, jobs, None, is_preview=True)
     assert (len(shown.jobs), shown.left_off, shown.too_many) == (200_000, (100_000, True), jobs.extent())
     assert "a run would stop here" in caplog.text
@@ -132,7 +132,7 @@ def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(caplog
 
 def test_jobs_of_a_csv_name_no_query() -> None:
     by_csv = Selection(table=Table((Row(2, Key("asset_id", "id")),), "data_asset_input.csv"))
-    jobs = building.Jobs([Group((located("a").asset,))], [located("a")], Parameters(), by_csv, True)
+    jobs = building.Jobs([Group((located("a").asset,))], [located("a")], Parameters(), by_csv.query_text, True)
     plan = building.plan(jobs, jobs, None, False)
     assert plan.model(plan.jobs[0]).query is None
 
