@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from job_dispatch.messages import DispatchError, progress
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
 from job_dispatch.metadata.selecting import Selected, select_assets
 from job_dispatch.request.flags import Settings
@@ -33,10 +34,13 @@ def open_metadata(settings: Settings) -> MetadataSource:
     )
 
 
-def find_assets(metadata: MetadataSource, selection: Selection, settings: Settings) -> tuple[Selected, Located]:
+def find_assets(
+    metadata: MetadataSource, selection: Selection, settings: Settings, left_out: LeftOut
+) -> tuple[Selected, Located]:
     """Return what is selected, and which files it has.
 
-    Where the assets of a page of records are final, they are listed while the next page is read.
+    What is not among them is added to `left_out`. Where the assets of a page of records are final, they are
+    listed while the next page is read.
 
     Raises
     ------
@@ -48,12 +52,12 @@ def find_assets(metadata: MetadataSource, selection: Selection, settings: Settin
     locating = Locating(settings.file_extension, metadata.may_name_local_files, settings.max_concurrency)
     is_final = not settings.grouping.fields and settings.max_number_of_tasks_dispatched is None
     if settings.file_extension and is_final:
-        selected, outcomes = run(_select_and_list(metadata, selection, settings, locating))
+        selected, outcomes = run(_select_and_list(metadata, selection, settings, left_out, locating))
     else:
         with progress("reading metadata", "records") as shown:
-            selected = _select(metadata, selection, settings, lambda page: shown.advance(len(page)))
+            selected = _select(metadata, selection, settings, left_out, lambda page: shown.advance(len(page)))
         outcomes = locating.list_all(selected.assets)
-    located = locating.report(selected.assets, outcomes, settings.skip_errors)
+    located = locating.report(selected.assets, outcomes, settings.skip_errors, left_out)
     if settings.balance == "size":
         # Each asset makes a job at least, so what a limit leaves off need not be measured.
         at_most = None if settings.group_by else settings.max_number_of_tasks_dispatched
@@ -66,14 +70,15 @@ def _select(
     metadata: MetadataSource,
     selection: Selection,
     settings: Settings,
+    left_out: LeftOut,
     tell: Callable[[Sequence[Asset]], None],
 ) -> Selected:
     more_fields = TRAIT_FIELDS if settings.is_described else ()
-    return select_assets(metadata, selection, settings.grouping, settings.skip_errors, tell, more_fields)
+    return select_assets(metadata, selection, settings.grouping, settings.skip_errors, left_out, tell, more_fields)
 
 
 async def _select_and_list(
-    metadata: MetadataSource, selection: Selection, settings: Settings, locating: Locating
+    metadata: MetadataSource, selection: Selection, settings: Settings, left_out: LeftOut, locating: Locating
 ) -> tuple[Selected, dict[str, Outcome]]:
     pages: asyncio.Queue[Sequence[Asset] | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -81,7 +86,7 @@ async def _select_and_list(
     def select() -> Selected:
         """Read the records in a thread of their own: the client of DocDB waits for its answers."""
         try:
-            return _select(metadata, selection, settings, tell)
+            return _select(metadata, selection, settings, left_out, tell)
         finally:
             tell(None)
 

@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from job_dispatch.metadata.catalog import Catalog
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.selecting import select_assets
 from job_dispatch.request.flags import Grouping
 from job_dispatch.request.selection import Query, Selection
@@ -47,7 +48,12 @@ def main(records: int) -> None:
         catalog = Catalog(path)
         read = time.perf_counter()
         selected = select_assets(
-            catalog, Selection(Query({"data_description.data_level": "derived"})), GROUPING, False, lambda page: None
+            catalog,
+            Selection(Query({"data_description.data_level": "derived"})),
+            GROUPING,
+            False,
+            LeftOut(),
+            lambda page: None,
         )
         end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

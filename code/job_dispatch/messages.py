@@ -24,6 +24,11 @@ class DispatchError(Exception):
         One sentence that names the thing, the place and the remedy.
     details : iterable of str
         Further lines; at most `LISTED_AT_MOST` of them are shown, with a count of the rest.
+
+    Attributes
+    ----------
+    all_details_in : str
+        The file that has all of them, where one was written.
     """
 
     exit_code = 1
@@ -32,9 +37,11 @@ class DispatchError(Exception):
         super().__init__(headline)
         self.headline = headline
         self.details = tuple(details)
+        self.all_details_in = ""
 
     def __str__(self) -> str:
-        return "\n".join([printable(self.headline), *(f"  {line}" for line in listed(self.details))])
+        details = listed(self.details, f" (all in {self.all_details_in})" if self.all_details_in else "")
+        return "\n".join([printable(self.headline), *(f"  {line}" for line in details)])
 
 
 class RequestError(DispatchError):
@@ -62,11 +69,11 @@ def printable(text: str, limit: int = _TEXT_AT_MOST) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def listed(items: Sequence[str]) -> list[str]:
+def listed(items: Sequence[str], where: str = "") -> list[str]:
     """Return `items` made printable: at most `LISTED_AT_MOST` of them, then a line that counts the rest."""
     lines = [printable(item) for item in items[:LISTED_AT_MOST]]
     if len(items) > LISTED_AT_MOST:
-        lines.append(f"… and {len(items) - LISTED_AT_MOST:,} more")
+        lines.append(f"… and {len(items) - LISTED_AT_MOST:,} more{where}")
     return lines
 
 

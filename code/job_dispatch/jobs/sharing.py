@@ -16,6 +16,13 @@ from job_dispatch.messages import counted, logger, progress
 Shares = Sequence[Sequence[int]]
 
 
+def shares(number_of_jobs: int, sizes: Sequence[int], num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
+    """Return the numbers of the jobs that each worker folder gets, by size where sizes are given."""
+    if sizes:
+        return share_by_size(sizes, num_parallel_workers, tasks_per_job)
+    return share(number_of_jobs, num_parallel_workers, tasks_per_job)
+
+
 def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
     """Return the numbers of the jobs that each worker folder gets: contiguous, balanced to within one, none empty.
 

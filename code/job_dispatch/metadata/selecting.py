@@ -8,6 +8,7 @@ from typing import Any
 
 from job_dispatch.messages import RequestError, counted, logger
 from job_dispatch.metadata import table_rows
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     Asset,
@@ -34,13 +35,10 @@ class Selected:
     groups : list of Group
         One group an asset, ordered by name, then `_id` (with a table in its order); with `group_by` one a
         combination of values, ordered by them. Where rows of a table have other parameters, one group for each.
-    left_out : dict
-        What a table asks for, or names of assets, that were left out, by reason.
     """
 
     matched: int
     groups: list[Group]
-    left_out: dict[str, list[str]]
 
     @property
     def assets(self) -> list[Asset]:
@@ -53,12 +51,13 @@ def select_assets(
     selection: Selection,
     grouping: Grouping,
     skip_errors: bool,
+    left_out: LeftOut,
     tell: Callable[[Sequence[Asset]], None],
     more_fields: Sequence[str] = (),
 ) -> Selected:
     """Return the assets that are selected, in groups.
 
-    `tell` is called with the assets of each page as they come.
+    What is not among them is added to `left_out`. `tell` is called with the assets of each page as they come.
 
     Raises
     ------
@@ -70,16 +69,15 @@ def select_assets(
     fields = projection([*ASSET_FIELDS, *more_fields, *grouping.fields])
     read = _Reading(metadata, fields, tell)
     if selection.table is not None:
-        fitting = table_rows.find(read.records, metadata, selection.table, selection.query, skip_errors)
+        fitting = table_rows.find(read.records, metadata, selection.table, selection.query, skip_errors, left_out)
     else:
-        fitting = table_rows.Fitting(_find(read, selection.query or Query({})), {}, {})
+        fitting = table_rows.Fitting(_find(read, selection.query or Query({})), {})
     assets, records = [asset for asset, _ in fitting.found], [record for _, record in fitting.found]
     groups = [Group((asset,)) for asset in assets]
-    not_grouped: dict[str, list[str]] = {}
     if grouping.fields:
-        groups, not_grouped = _arranged(metadata, selection, assets, records, grouping)
+        groups = _arranged(metadata, selection, assets, records, grouping, left_out)
     groups = [one for group in groups for one in _by_parameters(group, fitting.parameters)]
-    return Selected(len(assets), groups, {**fitting.left_out, **not_grouped})
+    return Selected(len(assets), groups)
 
 
 def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:
@@ -127,12 +125,15 @@ def _arranged(
     assets: Sequence[Asset],
     records: Sequence[Record],
     grouping: Grouping,
-) -> tuple[list[Group], dict[str, list[str]]]:
+    left_out: LeftOut,
+) -> list[Group]:
     from job_dispatch.metadata.grouping import arrange, fields_without_value
 
     examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
     _refuse_unknown(metadata, examples, fields_without_value(records, grouping), grouping.drop_nulls)
     arranged = arrange(assets, records, grouping)
+    left_out.add("without a value", *arranged.without_value)
+    left_out.add("not the latest", *arranged.not_latest)
     if arranged.without_value:
         fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
         logger.info("%s without a value of %s left out", counted(len(arranged.without_value), "record"), fields)
@@ -149,10 +150,7 @@ def _arranged(
             raise RequestError(f"--group_by: a value of the asset {group.assets[0]} holds text with a lone surrogate")
     if arranged.in_several:
         logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
-    return arranged.groups, {
-        "without a value": [asset.name for asset in arranged.without_value],
-        "not the latest": [asset.name for asset in arranged.not_latest],
-    }
+    return arranged.groups
 
 
 def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: Sequence[str], drop_nulls: bool) -> None:

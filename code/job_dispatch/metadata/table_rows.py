@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     Asset,
@@ -36,18 +37,22 @@ class Fitting:
     ----------
     found : list of (Asset, Record)
         Each record once, in the order of the rows; those that fit one row by name, then `_id`.
-    left_out : dict
-        What rows ask for and no job analyses, by reason.
     parameters : dict
         By record id, the different parameters of its rows, in their order.
     """
 
     found: Found
-    left_out: dict[str, list[str]]
     parameters: dict[str, list[Mapping[str, Any]]]
 
 
-def find(read: Read, metadata: MetadataSource, table: Table, query: Query | None, skip_errors: bool) -> Fitting:
+def find(
+    read: Read,
+    metadata: MetadataSource,
+    table: Table,
+    query: Query | None,
+    skip_errors: bool,
+    left_out: LeftOut,
+) -> Fitting:
     """Return the records that fit a row of a table and, where there is one, match a query.
 
     Raises
@@ -63,6 +68,10 @@ def find(read: Read, metadata: MetadataSource, table: Table, query: Query | None
         known = _by_key(_reading(metadata), metadata, dict.fromkeys(without), None)
         not_queried = [key for key in without if known[key]]
         without = [key for key in without if not known[key]]
+    for key in without:
+        left_out.add_asked("without a record", key.column, key.value)
+    for key in not_queried:
+        left_out.add_asked("not selected by the query", key.column, key.value)
     if without:
         _report_missing(metadata, table, without, skip_errors)
     if not_queried:
@@ -72,13 +81,10 @@ def find(read: Read, metadata: MetadataSource, table: Table, query: Query | None
         warn_listing(f"{table.file_name}: {table.noun}s with several records, all of which are taken:", shared)
     if not any(found.values()):
         raise RequestError(f"no record fits both {table.file_name} and the query", [f"query: {query}"])
-    left_out = {"without a record": without, "not selected by the query": not_queried}
-    return _fitting(found, table.keys, {reason: [str(key) for key in keys] for reason, keys in left_out.items()})
+    return _fitting(found, table.keys)
 
 
-def _fitting(
-    found: Mapping[Key, Mapping[str, Record]], rows: Mapping[Key, Sequence[Row]], left_out: dict[str, list[str]]
-) -> Fitting:
+def _fitting(found: Mapping[Key, Mapping[str, Record]], rows: Mapping[Key, Sequence[Row]]) -> Fitting:
     unique: dict[str, tuple[Asset, Record]] = {}
     parameters: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, records in found.items():
@@ -89,9 +95,7 @@ def _fitting(
             different = parameters.setdefault(asset.record_id, {})
             for row in rows[key]:
                 different.setdefault(json_text.compact(row.parameters), row.parameters)
-    return Fitting(
-        list(unique.values()), left_out, {one: list(different.values()) for one, different in parameters.items()}
-    )
+    return Fitting(list(unique.values()), {one: list(different.values()) for one, different in parameters.items()})
 
 
 def _reading(metadata: MetadataSource) -> Read:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from job_dispatch.jobs.building import CAP, Job, Plan
 from job_dispatch.jobs.sharing import Shares
-from job_dispatch.messages import counted
+from job_dispatch.messages import DispatchError, counted
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import File
 from job_dispatch.metadata.selecting import Selected
 from job_dispatch.request.flags import Settings
@@ -17,29 +20,39 @@ from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Selection
 from job_dispatch.storage.locating import Located
 
-
-class Skipped(NamedTuple):
-    """What is not analysed: the name of an asset, or an id, and the reason."""
-
-    name: str
-    reason: str
+# The steps of a run.
+READING, FINDING, BUILDING, WRITING = "reading the request", "finding assets and files", "building jobs", "writing jobs"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Account:
-    """One run, from what was asked for to the jobs in their worker folders.
+    """One run, from what was asked for to the jobs in their worker folders; filled in as the run goes on.
 
     `sizes` are the bytes by which jobs were balanced, one a job; empty where they were balanced by count.
+    `seconds` are how long each step took. `error` is what ended a run that failed.
     """
 
     settings: Settings
-    selection: Selection
-    parameters: Parameters
-    selected: Selected
-    located: Located
-    plan: Plan
-    shares: Shares
-    sizes: Sequence[int]
+    selection: Selection = field(default_factory=Selection)
+    parameters: Parameters = field(default_factory=Parameters)
+    selected: Selected = field(default_factory=lambda: Selected(0, []))
+    located: Located = field(default_factory=lambda: Located([], [], []))
+    plan: Plan = field(default_factory=lambda: Plan([], None, None))
+    shares: Shares = ()
+    sizes: Sequence[int] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: DispatchError | None = None
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long a step takes, also where it fails."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = time.monotonic() - start
 
     @property
     def source(self) -> str:
@@ -47,17 +60,10 @@ class Account:
         return source(self.settings)
 
     @property
-    def skipped(self) -> list[Skipped]:
-        """All that was left out, each with its reason."""
-        return [
-            *(Skipped(name, reason) for reason, names in self.selected.left_out.items() for name in names),
-            *(Skipped(asset.name, "no matching file") for asset in self.located.without_match),
-            *(Skipped(asset.name, error.headline) for asset, error in self.located.failed),
-        ]
-
-    @property
     def headline(self) -> str:
         """One sentence on the whole run."""
+        if self.error is not None:
+            return f"Stopped: {self.error.headline}"
         assets = {asset.record_id for job in self.plan.jobs for asset in job.group.assets}
         of_assets = f"{len(assets):,} of {counted(self.selected.matched, 'asset')}"
         jobs = f"{counted(len(self.plan.jobs), 'job')} for {of_assets} on {counted(len(self.shares), 'worker')}"
@@ -65,13 +71,15 @@ class Account:
 
     @property
     def funnel(self) -> list[tuple[str, int]]:
-        """How many are left after each step."""
+        """How many are left after each step; of a run that failed, as far as it came."""
+        if not self.selected.matched:
+            return []
         steps = [("records", self.selected.matched), ("assets", len(self.selected.assets))]
         if self.settings.file_extension:
             steps.append(("with files", len(self.located.assets)))
         if self.plan.left_off:
             steps.append((self.asked_for, len(self.plan.jobs) + self.plan.left_off.number))
-        return [*steps, ("jobs", len(self.plan.jobs))]
+        return [*steps, ("jobs", len(self.plan.jobs))] if self.error is None else steps
 
     @property
     def asked_for(self) -> str:
@@ -115,33 +123,30 @@ def source(settings: Settings) -> str:
     return f"DocDB {settings.docdb_host} {settings.docdb_version} {settings.docdb_database}/{settings.docdb_collection}"
 
 
-def summary(account: Account, found_in: float, written_in: float) -> list[str]:
-    """Return the closing summary: what matched, what was skipped, the jobs and where they are.
-
-    Parameters
-    ----------
-    account : Account
-    found_in, written_in : float
-        Seconds.
-    """
-    settings, shares = account.settings, account.shares
-    reasons = Counter[str]()
-    reasons["without a matching file"] = len(account.located.without_match)
-    reasons["not readable"] = len(account.located.failed)
-    reasons.update({reason: len(names) for reason, names in account.selected.left_out.items()})
-    skipped = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items() if number)
-    fewest, most = min(map(len, shares)), max(map(len, shares))
-    several = "or" if most - fewest == 1 else "to"
-    each = counted(most, "job") if fewest == most else f"{fewest:,} {several} {counted(most, 'job')}"
-    if account.sizes:
-        each += f" and {_balance(shares, account.sizes)}"
+def summary(account: Account) -> list[str]:
+    """Return the closing summary: what matched, what was skipped, the jobs and where they are."""
+    settings = account.settings
+    counts = account.left_out.counts()
+    skipped = ", ".join(f"{number:,} {kind}" for kind, number in counts.items())
     left_off = f", {account.left_off}" if account.left_off else ""
+    found_in, written_in = account.seconds.get(FINDING, 0.0), account.seconds.get(WRITING, 0.0)
+    in_all = sum(account.seconds.values())
     return [
         f"matched  {counted(account.selected.matched, 'asset')}",
-        f"skipped  {reasons.total():,}{f': {skipped}' * bool(skipped)}; found in {found_in:.1f} s",
+        f"skipped  {counts.total():,}{f': {skipped}' * bool(skipped)}; found in {found_in:.1f} s",
         f"jobs     {len(account.plan.jobs):,} of {_factors(account)}{left_off}, written in {written_in:.1f} s",
-        f"folders  {len(shares):,} in {settings.output_directory}, {each} each, {found_in + written_in:.1f} s in all",
+        f"folders  {len(account.shares):,} in {settings.output_directory}{_each(account)}, {in_all:.1f} s in all",
     ]
+
+
+def _each(account: Account) -> str:
+    if not account.shares:
+        return ""
+    fewest, most = min(map(len, account.shares)), max(map(len, account.shares))
+    several = "or" if most - fewest == 1 else "to"
+    jobs = counted(most, "job") if fewest == most else f"{fewest:,} {several} {counted(most, 'job')}"
+    balance = f" and {_balance(account.shares, account.sizes)}" if account.sizes else ""
+    return f", {jobs}{balance} each"
 
 
 def _factors(account: Account) -> str:

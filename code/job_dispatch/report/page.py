@@ -25,6 +25,7 @@ _ROWS_AND_FILES = ((1_000, 20), (1_000, 5), (1_000, 2), (1_000, 1), (700, 1), (4
 _VALUES_OF_TRAIT = 300
 _BLOCK_CHARACTERS_PER_ROW = 150
 _BARS = 12
+_SETS_OPEN = 10
 # HTML cannot carry these (a lone surrogate stands for a byte that is not UTF-8).
 _NOT_IN_HTML = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -53,10 +54,12 @@ class JobRow:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An asset or id that no job analyses, and the reason."""
+    """An asset or id that no job analyses, and the reason; ids are empty where they are not known."""
 
     name: str
     reason: str
+    asset_id: str = ""
+    record_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,14 @@ class Page:
         In every job.
     parameter_sets : sequence of mapping of str to object
         One of them in each job.
+    details : sequence of str
+        What ended a run that failed, beside the headline.
+    seconds : sequence of (str, float)
+        How long each step took.
+    folder : str
+        The folder in which the command was given.
+    has_failed : bool
+        No job was written; the headline says why.
     """
 
     headline: str
@@ -112,6 +123,10 @@ class Page:
     parameter_sets: Sequence[Mapping[str, object]]
     jobs: Sequence[JobRow]
     jobs_total: int
+    details: Sequence[str] = ()
+    seconds: Sequence[tuple[str, float]] = ()
+    folder: str = ""
+    has_failed: bool = False
 
 
 def render(page: Page) -> str:
@@ -140,15 +155,19 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
             _trait(name, values, min(rows, _VALUES_OF_TRAIT)) for name, values in page.assets_by.items() if values
         ],
         "funnel": list(_funnel(page.funnel)),
+        "details": page.details[:rows],
         "skipped": page.skipped[:rows],
         "fixed": [
             (".".join(path), parameter_table.shown(value))
             for path, value in parameter_table.flat(page.fixed_parameters)
         ],
+        "sets_open": _SETS_OPEN,
         "sets": parameter_table.table(page.parameter_sets, rows),
         "jobs": page.jobs[:rows],
         "files_shown": files,
         "has": {
+            "asset_ids": any(one.asset_id for one in page.skipped),
+            "record_ids": any(one.record_id for one in page.skipped),
             "files": any(job.files is not None for job in page.jobs),
             "sizes": any(job.size is not None for job in page.jobs),
             "sets": any(job.parameter_set for job in page.jobs),

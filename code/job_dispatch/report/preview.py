@@ -41,6 +41,8 @@ def show(account: Account) -> None:
         with console.capture() as captured:
             console.print(table)
         print("\n".join(line.rstrip() for line in captured.get().splitlines()), end="\n\n")
+    if not account.plan.jobs:
+        return
     worker, [first, *_] = next(account.folder_jobs())
     print(f"First job: {worker}/{first.name}.json")
     print(account.plan.model(first).to_json())
@@ -85,7 +87,7 @@ def _bytes(files: Sequence[File]) -> str:
 
 
 def _jobs(account: Account) -> list[tuple[str, str]]:
-    lengths = sorted(map(len, account.shares))
+    lengths = sorted(map(len, account.shares)) or [0]
     folders = f"{lengths[0]:,} / {lengths[len(lengths) // 2]:,} / {counted(lengths[-1], 'job')}"
     rows = [
         ("parameter sets", f"{len(account.parameters.sets):,}"),
@@ -102,8 +104,8 @@ def _jobs(account: Account) -> list[tuple[str, str]]:
 
 
 def _skipped(account: Account) -> list[tuple[str, str]]:
-    skipped = account.skipped
-    rows = [(name, reason) for name, reason in skipped[:LISTED_AT_MOST]]
+    skipped = account.left_out.items
+    rows = [(one.known_as, one.reason) for one in skipped[:LISTED_AT_MOST]]
     if len(skipped) > LISTED_AT_MOST:
         rows.append((f"… and {len(skipped) - LISTED_AT_MOST:,} more", ""))
     return rows or [("nothing", "")]

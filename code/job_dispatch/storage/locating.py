@@ -21,6 +21,7 @@ from job_dispatch.messages import (
     progress,
     warn_listing,
 )
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import Asset, File, LocatedAsset, check_asset
 from job_dispatch.storage.listing import THREADS, Endings
 
@@ -147,8 +148,12 @@ class Locating:
                 self._s3 = S3(self._max_concurrency)
             return self._s3
 
-    def report(self, assets: Sequence[Asset], outcomes: dict[str, Outcome], skip_errors: bool) -> Located:
+    def report(
+        self, assets: Sequence[Asset], outcomes: dict[str, Outcome], skip_errors: bool, left_out: LeftOut
+    ) -> Located:
         """Return the assets with their files, in order; name those without a match and those that failed.
+
+        Both are added to `left_out`.
 
         Raises
         ------
@@ -168,6 +173,9 @@ class Locating:
                 without_match.append(asset)
             else:
                 located.append(LocatedAsset(asset, outcome))
+        left_out.add("without a matching file", *without_match)
+        for asset, error in failed:
+            left_out.add("not readable", asset, reason=error.headline)
         _report_without_match(without_match, self._endings, is_all=len(without_match) == len(assets))
         _report_failures(failed, len(assets), bool(located), skip_errors)
         return Located(located, without_match, failed)

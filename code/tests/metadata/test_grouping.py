@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.grouping import arrange
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import Asset, asset_of
 from job_dispatch.metadata.selecting import select_assets
 from job_dispatch.request.flags import Grouping
@@ -447,7 +448,8 @@ def test_the_order_of_the_records_changes_nothing(
     def selected(records: list[Record]) -> Any:
         path = folder / "catalog.jsonl"
         path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
-        found = select_assets(Catalog(path), Selection(Query({})), grouping, skip_errors=False, tell=lambda page: None)
-        return [(repr(group.metadata), group.assets) for group in found.groups], found.left_out
+        left_out = LeftOut()
+        found = select_assets(Catalog(path), Selection(Query({})), grouping, False, left_out, lambda page: None)
+        return [(repr(group.metadata), group.assets) for group in found.groups], left_out.items
 
     assert selected(data.draw(st.permutations(records))) == selected(records)

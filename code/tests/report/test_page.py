@@ -331,17 +331,52 @@ def test_what_the_cap_left_off_stands_beside_the_jobs_on_the_scale_of_all_jobs()
 def test_every_skipped_asset_stands_with_its_reason() -> None:
     skipped = section(sample(), "skipped")
     assert f"<td>{SKIPPED_NAME}</td><td>no matching file</td>" in skipped
-    assert "3 assets were left out." in skipped
+    assert "3 left out." in skipped
     assert "The first" not in skipped
 
 
+def test_ids_of_what_was_skipped_stand_beside_it_and_columns_that_nothing_fills_do_not() -> None:
+    skipped = [Skipped("a", "not readable", "the-asset-id", "the-record-id"), Skipped("b", "not readable")]
+    both = section(sample(skipped=skipped, skipped_total=2), "skipped")
+    assert '<td class="file">the-asset-id</td><td class="file">the-record-id</td>' in both
+    neither = section(sample(skipped=skipped[1:], skipped_total=1), "skipped")
+    assert "Asset id" not in neither
+    assert "Record id" not in neither
+
+
+def test_parameter_sets_beyond_ten_are_folded() -> None:
+    sets = [{"x": number} for number in range(12)]
+    shown = section(sample(parameter_sets=sets), "parameters")
+    before, _, folded = shown.partition("<summary>2 more sets</summary>")
+    assert re.findall(r'<td class="set">(\d+)</td>', before) == [f"{number}" for number in range(1, 11)]
+    assert re.findall(r'<td class="set">(\d+)</td>', folded) == ["11", "12"]
+
+
+def test_assets_come_before_worker_folders() -> None:
+    page = render(sample())
+    assert page.index('id="assets"') < page.index('id="funnel"') < page.index('id="work"')
+
+
+def test_the_page_tells_how_long_each_step_took_and_where_to_run_it_again() -> None:
+    page = sample(seconds=[("finding assets and files", 3.14), ("writing jobs", 0.2)], folder="/home/<me>")
+    text = text_of(page)
+    assert "finding assets and files 3.1 s writing jobs 0.2 s" in text
+    assert "In the folder /home/<me> :" in text
+
+
+def test_the_page_of_a_run_that_failed_tells_why() -> None:
+    page = sample(headline="Stopped: 2 ids", details=["one <id>", "another"], has_failed=True)
+    text = text_of(page)
+    assert text.startswith("Stopped: Stopped: 2 ids Stopped: no job was written Stopped: 2 ids one <id> another")
+
+
 def test_skipped_assets_beyond_the_first_thousand_are_counted() -> None:
-    assert "12,345 assets were left out. The first 1,000 of 12,345; the manifest has all." in text_of(large())
+    assert "12,345 left out. The first 1,000 of 12,345; skipped.csv has all." in text_of(large())
 
 
 def test_one_and_no_skipped_asset_are_told_in_a_sentence() -> None:
     one = section(sample(skipped=[Skipped("a", "no matching file")], skipped_total=1), "skipped")
-    assert "1 asset was left out." in one
+    assert "<p>1 left out. </p>" in one
     none = section(sample(skipped=[], skipped_total=0), "skipped")
     assert "Nothing was skipped." in none
     assert "<table" not in none

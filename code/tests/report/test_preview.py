@@ -67,7 +67,7 @@ def test_a_preview_shows_selection_files_jobs_folders_and_what_is_skipped(world:
         "\n"
         "Skipped\n"
         "name                                 reason\n"
-        "behavior_774659_2025-06-07_14-31-15  no matching file\n"
+        "behavior_774659_2025-06-07_14-31-15  without a matching file\n"
         "\n"
     )
 

@@ -9,10 +9,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from job_dispatch.report.writing import Manifest
+from job_dispatch.report.manifest import Manifest
 from tests.conftest import CODE, EXAMPLE, World
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,8 +46,17 @@ def without_places(text: str, directory: Path) -> str:
     return text
 
 
-def table(report: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((report / "jobs.csv").read_text(encoding="utf-8").splitlines()))
+def comparable(report: Path) -> tuple[list[str], dict[str, Any]]:
+    """Give the tables and the manifest of a report without times and without the hash of the page, which has them."""
+    manifest = json.loads(TIMES.sub(r'\1""', (report / "manifest.json").read_text()))
+    manifest["seconds"] = list(manifest["seconds"])
+    del manifest["sha256"]["report.html"]
+    return [(report / name).read_text() for name in ("jobs.csv", "skipped.csv")], manifest
+
+
+def table(report: Path, name: str = "jobs.csv") -> list[dict[str, str]]:
+    with (report / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_table_of_jobs_of_the_example_is_the_golden_one(tmp_path: Path) -> None:
@@ -58,31 +68,32 @@ def test_the_manifest_of_the_example_is_the_golden_one(tmp_path: Path) -> None:
     report = report_of_example(tmp_path)
     manifest = json.loads(TIMES.sub(r'\1"{time}"', without_places((report / "manifest.json").read_text(), tmp_path)))
     manifest["versions"] = dict.fromkeys(manifest["versions"], "{version}")
-    manifest["jobs_csv_sha256"] = "{sha256}"
+    manifest["sha256"] = dict.fromkeys(sorted(manifest["sha256"]), "{sha256}")
+    manifest["seconds"] = dict.fromkeys(manifest["seconds"], "{seconds}")
     assert manifest == json.loads((GOLDEN / "manifest.json").read_text())
 
 
 def test_the_manifest_meets_its_schema_and_names_the_hash_of_the_table(tmp_path: Path) -> None:
     report = report_of_example(tmp_path)
     manifest = Manifest.model_validate_json((report / "manifest.json").read_text())
-    assert manifest.jobs_csv_sha256 == hashlib.sha256((report / "jobs.csv").read_bytes()).hexdigest()
+    files = ("jobs.csv", "report.html", "skipped.csv")
+    assert manifest.sha256 == {name: hashlib.sha256((report / name).read_bytes()).hexdigest() for name in files}
     assert manifest.started <= manifest.finished
     assert manifest.started.utcoffset() is not None
 
 
 def test_two_runs_with_the_same_input_differ_only_in_times(tmp_path: Path) -> None:
     first = report_of_example(tmp_path, "--overwrite=1")
-    texts = [(first / name).read_text() for name in ("jobs.csv", "manifest.json")]
+    tables, manifest = comparable(first)
     again = report_of_example(tmp_path, "--overwrite=1")
-    assert (again / "jobs.csv").read_text() == texts[0]
-    assert TIMES.sub("", (again / "manifest.json").read_text()) == TIMES.sub("", texts[1])
+    assert comparable(again) == (tables, manifest)
 
 
 def test_a_preview_has_a_report_too(tmp_path: Path) -> None:
     report = report_of_example(tmp_path, "--dry_run=1")
     assert not (tmp_path / "results").exists()
     assert json.loads((report / "manifest.json").read_text())["is_preview"] is True
-    assert {path.name for path in report.iterdir()} == {"jobs.csv", "manifest.json", "report.html"}
+    assert {path.name for path in report.iterdir()} == {"jobs.csv", "manifest.json", "report.html", "skipped.csv"}
 
 
 def test_the_table_has_one_row_a_job_with_its_worker_and_file_name(world: World, tmp_path: Path) -> None:
@@ -110,8 +121,8 @@ def test_everything_skipped_is_in_the_manifest_with_its_reason(world: World, tmp
     skipped = json.loads((tmp_path / "report" / "manifest.json").read_text())["skipped"]
     assert {(one["name"].partition("_")[0], one["reason"]) for one in skipped} == {
         ("behavior", "its record has no location"),
-        ("behavior", "no matching file"),
-        ("SmartSPIM", "no matching file"),
+        ("behavior", "without a matching file"),
+        ("SmartSPIM", "without a matching file"),
     }
 
 
@@ -152,6 +163,70 @@ def test_a_report_directory_that_cannot_be_is_refused_before_any_request(
     assert done.returncode == 2
     assert world.gateway.requests == []
     assert done.folders == {}
+
+
+def test_jobs_can_be_joined_by_asset_ids_record_ids_and_locations(world: World, tmp_path: Path) -> None:
+    done = world.call("--docdb_query={}", "--group_by=subject.subject_id", f"--report_directory={tmp_path / 'report'}")
+    rows = table(tmp_path / "report")
+    for column, field in {
+        "asset names": "asset_name",
+        "asset ids": "asset_id",
+        "record ids": "docdb_record_id",
+        "locations": "s3_location",
+    }.items():
+        assert [row[column] for row in rows] == ["; ".join(job[field]) for job in done.jobs]
+    manifest = json.loads((tmp_path / "report" / "manifest.json").read_text())
+    assert [one["record_id"] for one in manifest["assets"]] == [
+        record_id for job in done.jobs for record_id in job["docdb_record_id"]
+    ]
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n"])
+def test_a_line_break_in_a_name_does_not_break_a_row(world: World, tmp_path: Path, line_break: str) -> None:
+    name = f"a{line_break}b"
+    world.records[:] = [{**world.records[0], "name": name}, {**world.records[1], "name": name, "location": None}]
+    world.call("--docdb_query={}", "--skip_errors=1", f"--report_directory={tmp_path / 'report'}")
+    assert [row["asset names"] for row in table(tmp_path / "report")] == [name]
+    assert [row["name"] for row in table(tmp_path / "report", "skipped.csv")] == [name]
+
+
+def test_a_run_that_fails_has_a_report_with_the_reason_and_all_missing_ids(world: World, tmp_path: Path) -> None:
+    ids = [f"unknown-{number}" for number in range(50)]
+    (world.input_directory / "data_asset_input.csv").write_text("\n".join(["asset_id", *ids]))
+    report = tmp_path / "report"
+    done = world.call("--use_data_asset_csv=1", f"--report_directory={report}")
+    assert (done.returncode, done.folders) == (2, {})
+    assert done.stderr.endswith(f"  … and 30 more (all in {report / 'skipped.csv'})\n")
+    rows = table(report, "skipped.csv")
+    assert [(row["asset id"], row["reason"]) for row in rows] == [(one, "without a record") for one in ids]
+    reason = "data_asset_input.csv: 50 of 50 ids without a record; correct the ids"
+    manifest = Manifest.model_validate_json((report / "manifest.json").read_text())
+    assert (manifest.error, len(manifest.error_details)) == (reason, 50)
+    assert f"Stopped: {reason}" in (report / "report.html").read_text()
+    assert table(report) == []
+
+
+def test_a_run_that_fails_names_every_unreadable_asset_with_ids_location_and_reason(
+    world: World, tmp_path: Path
+) -> None:
+    for record in world.records:
+        record["location"] = f"s3://no-such-bucket-there/{record['_id']}"
+    done = world.call("--docdb_query={}", "--file_extension=.nwb", f"--report_directory={tmp_path / 'report'}")
+    assert done.returncode == 1
+    rows = table(tmp_path / "report", "skipped.csv")
+    found = {(row["record id"], row["name"], row["location"]) for row in rows}
+    assert found == {(one["_id"], one["name"], one["location"]) for one in world.records}
+    assert all("NoSuchBucket" in row["reason"] for row in rows)
+
+
+def test_a_run_that_fails_while_reading_the_request_has_a_report_too(world: World, tmp_path: Path) -> None:
+    (world.input_directory / "analysis_parameters.json").write_text("[]")
+    done = world.call("--docdb_query={}", f"--report_directory={tmp_path / 'report'}")
+    manifest = Manifest.model_validate_json((tmp_path / "report" / "manifest.json").read_text())
+    assert done.returncode == 2
+    assert manifest.error is not None
+    assert manifest.error in done.stderr
+    assert manifest.query == {}
 
 
 def test_text_that_utf8_cannot_hold_is_escaped_in_the_report(world: World, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from job_dispatch.messages import DispatchError, RequestError, ServiceError
+from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import Asset, LocatedAsset
 from job_dispatch.storage.locating import Located, Locating
 from tests import conftest
@@ -24,7 +25,7 @@ def locate(
     *assets: Asset, endings: Sequence[str] = (".nwb",), may_be_local: bool = True, skip_errors: bool = False
 ) -> Located:
     locating = Locating(tuple(endings), may_be_local, max_concurrency=256)
-    return locating.report(assets, locating.list_all(assets), skip_errors)
+    return locating.report(assets, locating.list_all(assets), skip_errors, LeftOut())
 
 
 def addresses(one: LocatedAsset) -> tuple[str, ...]:
