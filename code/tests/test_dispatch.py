@@ -374,7 +374,7 @@ def test_help_does_not_wait_for_heavy_imports() -> None:
         "obstore",
         "pydantic",
         "requests",
-        "mongomock",
+        "mgqpy",
         "aind_data_access_api",
         "asyncio",
         "tqdm",

@@ -66,7 +66,7 @@ def read(text: str, place: str) -> Any:
     try:
         value = _parse(text)
         _check_levels(value)
-    except _NotReadableError as error:
+    except NotReadableError as error:
         raise RequestError(f"{place}: {error}") from None
     except (RecursionError, MemoryError):
         raise RequestError(f"{place}: {_too_deep()}") from None
@@ -84,14 +84,26 @@ def read_file(path: Path) -> str:
         The file cannot be read, or is no UTF-8 text.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises
+    ------
+    RequestError
+        It cannot be read.
+    """
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-class _NotReadableError(Exception):
+class NotReadableError(Exception):
     """The text is refused, with the reason; no further reader is tried."""
 
 
@@ -101,15 +113,15 @@ def _too_deep() -> str:
 
 def _parse(text: str) -> Any:
     if not text.strip():
-        raise _NotReadableError("is empty; it must hold an object in { }")
+        raise NotReadableError("is empty; it must hold an object in { }")
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         json_error = error
     except ValueError:
-        raise _NotReadableError(_TOO_LONG_NUMBER) from None
+        raise NotReadableError(_TOO_LONG_NUMBER) from None
     with contextlib.suppress(ValueError):
-        return json.loads(_without_trailing_commas(text), object_pairs_hook=_unique_keys)
+        return json.loads(_without_trailing_commas(text), object_pairs_hook=unique_keys)
     _refuse_deep_text(text)
     try:
         return _python_literal(text)
@@ -118,7 +130,7 @@ def _parse(text: str) -> Any:
     try:
         return _json5(text)
     except ValueError:
-        raise _NotReadableError(_where_reading_stopped(text, json_error, python_error)) from None
+        raise NotReadableError(_where_reading_stopped(text, json_error, python_error)) from None
 
 
 def _without_trailing_commas(text: str) -> str:
@@ -126,11 +138,18 @@ def _without_trailing_commas(text: str) -> str:
     return _STRING_OR_TRAILING_COMMA.sub(lambda match: match["string"] or " ", text)
 
 
-def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these pairs, for a JSON reader that would keep the last of a repeated key.
+
+    Raises
+    ------
+    NotReadableError
+        A key is repeated.
+    """
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _NotReadableError(f"the key {key!r} occurs twice in one object; keep one of the two")
+            raise NotReadableError(f"the key {key!r} occurs twice in one object; keep one of the two")
         found[key] = value
     return found
 
@@ -141,7 +160,7 @@ def _refuse_deep_text(text: str) -> None:
     for match in re.finditer(r"[\[({\])}]", text):
         level += 1 if match[0] in "[({" else -1
         if level > _OPEN_BRACKETS_AT_MOST:
-            raise _NotReadableError(_too_deep())
+            raise NotReadableError(_too_deep())
 
 
 def _python_literal(text: str) -> Any:
@@ -153,7 +172,7 @@ def _python_literal(text: str) -> Any:
             raise SyntaxError(str(error)) from None
         except SyntaxError as error:
             if "Exceeds the limit" in error.msg:
-                raise _NotReadableError(_TOO_LONG_NUMBER) from None
+                raise NotReadableError(_TOO_LONG_NUMBER) from None
             raise
     _refuse_adjacent_strings(text)
     return _literal(tree.body, text)
@@ -164,7 +183,7 @@ def _literal(node: ast.expr, text: str) -> Any:
         case ast.Constant(value=str() | bool() | int() | float() | None as value):
             return value
         case ast.Constant(value=value):
-            raise _NotReadableError(f"{_kind(value)} has no place in JSON: {ast.unparse(node)[:60]}")
+            raise NotReadableError(f"{_kind(value)} has no place in JSON: {ast.unparse(node)[:60]}")
         case ast.Name(id=name) if name in _PYTHON_NUMBERS:
             return _PYTHON_NUMBERS[name]
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
@@ -175,10 +194,10 @@ def _literal(node: ast.expr, text: str) -> Any:
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return [_literal(element, text) for element in elements]
         case ast.Set():
-            raise _NotReadableError(f"a set has no place in JSON: {ast.unparse(node)[:60]}; use a list in [ ]")
+            raise NotReadableError(f"a set has no place in JSON: {ast.unparse(node)[:60]}; use a list in [ ]")
         case ast.Dict(keys=keys, values=values):
             names = [_key(key) for key in keys]
-            return _unique_keys(zip(names, (_literal(value, text) for value in values), strict=True))
+            return unique_keys(zip(names, (_literal(value, text) for value in values), strict=True))
         case _:
             raise _not_a_literal(node, text)
 
@@ -197,7 +216,7 @@ def _key(node: ast.expr | None) -> str:
         return node.value
     if node is None or isinstance(node, ast.Name):  # `**x`, or a bare word that JSON5 takes
         raise SyntaxError("not a literal")
-    raise _NotReadableError(f"the key {ast.unparse(node)[:60]} is not a string; put it in quotes")
+    raise NotReadableError(f"the key {ast.unparse(node)[:60]} is not a string; put it in quotes")
 
 
 def _refuse_adjacent_strings(text: str) -> None:
@@ -207,7 +226,7 @@ def _refuse_adjacent_strings(text: str) -> None:
         if token.type in (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT):
             continue
         if token.type == tokenize.STRING and before is not None and before.type == tokenize.STRING:
-            raise _NotReadableError(
+            raise NotReadableError(
                 f"a comma is missing between {before.string[:60]} and {token.string[:60]} (line {token.start[0]})"
             )
         before = token
@@ -217,14 +236,14 @@ def _json5(text: str) -> Any:
     for string in _JSON5_STRING_OR_COMMENT.finditer(text):
         for escape in _JSON5_ESCAPE.finditer(string["string"] or ""):
             if escape[1] not in _JSON5_ESCAPES_KNOWN:
-                raise _NotReadableError(f"{escape[0]} is not an escape of JSON; write \\{escape[0]} for a backslash")
+                raise NotReadableError(f"{escape[0]} is not an escape of JSON; write \\{escape[0]} for a backslash")
     import json5
 
     try:
-        return json5.loads(text, object_pairs_hook=_unique_keys)
+        return json5.loads(text, object_pairs_hook=unique_keys)
     except ValueError as error:
         if "Exceeds the limit" in str(error):
-            raise _NotReadableError(_TOO_LONG_NUMBER) from None
+            raise NotReadableError(_TOO_LONG_NUMBER) from None
         raise
 
 
@@ -256,7 +275,7 @@ def _check_levels(value: Any) -> None:
         level = [child for parent in level for child in _children(parent)]
         if not level:
             return
-    raise _NotReadableError(_too_deep())
+    raise NotReadableError(_too_deep())
 
 
 def _children(value: Any) -> Iterable[Any]:

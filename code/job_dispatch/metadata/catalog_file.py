@@ -1,0 +1,180 @@
+"""The file of a local catalog, read record by record: JSON Lines, or one JSON array."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from job_dispatch.messages import RequestError
+from job_dispatch.metadata.records import Record
+from job_dispatch.request import json_text
+
+_FORM = "a catalog has one record a line, or is one JSON array"
+_BOM = b"\xef\xbb\xbf"
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_HALF_A_CHARACTER = re.compile(r"\\ud", re.IGNORECASE)
+
+
+class CatalogFile:
+    """The records of a file. Each time that they are asked for it is read anew, and nothing is kept but the ids.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Raises
+    ------
+    RequestError
+        The file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # What is no file on a disk, such as a pipe, can be read once only.
+        self._content = None if path.is_file() else json_text.read_bytes(path)
+        self._open().close()
+
+    def records(self) -> Iterator[Record]:
+        """Yield all records, each of which has an `_id` that no other has.
+
+        Raises
+        ------
+        RequestError
+            A line, or an element of the array, is no such record.
+        """
+        first_places: dict[str, str | int] = {}
+        with self._open() as file:
+            for place, record in self._values(file):
+                if not isinstance(record, dict) or not isinstance(record.get("_id"), str):
+                    raise RequestError(
+                        f"{self._at(place)}: not a metadata record; it must be an object with an _id that is text"
+                    )
+                if (first := first_places.setdefault(record["_id"], place)) != place:
+                    raise RequestError(
+                        f"{self._at(place)}: the _id {record['_id']} stands in {self._at(first)} already;"
+                        " each may stand once"
+                    )
+                yield record
+
+    def _open(self) -> IO[bytes]:
+        if self._content is not None:
+            return io.BytesIO(self._content)
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
+
+    def _at(self, place: str | int) -> str:
+        """Write a place out only where it is told: there may be hundreds of thousands."""
+        return f"{self._path}, {place if isinstance(place, str) else f'line {place}'}"
+
+    def _values(self, file: IO[bytes]) -> Iterator[tuple[str | int, Any]]:
+        """Yield each value with its place: the number of its line, or `record N` of an array."""
+        is_first = True
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(_BOM) if number == 1 else line
+            if not text.strip():
+                continue
+            if is_first and text.lstrip().startswith(b"["):
+                # The line breaks before it count for the place of a mistake.
+                yield from self._elements(b"\n" * (number - 1) + text + file.read())
+                return
+            is_first = False
+            yield number, self._value(text, number)
+
+    def _value(self, line: bytes, number: int) -> Any:
+        import orjson
+
+        try:
+            value = orjson.loads(line)
+            if _has_all_keys(line, orjson.dumps(value)):
+                return value
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+            pass  # the other reader tells what is wrong, and where
+        text = _decoded(line, self._at(number)).removesuffix("\n")
+        value, end = self._decode(text, 0, self._at(number))
+        if end < len(text):
+            raise self._not_json(json.JSONDecodeError("Extra data", text, end), self._at(number))
+        return value
+
+    def _elements(self, content: bytes) -> Iterator[tuple[str, Any]]:
+        """Yield the elements of an array one by one, so that whoever waits for the interpreter gets it."""
+        text = _decoded(content, f"{self._path}")
+        position = _after_blanks(text, text.index("[") + 1)
+        for number in itertools.count(1):
+            if number == 1 and text.startswith("]", position):
+                break
+            value, position = self._decode(text, position, f"{self._path}, record {number}")
+            yield f"record {number}", value
+            if text.startswith("]", position):
+                break
+            if not text.startswith(",", position):
+                raise self._not_json(json.JSONDecodeError("Expecting ',' delimiter", text, position), f"{self._path}")
+            position = _after_blanks(text, position + 1)
+        if (end := _after_blanks(text, position + 1)) < len(text):
+            raise self._not_json(json.JSONDecodeError("Extra data", text, end), f"{self._path}")
+
+    def _decode(self, text: str, start: int, place: str) -> tuple[Any, int]:
+        """Return the value that begins at a position or after blanks there, and where what follows it begins."""
+        try:
+            value, end = _STRICT.raw_decode(text, _after_blanks(text, start))
+        except json.JSONDecodeError as error:
+            raise self._not_json(error, place) from None
+        except json_text.NotReadableError as error:
+            raise RequestError(f"{place}: {error}") from None
+        except ValueError as error:  # a number of thousands of digits
+            raise RequestError(f"{place}: not JSON: {error}") from None
+        except RecursionError:
+            raise RequestError(f"{place}: nested too deep to read") from None
+        if _HALF_A_CHARACTER.search(text, start, end) and not json_text.is_unicode(value):
+            raise RequestError(f"{place}: text with a lone surrogate, which cannot be written; remove it")
+        return value, _after_blanks(text, end)
+
+    def _not_json(self, error: json.JSONDecodeError, place: str) -> RequestError:
+        several = "\n" in error.doc.strip()
+        position = f"line {error.lineno}, column {error.colno}" if several else f"column {error.colno}"
+        place = f"{self._path}" if several else place
+        return RequestError(f"{place}: not JSON: {error.msg} at {position}; {_FORM}")
+
+
+def _has_all_keys(line: bytes, written: bytes) -> bool:
+    """Tell whether a line is without repeated keys, which the fast reader passes over.
+
+    Of a repeated key only one value stays, so that what is written again has fewer colons. An escape of an ASCII
+    character could hide that.
+    """
+    return line.count(b":") == written.count(b":") and b"\\u00" not in line
+
+
+def _decoded(content: bytes, place: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{place}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def _after_blanks(text: str, position: int) -> int:
+    match = _BLANKS.match(text, position)
+    return match.end() if match else position
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise json_text.NotReadableError(f"the number {text[:20]} is infinite, which JSON cannot hold")
+    return number
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise json_text.NotReadableError(f"not JSON: {name} is no JSON value")
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=json_text.unique_keys, parse_float=_finite, parse_constant=_refuse_constant
+)

@@ -1,0 +1,220 @@
+"""What a field of the metadata may be called, in flags and in queries.
+
+A name is a dotted path; several with `|` between them, of which the first that has a value counts; or one of the
+names that stand for the fields of both versions of the metadata, such as `@subject`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from job_dispatch.messages import RequestError
+
+Filter = Mapping[str, Any]
+
+# Version 1, version 2; the start of light-sheet acquisitions in version 1.
+NAMES: dict[str, tuple[str, ...]] = {
+    "@subject": ("subject.subject_id",),
+    "@session": (
+        "session.session_start_time",
+        "acquisition.acquisition_start_time",
+        "acquisition.session_start_time",
+    ),
+    "@project": ("data_description.project_name",),
+    "@modality": ("data_description.modality.abbreviation", "data_description.modalities.abbreviation"),
+    "@raw": ("data_description.input_data_name", "data_description.source_data"),
+    "@created": ("data_description.creation_time", "created"),
+}
+# What compares as an instant, in queries and as a key of groups; all dates do where they only order.
+_INSTANT = "@session"
+# Both fields may have a value: of the second one only where the first has none.
+_ELSE = "@created"
+# What is spread into one row an element, whether or not that is asked for.
+SPREAD = ("@modality",)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
+_COMBINING = ("$and", "$or", "$nor")
+
+
+def paths(name: str) -> tuple[str, ...]:
+    """Return the dotted paths that a name stands for, in the order in which they are looked at.
+
+    Raises
+    ------
+    RequestError
+        It begins with `@` and is none of `NAMES`, or a path has an empty part or begins with `$`.
+    """
+    if name.startswith("@"):
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(NAMES)}"
+            raise RequestError(f"{name!r} is no name of a field; {remedy}")
+        return NAMES[name]
+    parts = tuple(part.strip() for part in name.split("|"))
+    for part in parts:
+        if part.startswith(("$", "@")) or not all(part.split(".")):
+            raise RequestError(f"{name!r} is not a record field such as subject.subject_id")
+    return parts
+
+
+def plain(name: str) -> str:
+    """Return a name as it stands in `group_metadata`: without `@`, with `__` for dots."""
+    return name.removeprefix("@").replace(".", "__")
+
+
+def is_instant(name: str) -> bool:
+    """Tell whether values of a field are the same where they name the same instant."""
+    return name == _INSTANT
+
+
+def instant(text: object) -> datetime | None:
+    """Return the instant that an ISO date or time names, universal time where it has no zone; None for other text."""
+    if not isinstance(text, str) or not _DATE.fullmatch(text):
+        return None
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
+
+
+@dataclass(frozen=True, eq=False)
+class Instant:
+    """The operand of a comparison with text that names an instant, however its zone is written.
+
+    It is equal to, less or greater than text by the instants; other values are none of these.
+    """
+
+    text: str
+    date: datetime
+
+    def __eq__(self, other: object) -> bool:
+        return (date := instant(other)) is not None and date == self.date
+
+    def __hash__(self) -> int:
+        return hash(self.date)
+
+    def __lt__(self, other: object) -> bool:
+        return (date := instant(other)) is not None and self.date < date
+
+    def __le__(self, other: object) -> bool:
+        return (date := instant(other)) is not None and self.date <= date
+
+    def __gt__(self, other: object) -> bool:
+        return (date := instant(other)) is not None and self.date > date
+
+    def __ge__(self, other: object) -> bool:
+        return (date := instant(other)) is not None and self.date >= date
+
+    def day(self, days_later: int) -> str:
+        """Return a day so many days later, as `YYYY-MM-DD`."""
+        try:
+            return f"{self.date.astimezone(UTC) + timedelta(days_later):%Y-%m-%d}".zfill(10)
+        except OverflowError:
+            return "0001-01-01" if days_later < 0 else "9999-12-32"
+
+
+def expanded(query: Filter) -> Filter:
+    """Return a query with paths for names: what MongoDB takes, but for operands that are an `Instant`.
+
+    A condition on several paths is `$or` of them; one that a missing field meets (`$ne`, `$nin`, `$not`,
+    `$exists: false`, null) must hold for all of them.
+
+    Raises
+    ------
+    RequestError
+        A name is unknown, or `@session` is compared with what is no date.
+    """
+    parts: list[Filter] = []
+    for key, condition in query.items():
+        if key in _COMBINING and isinstance(condition, list):
+            parts.append({key: [expanded(part) if isinstance(part, dict) else part for part in condition]})
+        elif key.startswith("@") or "|" in key:
+            parts.append(_on_paths(key, condition))
+        else:
+            parts.append({key: condition})
+    return all_of(parts)
+
+
+def all_of(filters: Sequence[Filter]) -> dict[str, Any]:
+    """Return the filter that holds where all of these hold: one object, where no key stands in two."""
+    merged = {key: condition for one in filters for key, condition in one.items()}
+    if len(merged) == sum(map(len, filters)):
+        return merged
+    return {"$and": [one for one in filters if one]}
+
+
+def _on_paths(name: str, condition: Any) -> Filter:
+    wanted = paths(name)
+    if is_instant(name):
+        condition = _as_instants(condition)
+    if len(wanted) == 1:
+        return {wanted[0]: condition}
+    if name == _ELSE:
+        first, second = wanted
+        has_first = {"$and": [{first: {"$ne": None}}, {first: condition}]}
+        return {"$or": [has_first, {first: None, second: condition}]}
+    parts: list[Filter] = []
+    for part, meets_missing in _by_missing(condition):
+        each = [{path: part} for path in wanted]
+        parts.append(all_of(each) if meets_missing else {"$or": each})
+    return all_of(parts)
+
+
+def _by_missing(condition: Any) -> list[tuple[Any, bool]]:
+    """Return a condition in up to two parts, each with whether a missing field meets it."""
+    if not _is_expression(condition):
+        return [(condition, condition is None)]
+    parts: dict[bool, dict[str, Any]] = {False: {}, True: {}}
+    for operator, operand in condition.items():
+        parts[_missing_meets(operator, operand)][operator] = operand
+    return [(part, meets) for meets, part in parts.items() if part]
+
+
+def _missing_meets(operator: str, operand: Any) -> bool:
+    match operator:
+        case "$ne":
+            return operand is not None
+        case "$in":
+            return isinstance(operand, list) and None in operand
+        case "$nin":
+            return isinstance(operand, list) and None not in operand
+        case "$exists":
+            return not operand
+        case "$eq" | "$gte" | "$lte":
+            return operand is None
+        case "$not":
+            return not (_is_expression(operand) and all(_missing_meets(*one) for one in operand.items()))
+    return False
+
+
+def _is_expression(condition: Any) -> bool:
+    return isinstance(condition, dict) and next(iter(condition), "").startswith("$")
+
+
+def _as_instants(condition: Any) -> Any:
+    if not _is_expression(condition):
+        return _as_instant(condition)
+    found = {}
+    for operator, operand in condition.items():
+        if operator in ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte"):
+            operand = _as_instant(operand)
+        elif operator in ("$in", "$nin") and isinstance(operand, list):
+            operand = [_as_instant(one) for one in operand]
+        elif operator == "$not":
+            operand = _as_instants(operand)
+        found[operator] = operand
+    return found
+
+
+def _as_instant(value: Any) -> Any:
+    if value is None:
+        return None
+    date = instant(value)
+    if date is None:
+        raise RequestError(f"{_INSTANT} compares with a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
+    return Instant(value, date)
