@@ -1,0 +1,2 @@
+#!/bin/bash -ue
+python collect.py records.json

@@ -1,0 +1,1 @@
+/work/w/pipeline/pipeline/run_analysis.py

@@ -1,0 +1,1 @@
+/work/w/pipeline/pipeline/example/reward_response.py

@@ -1,0 +1,314 @@
+#!/usr/bin/env nextflow
+
+// From request to results: dispatch the jobs, analyse each, collect what they returned. See docs/pipeline.md.
+
+params.input_files = null
+params.analysis = null
+params.set = null
+params.jobs_per_task = 1
+params.output_directory = 'results'
+
+// Dispatches again in every run: a cached step would never ask the database again.
+process DISPATCH {
+    cache false
+    debug true
+    maxRetries 2
+    errorStrategy { tryAgain(task) }
+
+    input:
+    path input_files, stageAs: 'input'
+    path named_files, stageAs: 'named?/*'
+    val flags
+    val report
+
+    output:
+    path 'jobs/*/*.json', optional: true, emit: jobs
+    path 'report/*', optional: true, emit: report
+
+    script:
+    def named = named_files instanceof List ? named_files : [named_files]
+    def own = ['--input_directory=input', '--output_directory=jobs', '--overwrite=1']
+    def all = own + (report ? ['--report_directory=report'] : []) + flags.collect { flag ->
+        flag.file == null ? quoted("--${flag.name}=${flag.text}") : "--${flag.name}=${realPath(named[flag.file])}"
+    }
+    """
+    mkdir -p input
+    job-dispatch ${all.join(' ')}
+    """
+}
+
+// One job a task. What decides whether it runs again is the content of its files, wherever they lie.
+process ANALYSE {
+    tag { job.baseName }
+    cache 'deep'
+    publishDir params.output_directory, pattern: 'analysis_results/*', mode: 'copy', overwrite: true
+    errorStrategy { tolerated(task) }
+
+    input:
+    path job, stageAs: 'jobs/*'
+    path analysis, stageAs: 'analysis/*'
+    path run_analysis
+    val settings
+
+    output:
+    path 'analysis_results/*', type: 'dir', emit: results
+    path 'analysis_results/*/job.json', emit: done
+
+    script:
+    """
+    python ${run_analysis} ${quoted(analysis)} jobs ${settingFlags(settings)}
+    """
+}
+
+// Several jobs a task. Whatever happens to one of them, those that are done count, and the rest run alone.
+process ANALYSE_GROUP {
+    tag { jobs instanceof List ? "${jobs.size()} jobs" : '1 job' }
+    cache 'deep'
+    publishDir params.output_directory, pattern: 'analysis_results/*', mode: 'copy', overwrite: true
+
+    input:
+    path jobs, stageAs: 'jobs/*'
+    path analysis, stageAs: 'analysis/*'
+    path run_analysis
+    val settings
+
+    output:
+    path 'analysis_results/*', type: 'dir', optional: true, emit: results
+    path 'analysis_results/*/job.json', optional: true, emit: done
+    path 'left/*', optional: true, emit: left
+
+    script:
+    """
+    status=0
+    python ${run_analysis} ${quoted(analysis)} jobs ${settingFlags(settings)} || status=\$?
+    [ \$status -ne 2 ] || exit 2
+    mkdir left
+    for job in jobs/*.json; do
+        name=\$(basename "\$job" .json)
+        if [ ! -e "analysis_results/\$name/job.json" ]; then
+            rm -rf "analysis_results/\$name"
+            cp "\$job" left/
+        fi
+    done
+    """
+}
+
+process COLLECT {
+    cache false
+    publishDir params.output_directory, mode: 'copy', overwrite: true, saveAs: { name -> file(name).name }
+
+    input:
+    path records
+    path report, stageAs: 'report/*'
+    path scripts
+
+    output:
+    path 'table.csv', emit: table
+    path 'report/*', includeInputs: true
+
+    script:
+    """
+    python collect.py ${records}
+    """
+}
+
+// The analysis file's function `summarise`, if it has one.
+process SUMMARISE {
+    cache 'deep'
+    publishDir params.output_directory, mode: 'copy', overwrite: true
+    errorStrategy { tolerated(task) }
+
+    input:
+    path records
+    path analysis, stageAs: 'analysis/*'
+    path scripts
+
+    output:
+    path 'analysis_summary'
+
+    script:
+    """
+    python collect.py ${records} --summarise ${quoted(analysis)}
+    """
+}
+
+workflow {
+    refuse(mistakes())
+    def flags = dispatcherFlags()
+    def named = flags.findAll { flag -> flag.file != null }.collect { flag -> flag.path }
+    def scripts = [file("${projectDir}/run_analysis.py"), file("${projectDir}/collect.py")]
+    def analysis = file(params.analysis, glob: false)
+    DISPATCH(params.input_files ? file(params.input_files, glob: false) : [], named, flags, !isDryRun())
+
+    def jobs = DISPATCH.out.jobs.flatMap { found -> found instanceof List ? found : [found] }
+    def together = params.jobs_per_task as int
+    def alone = jobs
+    def done = channel.empty()
+    if (together > 1) {
+        ANALYSE_GROUP(jobs.toSortedList { job -> job.name }.flatMap { sorted -> cut(sorted, together, 0) },
+            analysis, scripts[0], settings())
+        alone = ANALYSE_GROUP.out.left.flatten()
+        done = ANALYSE_GROUP.out.done.flatten()
+    }
+    ANALYSE(alone, analysis, scripts[0], settings())
+    done = done.mix(ANALYSE.out.done)
+    done.subscribe { record -> Run.done << record.parent.name }
+    def records = channel.of('').mix(done).collectFile(name: 'records.json', sort: 'deep')
+    def reported = DISPATCH.out.report.map { files -> [files] }
+    def ready = records.combine(reported)
+    COLLECT(ready.map { both -> both[0] }, ready.map { both -> both[1] }, scripts)
+    SUMMARISE(ready.map { both -> both[0] }, analysis, scripts)
+    COLLECT.out.table.subscribe { Run.collected = true }
+}
+
+workflow.onError {
+    System.err.println('ONERROR ' )
+}
+
+workflow.onComplete {
+    if (Run.collected) {
+        removeEarlier(file("${params.output_directory}/analysis_results"))
+    }
+    tellFailures()
+}
+
+// ---- what is asked for
+
+def isDryRun() {
+    return params.containsKey('dry_run') && params.dry_run.toString() in ['true', '1']
+}
+
+// What the pipeline itself decides about the dispatcher.
+def ownFlags() {
+    return ['input_directory', 'output_directory', 'report_directory', 'overwrite', 'query_in_jobs']
+}
+
+def mistakes() {
+    def found = []
+    def reserved = params.keySet().findAll { name -> name in ownFlags() && name != 'output_directory' }
+    reserved.each { name -> found << "--${name} is set by the pipeline itself; leave it out" }
+    if (!params.analysis || !file(params.analysis, glob: false).isFile()) {
+        found << "--analysis: ${params.analysis ? "no such file: ${params.analysis}" : 'missing'}; give the Python file with the function analyse"
+    }
+    if (params.input_files && !file(params.input_files, glob: false).isDirectory()) {
+        found << "--input_files: no such folder: ${params.input_files}"
+    }
+    if (!(params.jobs_per_task.toString() ==~ /[1-9][0-9]{0,5}/)) {
+        found << "--jobs_per_task: '${params.jobs_per_task}' is not a whole number from 1"
+    }
+    settings().findAll { pair -> !(pair ==~ /(?s)\s*[^=\s][^=]*=.*/) }.each { pair ->
+        found << "--set: '${pair}' is not name=value"
+    }
+    return found
+}
+
+def refuse(List found) {
+    if (found) {
+        exit 1, found.collect { line -> "error: ${line}" }.join('\n')
+    }
+}
+
+// Every flag of the dispatcher that is set, as text; those that name a file know its place among the staged ones.
+def dispatcherFlags() {
+    def own = ['input_files', 'analysis', 'set', 'jobs_per_task', 'output_directory', 'jobs-per-task']
+    def paths = []
+    return params.findAll { name, value -> !(name in own) && value != null && value != '' }.collect { name, value ->
+        def path = namedFile(name, value)
+        if (path != null) {
+            paths << path
+        }
+        [name: name, text: asText(value), file: path == null ? null : paths.size() - 1, path: path]
+    }
+}
+
+def asText(value) {
+    if (value instanceof Boolean) {
+        return value ? '1' : '0'
+    }
+    return value instanceof Map || value instanceof List ? groovy.json.JsonOutput.toJson(value) : value.toString()
+}
+
+// The file that a flag names, counted from the folder in which Nextflow is started; a catalog may lie among the
+// input files. None: the dispatcher finds it there, or says what is wrong.
+def namedFile(name, value) {
+    def isQuery = value.toString().trim().startsWith('{') || value.toString().trim().startsWith('[')
+    if (!(name in ['docdb_query', 'exclude', 'metadata_catalog', 'parameter_schema']) || isQuery) {
+        return null
+    }
+    def places = [value.toString()]
+    if (name == 'metadata_catalog' && params.input_files) {
+        places << "${params.input_files}/${value}".toString()
+    }
+    return places.collect { place -> file(place, glob: false) }.find { path -> path.isFile() }
+}
+
+// `--set` holds one name=value or several, each behind a semicolon; in a file of parameters also a list or an object.
+def settings() {
+    def given = params.set
+    if (given == null || given == '') {
+        return []
+    }
+    if (given instanceof Map) {
+        return given.collect { name, value -> "${name}=${groovy.json.JsonOutput.toJson(value)}".toString() }
+    }
+    return given instanceof List ? given*.toString() : given.toString().split(/;(?=\s*[A-Za-z_]\w*\s*=)/)*.trim()
+}
+
+def settingFlags(List pairs) {
+    return pairs ? "--set ${pairs.collect { pair -> quoted(pair) }.join(' ')}" : ''
+}
+
+// ---- words for the shell
+
+def quoted(text) {
+    return "'${text.toString().replace("'", "'\\''")}'"
+}
+
+// Relative locations in a catalog count from where it lies, never from the work folder.
+def realPath(path) {
+    return "\"\$(readlink -f ${quoted(path)})\""
+}
+
+// ---- groups
+
+// Job names are evenly spread numbers. They are halved at their next bit until no part is too large, so that a job
+// more or less changes the group that it falls into, or splits it in two, and no other.
+def cut(List jobs, int size, int bit) {
+    if (jobs.size() <= size) {
+        return jobs ? [jobs] : []
+    }
+    def halves = jobs.split { job -> !(UUID.fromString(job.baseName).mostSignificantBits >>> (63 - bit) & 1) }
+    return cut(halves[0], size, bit + 1) + cut(halves[1], size, bit + 1)
+}
+
+// ---- the end
+
+// A failure that ends only its own task: noted with its reason, for the end. Exit status 2 holds for every job.
+def tolerated(task) {
+    Run.failures << "${task.name}: ${reason(task.workDir) ?: "exit status ${task.exitStatus}"} (${task.workDir})".toString()
+    return task.exitStatus == 2 ? 'terminate' : 'ignore'
+}
+
+// From the last line that begins with `error:`, else the last line.
+def reason(workDir) {
+    def log = workDir.resolve('.command.err')
+    def lines = log.exists() ? log.readLines() : []
+    def start = lines.findLastIndexOf { line -> line.startsWith('error: ') }
+    return (start < 0 ? lines.takeRight(1) : lines.drop(start)).join('\n').replaceFirst('^error: ', '')
+}
+
+// A service or the disk failed, or a signal ended it: the next try may succeed. What was asked stays wrong.
+def tryAgain(task) {
+    Run.dispatch = reason(task.workDir)
+    return task.exitStatus == 1 || task.exitStatus > 128 ? 'retry' : 'terminate'
+}
+
+def tellFailures() {
+    System.err.println('FAIL' + Run.failures + Run.dispatch)
+}
+
+// Results of jobs that an earlier request had and this one has not.
+def removeEarlier(folder) {
+    def isJob = { path -> path.name ==~ /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ && path.resolve('job.json').exists() }
+    (folder.isDirectory() ? folder.listFiles() : []).findAll { path -> isJob(path) && !(path.name in Run.done) }*.deleteDir()
+}
