@@ -65,6 +65,7 @@ process ANALYSE_GROUP {
     tag { jobs instanceof List ? "${jobs.size()} jobs" : '1 job' }
     cache 'deep'
     publishDir params.output_directory, pattern: 'analysis_results/*', mode: 'copy', overwrite: true
+    errorStrategy { tolerated(task) }
 
     input:
     path jobs, stageAs: 'jobs/*'
@@ -161,15 +162,11 @@ workflow {
     COLLECT.out.table.subscribe { Run.collected = true }
 }
 
-workflow.onError {
-    System.err.println('ONERROR ' )
-}
-
 workflow.onComplete {
     if (Run.collected) {
         removeEarlier(file("${params.output_directory}/analysis_results"))
     }
-    tellFailures()
+    tellFailures(workflow.success)
 }
 
 // ---- what is asked for
@@ -204,7 +201,7 @@ def mistakes() {
 
 def refuse(List found) {
     if (found) {
-        exit 1, found.collect { line -> "error: ${line}" }.join('\n')
+        exit 1, found.join('\n')
     }
 }
 
@@ -283,28 +280,39 @@ def cut(List jobs, int size, int bit) {
 
 // ---- the end
 
-// A failure that ends only its own task: noted with its reason, for the end. Exit status 2 holds for every job.
-def tolerated(task) {
-    Run.failures << "${task.name}: ${reason(task.workDir) ?: "exit status ${task.exitStatus}"} (${task.workDir})".toString()
-    return task.exitStatus == 2 ? 'terminate' : 'ignore'
-}
-
-// From the last line that begins with `error:`, else the last line.
-def reason(workDir) {
-    def log = workDir.resolve('.command.err')
-    def lines = log.exists() ? log.readLines() : []
-    def start = lines.findLastIndexOf { line -> line.startsWith('error: ') }
-    return (start < 0 ? lines.takeRight(1) : lines.drop(start)).join('\n').replaceFirst('^error: ', '')
-}
-
-// A service or the disk failed, or a signal ended it: the next try may succeed. What was asked stays wrong.
+// A service or the disk failed, or a signal ended it: the next try may succeed. What was asked wrongly stays wrong.
 def tryAgain(task) {
-    Run.dispatch = reason(task.workDir)
+    Run.dispatchFailed = reason(task)
     return task.exitStatus == 1 || task.exitStatus > 128 ? 'retry' : 'terminate'
 }
 
-def tellFailures() {
-    System.err.println('FAIL' + Run.failures + Run.dispatch)
+// A failure that ends only its own task, but for one that every other task would meet as well.
+def tolerated(task) {
+    Run.failures << "${reason(task)}\n  all that it left: ${task.workDir}".toString()
+    return task.exitStatus == 2 ? 'terminate' : 'ignore'
+}
+
+// What the program said last: from its last line that begins with `error:`, else its last line.
+def reason(task) {
+    def log = task.workDir.resolve('.command.err')
+    def lines = log.exists() ? log.readLines().findAll { line -> line.trim() } : []
+    def start = lines.findLastIndexOf { line -> line.startsWith('error: ') }
+    if (start >= 0) {
+        return lines.drop(start).join('\n')
+    }
+    def signal = task.exitStatus > 128 && task.exitStatus < 160 ? " (signal ${task.exitStatus - 128})" : ''
+    return "error: ${task.name}: exit status ${task.exitStatus}${signal}: ${lines ? lines.last() : 'it said nothing'}"
+}
+
+def tellFailures(success) {
+    def failures = Run.failures.take(20)
+    if (failures) {
+        def rest = Run.failures.size() - failures.size()
+        System.err.println((failures + (rest > 0 ? ["… and ${rest} more"] : [])).join('\n'))
+        System.err.println("error: ${Run.failures.size()} failed, ${Run.done.size()} jobs are done; -resume tries again only what failed")
+    } else if (!success && Run.dispatchFailed) {
+        System.err.println(Run.dispatchFailed)
+    }
 }
 
 // Results of jobs that an earlier request had and this one has not.

@@ -242,7 +242,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if failed:
+    if len(job_files) == 1 and failed:
+        print(f"error: job {failed[0]}", file=sys.stderr)
+    elif failed:
         print(f"error: {len(failed)} of {len(job_files)} jobs failed:", file=sys.stderr)
         print(*(f"  {line}" for line in failed), sep="\n", file=sys.stderr)
     return 1 if failed else 0

@@ -152,7 +152,7 @@ def summarise(jobs: Sequence[Mapping[str, Any]], results: Path) -> None:
     shown = [job for job in jobs if "licks_per_second" in job["values"]]
     if not shown:
         return
-    figure, axes = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
     for job in shown:
         label = job["asset_name"][0].replace("behavior_", "").replace("_processed_", ", processed ")
         axes.stairs(job["values"]["licks_per_second"], bin_edges(job["parameters"]), linewidth=0.9, label=label)
@@ -162,7 +162,7 @@ def summarise(jobs: Sequence[Mapping[str, Any]], results: Path) -> None:
     axes.axvline(0, color="tab:red", linewidth=1)
     axes.set(xlabel="time from reward (s)", ylabel="licks / s", title=f"Licking around reward, {len(shown)} recordings")
     if len(shown) <= _NAMED_AT_MOST:
-        figure.legend(loc="outside lower left", frameon=False, fontsize=8, ncols=2)
+        figure.legend(loc="outside lower left", frameon=False, fontsize=8)
     _open(axes)
     figure.savefig(results / "licking_around_reward.png", dpi=110)
     plt.close(figure)

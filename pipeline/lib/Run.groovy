@@ -4,7 +4,8 @@ class Run {
     static final List<String> failures = Collections.synchronizedList([])
     /** Names of the jobs that are done. */
     static final Set<String> done = Collections.synchronizedSet(new HashSet())
-    static volatile String dispatch = null
+    /** Why the dispatcher failed, the last time that it did. */
+    static volatile String dispatchFailed = null
     /** Whether the table holds them. */
     static volatile boolean collected = false
 }
