@@ -27,7 +27,7 @@ process DISPATCH {
 
     script:
     def named = named_files instanceof List ? named_files : [named_files]
-    def own = ['--input_directory=input', '--output_directory=jobs', '--overwrite=1']
+    def own = ['--input_directory=input', '--output_directory=jobs', '--overwrite=1', '--query_in_jobs=0']
     def all = own + (report ? ['--report_directory=report'] : []) + flags.collect { flag ->
         flag.file == null ? quoted("--${flag.name}=${flag.text}") : "--${flag.name}=${realPath(named[flag.file])}"
     }
