@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from job_dispatch.messages import DispatchError, progress
+from job_dispatch.metadata import sampling
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
 from job_dispatch.metadata.selecting import Selected, select_assets
@@ -50,7 +51,7 @@ def find_assets(
         DocDB or the storage failed.
     """
     locating = Locating(settings.file_extension, metadata.may_name_local_files, settings.max_concurrency)
-    is_final = not settings.grouping.fields and settings.max_number_of_tasks_dispatched is None
+    is_final = not (settings.grouping.fields or settings.max_number_of_tasks_dispatched or settings.sample)
     if settings.file_extension and is_final:
         selected, outcomes = run(_select_and_list(metadata, selection, settings, left_out, locating))
     else:
@@ -74,7 +75,8 @@ def _select(
     tell: Callable[[Sequence[Asset]], None],
 ) -> Selected:
     more_fields = TRAIT_FIELDS if settings.is_described else ()
-    return select_assets(metadata, selection, settings.grouping, settings.skip_errors, left_out, tell, more_fields)
+    selected = select_assets(metadata, selection, settings.grouping, settings.skip_errors, left_out, tell, more_fields)
+    return sampling.sample(selected, settings.sample, left_out) if settings.sample else selected
 
 
 async def _select_and_list(

@@ -103,6 +103,9 @@ class Settings:
         _WHAT, "FIELDS", "spread the lists of these fields before grouping", convert=values.fields, absent=()
     )
     drop_null_groups: bool = _flag(_WHAT, "0|1", "1: leave out records without a value to group by", "1", values.switch)
+    sample: int | None = _flag(
+        _WHAT, "N", "take only N assets (or groups), spread over subjects and days: for a trial", convert=values.count
+    )
     file_extension: tuple[str, ...] = _flag(
         _FILES,
         "ENDINGS",
@@ -157,7 +160,7 @@ class Settings:
     @property
     def is_described(self) -> bool:
         """Whether assets are described by project, subject and day."""
-        return self.dry_run or self.report_directory is not None
+        return self.dry_run or self.report_directory is not None or self.sample is not None
 
     @property
     def grouping(self) -> Grouping:
