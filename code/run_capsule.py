@@ -85,7 +85,9 @@ def _read_request(run: Account) -> None:
     run.selection = selection.read_selection(settings)
     run.parameters = parameters.read_parameters(settings.input_directory)
     if settings.parameter_schema:
-        parameters.check_schema(run.parameters, settings.parameter_schema, settings.input_directory)
+        parameters.check_schema(
+            run.parameters, settings.parameter_schema, settings.input_directory, run.selection.table
+        )
 
 
 def _prepare(run: Account) -> None:

@@ -243,7 +243,8 @@ def test_no_csv_is_said_with_the_places_looked_in(desk: World) -> None:
     assert_refused(
         desk,
         desk.call("--use_data_asset_csv=1"),
-        f"error: --use_data_asset_csv: no data_asset_input.csv in {desk.input_directory} or its input_files/",
+        f"error: --use_data_asset_csv: no data_asset_input.csv (nor .xlsx, .tsv) in {desk.input_directory}"
+        " or its input_files/",
     )
 
 
@@ -264,27 +265,40 @@ def test_two_csv_files_are_listed_instead_of_guessed_between(desk: World) -> Non
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        pytest.param("id,name\n1,2\n", "no column 'asset_id' (columns: id, name)", id="no such column"),
-        pytest.param("asset_id;name\na;b\n", "no column 'asset_id' (columns: asset_id;name)", id="semicolons"),
-        pytest.param("", "the file is empty; it needs a column 'asset_id'", id="empty"),
-        pytest.param("\ufeff\n \n", "the file is empty; it needs a column 'asset_id'", id="blank lines only"),
-        pytest.param("asset_id\n", "no ids in column 'asset_id'", id="header only"),
-        pytest.param('name,asset_id\na, \nb,""\n', "no ids in column 'asset_id'", id="blank cells only"),
+        pytest.param(
+            "id,label\n1,2\n",
+            [
+                "no column 'asset_id' (columns: id, label)",
+                "  'name', 'docdb_record_id', 'location', or 'subject_id' with 'session' can select assets as well",
+            ],
+            id="no such column",
+        ),
+        pytest.param("", ["the file is empty; it needs a column 'asset_id'"], id="empty"),
+        pytest.param("\ufeff\n \n", ["the file is empty; it needs a column 'asset_id'"], id="blank lines only"),
+        pytest.param("# a note\n", ["the file is empty; it needs a column 'asset_id'"], id="comments only"),
+        pytest.param("asset_id\n", ["no ids in column 'asset_id'"], id="header only"),
+        pytest.param(
+            'name,asset_id\na, \nb,""\n',
+            ["no ids in column 'asset_id'", "  line 2: a", "  line 3: b"],
+            id="blank cells only",
+        ),
     ],
 )
-def test_a_csv_without_ids_is_refused_with_what_it_lacks(desk: World, text: str, problem: str) -> None:
+def test_a_csv_without_ids_is_refused_with_what_it_lacks(desk: World, text: str, problem: list[str]) -> None:
     write(desk, "data_asset_input.csv", text)
 
-    assert_refused(desk, desk.call("--use_data_asset_csv=1"), f"error: data_asset_input.csv: {problem}")
+    headline, *details = problem
+    assert_refused(desk, desk.call("--use_data_asset_csv=1"), f"error: data_asset_input.csv: {headline}", *details)
 
 
-def test_a_csv_of_another_encoding_is_refused_with_the_remedy(desk: World) -> None:
-    (desk.input_directory / "data_asset_input.csv").write_bytes("asset_id,name\na,Zoë\n".encode("latin-1"))
+def test_a_csv_that_is_no_text_is_refused_with_the_remedy(desk: World) -> None:
+    (desk.input_directory / "data_asset_input.csv").write_bytes(b"asset_id\na\x81\x8d\n")
 
     assert_refused(
         desk,
         desk.call("--use_data_asset_csv=1"),
-        f"error: {desk.input_directory}/data_asset_input.csv: not UTF-8 text (byte 18); save it as UTF-8",
+        f"error: {desk.input_directory}/data_asset_input.csv: neither UTF-8, UTF-16 nor Windows-1252 text;"
+        " save it as CSV UTF-8 or as .xlsx",
     )
 
 
@@ -301,10 +315,10 @@ def test_ids_without_a_record_are_listed_and_names_and_record_ids_among_them_get
         desk.call("--use_data_asset_csv=1"),
         "error: data_asset_input.csv: 4 of 5 ids without a record;"
         " correct the ids, or go on without them by --skip_errors=1",
-        "  unknown",
-        f"  {first['name']} (the name of an asset; its asset_id is {asset_id(0)})",
-        f"  {first['_id']} (the _id of a record; its asset_id is {asset_id(0)})",
-        f"  {third['name']} (the name of an asset, which has no asset_id)",
+        "  line 3: unknown",
+        f"  line 4: {first['name']} (the name of an asset; its asset_id is {asset_id(0)})",
+        f"  line 5: {first['_id']} (the _id of a record; its asset_id is {asset_id(0)})",
+        f"  line 6: {third['name']} (the name of an asset, which has no asset_id)",
     )
 
 
@@ -316,7 +330,7 @@ def test_at_most_20_ids_without_a_record_are_listed_with_a_count_of_the_rest(des
         desk.call("--use_data_asset_csv=1"),
         "error: data_asset_input.csv: 1,500 of 1,501 ids without a record;"
         " correct the ids, or go on without them by --skip_errors=1",
-        *(f"  unknown-{number:04d}" for number in range(20)),
+        *(f"  line {number + 3}: unknown-{number:04d}" for number in range(20)),
         "  … and 1,480 more",
     )
 
@@ -327,7 +341,9 @@ def test_skip_errors_goes_on_without_ids_that_have_no_record(desk: World) -> Non
     completed = desk.call("--use_data_asset_csv=1", "--skip_errors=1")
 
     assert completed.returncode == 0, completed.stderr
-    assert " WARNING data_asset_input.csv: 1 of 2 ids without a record; skipped:\n  unknown\n" in completed.stderr
+    assert (
+        " WARNING data_asset_input.csv: 1 of 2 ids without a record; skipped:\n  line 2: unknown\n" in completed.stderr
+    )
     assert "skipped  1: 1 without a record;" in completed.stdout
     assert [job["asset_id"] for job in completed.jobs] == [[asset_id(1)]]
 

@@ -339,7 +339,7 @@ def test_an_id_without_a_record_is_told_apart_from_one_that_the_query_does_not_s
     done = world.call("--use_data_asset_csv=1", f"--docdb_query={SUBJECT}")
     assert done.returncode == 2
     assert "error: data_asset_input.csv: 1 of 3 ids without a record;" in done.stderr
-    assert done.stderr.endswith("\n  unknown\n")
+    assert done.stderr.endswith("\n  line 4: unknown\n")
 
 
 def test_a_table_of_which_the_query_selects_nothing_is_refused(world: World) -> None:

@@ -66,7 +66,8 @@ def select_assets(
     ServiceError
         The source of records fails.
     """
-    fields = projection([*ASSET_FIELDS, *more_fields, *grouping.fields])
+    needed = ASSET_FIELDS if selection.table is None else table_rows.FIELDS
+    fields = projection([*needed, *more_fields, *grouping.fields])
     read = _Reading(metadata, fields, tell)
     if selection.table is not None:
         fitting = table_rows.find(read.records, metadata, selection.table, selection.query, skip_errors, left_out)

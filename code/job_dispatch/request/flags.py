@@ -88,7 +88,7 @@ class Settings:
         _WHAT, "QUERY", "JSON query, or path of a file with it, as given or inside the input directory"
     )
     use_data_asset_csv: bool = _flag(
-        _WHAT, "0|1", "1: take asset ids from the CSV in the input directory", "0", values.switch
+        _WHAT, "0|1", "1: take the assets from the table (CSV, XLSX) in the input directory", "0", values.switch
     )
     group_by: tuple[str, ...] = _flag(
         _WHAT, "FIELDS", "record fields, comma separated: one job a group", convert=values.fields, absent=()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
 from job_dispatch.request import json_text
 from job_dispatch.request.selection import PIPELINE_FOLDER, find_file
+from job_dispatch.request.tables import Table
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -153,8 +154,8 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def check_schema(parameters: Parameters, schema_name: str, input_directory: Path) -> None:
-    """Validate every merged set, fixed then distributed, against a JSON Schema (draft 2020-12).
+def check_schema(parameters: Parameters, schema_name: str, input_directory: Path, table: Table | None = None) -> None:
+    """Validate every merged set, fixed then row of a table then distributed, against a JSON Schema (draft 2020-12).
 
     A required field that is missing is a warning: the wrapper may get it from its command line or panel.
 
@@ -164,6 +165,8 @@ def check_schema(parameters: Parameters, schema_name: str, input_directory: Path
     schema_name : str
         Path of the schema, as given or inside the input directory.
     input_directory : pathlib.Path
+    table : Table or None
+        Of data assets, whose rows may have parameters.
 
     Raises
     ------
@@ -174,15 +177,29 @@ def check_schema(parameters: Parameters, schema_name: str, input_directory: Path
     validator = _validator(json_text.read(json_text.read_file(path), str(path)), str(path))
     missing: list[str] = []
     broken: list[str] = []
-    for number, one in enumerate(parameters.sets or ({},), 1):
+    rows = table is not None and table.has_parameters
+    place = f"{parameters.place} and {table.file_name}" if table is not None and rows else parameters.place
+    for name, one in _named_sets(parameters, table if rows else None):
         merged = {**(parameters.fixed or {}), **one}
         for error in _errors(validator, merged, str(path)):
             is_missing = error.validator == "required" and not error.absolute_path
-            (missing if is_missing else broken).extend(f"set {number}, {line}" for line in _described(error))
+            (missing if is_missing else broken).extend(f"{name}, {line}" for line in _described(error))
     if broken:
-        raise RequestError(f"{parameters.place}: parameter sets break the schema {path}", broken)
+        raise RequestError(f"{place}: parameter sets break the schema {path}", broken)
     if missing:
-        warn_listing(f"{parameters.place}: required by {path}, left to the analysis wrapper:", missing)
+        warn_listing(f"{place}: required by {path}, left to the analysis wrapper:", missing)
+
+
+def _named_sets(parameters: Parameters, table: Table | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each set with its number, and with the line of the first row that meets it with values of its own."""
+    numbered = list(enumerate(parameters.sets or ({},), 1))
+    if table is None:
+        yield from ((f"set {number}", one) for number, one in numbered)
+        return
+    different = {json_text.compact(row.parameters): row for row in reversed(table.rows)}
+    for row in reversed(different.values()):
+        for number, one in numbered:
+            yield f"line {row.line}{f', set {number}' * bool(parameters.sets)}", {**row.parameters, **one}
 
 
 def _validator(schema: object, place: str) -> Any:

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from job_dispatch.messages import RequestError, counted, logger
-from job_dispatch.request import json_text
+from job_dispatch.messages import RequestError, counted, logger, printable, warn_listing
+from job_dispatch.request import json_text, table_cells, table_files
+from job_dispatch.request.table_files import Content, Line
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-CSV_NAME = "data_asset_input.csv"
+_NAME = "data_asset_input"
+_ENDINGS = (".csv", ".xlsx", ".tsv")
+CSV_NAME = f"{_NAME}.csv"
+# A row asks by one of these columns …
+_NOUNS = {"asset_id": "id", "name": "name", "docdb_record_id": "record id", "location": "location"}
+# … or by these two together.
+_SUBJECT, _SESSION = "subject_id", "session"
+_SESSION_NOUN = "session"
+_COLUMNS = (*_NOUNS, _SUBJECT, _SESSION)
+_PARAMETER = re.compile(r"parameters\.(.*)", re.IGNORECASE | re.DOTALL)
+_CLEAN: dict[str, Callable[[str], str]] = {
+    "asset_id": table_cells.asset_id,
+    "docdb_record_id": table_cells.asset_id,
+    "location": table_cells.location,
+    _SUBJECT: table_cells.subject,
+    _SESSION: table_cells.session,
+}
+_LINES_BEFORE_HEADER = 20
+_SHOWN = 60
 
 
 class Key(NamedTuple):
-    """What one or more rows ask for: records whose `column` is `value`."""
+    """What one or more rows ask for: records whose `column` is `value`, and that began at `session`, if given."""
 
     column: str
     value: str
+    session: str = ""
 
     def __str__(self) -> str:
-        return self.value
+        return f"{self.value}, {self.session}" if self.session else self.value
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,7 @@ class Table:
     def __str__(self) -> str:
         return f"{self.file_name}, {counted(len(self.keys), self.noun)}"
 
-    @property
+    @cached_property
     def keys(self) -> dict[Key, list[Row]]:
         """What is asked for, each once, in the order of the rows; and the rows that do."""
         found: dict[Key, list[Row]] = {}
@@ -58,67 +77,210 @@ class Table:
             found.setdefault(row.key, []).append(row)
         return found
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether any row has parameters of its own."""
+        return any(row.parameters for row in self.rows)
+
     def values(self, column: str) -> list[str]:
         """Return what is asked for in a column, each once."""
         return [key.value for key in self.keys if key.column == column]
 
 
 def read_table(folders: Sequence[Path]) -> Table:
-    """Return the ids in column `asset_id` of the CSV in the first of these folders that has one.
+    """Return the table of data assets in the first of these folders that has one.
+
+    It is text with any usual separator and encoding, or an Excel workbook, whatever its name ends in.
 
     Raises
     ------
     RequestError
-        No CSV or several candidates, no such column, no ids, or a file that is no CSV.
+        No table or several candidates, no column that selects or several, no rows, or cells that cannot be read.
     """
-    path = _find_csv(folders)
-    rows = _read_csv(path)
-    columns = [name.strip() for name in rows.iloc[0] if name.strip()]
-    if "asset_id" not in columns:
-        raise RequestError(f"{path.name}: no column 'asset_id' (columns: {', '.join(columns)})")
-    column = rows.loc[1:, rows.iloc[0].str.strip() == "asset_id"].iloc[:, 0].str.strip()
-    ids = column[column != ""]
-    if ids.empty:
-        raise RequestError(f"{path.name}: no ids in column 'asset_id'")
-    unique = tuple(ids.drop_duplicates())
-    if len(unique) < len(ids):
-        logger.warning("%s: %s dropped", path.name, counted(len(ids) - len(unique), "repeated id"))
-    return Table(tuple(Row(0, Key("asset_id", one)) for one in unique), path.name)
+    path = _find_table(folders)
+    content = table_files.read(path, _selects)
+    header, columns, lines = _header(content, path.name)
+    named = _Columns.of(header, columns, path.name)
+    rows, unused = _rows(named, lines, content.has_decimal_comma, path.name)
+    if not rows:
+        raise RequestError(f"{path.name}: no {named.noun}s in column '{named.shown}'", unused)
+    if unused:
+        warn_listing(f"{path.name}: {counted(len(unused), 'row')} without {named.wanted} not used:", unused)
+    parameters = f", parameters: {', '.join(named.parameters.values())}" if named.parameters else ""
+    logger.info(
+        "%s: %s, %ss in column '%s' (line %d), %s%s",
+        *(path.name, content.form, named.noun, named.shown, header.number, counted(len(rows), "row"), parameters),
+    )
+    return Table(_without_repeats(rows, named.noun, path.name), path.name, named.noun)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Return all rows as text, the header among them, blank where a row is short."""
-    import pandas as pd
-
-    text = json_text.read_file(path)
-    # Rows may have cells beyond the header; commas inside quotes only make this too wide.
-    width = max((line.count(",") for line in text.splitlines()), default=0) + 1
-    try:
-        rows = pd.read_csv(
-            io.StringIO(text), header=None, names=range(width), dtype=str, keep_default_na=False, skipinitialspace=True
-        )
-    except (pd.errors.ParserError, ValueError) as error:
-        raise RequestError(f"{path.name}: not a readable CSV: {' '.join(str(error).split())}") from None
-    if rows.empty:
-        raise RequestError(f"{path.name}: the file is empty; it needs a column 'asset_id'")
-    return rows
+def _without_repeats(rows: Sequence[Row], noun: str, name: str) -> tuple[Row, ...]:
+    unique: dict[tuple[Key, str], Row] = {}
+    for row in rows:
+        unique.setdefault((row.key, json_text.compact(row.parameters)), row)
+    if len(unique) < len(rows):
+        logger.warning("%s: %s dropped", name, counted(len(rows) - len(unique), f"repeated {noun}"))
+    return tuple(unique.values())
 
 
-def _find_csv(folders: Sequence[Path]) -> Path:
-    for path in (folder / CSV_NAME for folder in folders):
-        if path.is_file():
-            return path
+def _find_table(folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        found = [path for path in (folder / f"{_NAME}{ending}" for ending in _ENDINGS) if path.is_file()]
+        if len(found) > 1:
+            warn_listing(f"{found[0]} is used; not read:", [str(path) for path in found[1:]])
+        if found:
+            return found[0]
     first, second = folders
-    candidates = sorted(path for path in _files_in(first) if path.suffix.lower() == ".csv")
-    if not candidates:
-        raise RequestError(f"--use_data_asset_csv: no {CSV_NAME} in {first} or its {second.name}/")
-    if len(candidates) > 1:
-        raise RequestError(
-            f"--use_data_asset_csv: several CSV files in {first}; name the one to use {CSV_NAME}",
-            [path.name for path in candidates],
-        )
-    return candidates[0]
+    for ending in _ENDINGS:
+        candidates = sorted(path for path in _files_in(first) if path.suffix.lower() == ending)
+        if len(candidates) > 1:
+            raise RequestError(
+                f"--use_data_asset_csv: several {ending[1:].upper()} files in {first};"
+                f" name the one to use {_NAME}{ending}",
+                [path.name for path in candidates],
+            )
+        if candidates:
+            return candidates[0]
+    raise RequestError(f"--use_data_asset_csv: no {CSV_NAME} (nor .xlsx, .tsv) in {first} or its {second.name}/")
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    # Excel puts ~$name beside a workbook that is open, macOS ._name beside any file.
+    return (path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "~$")))
+
+
+def _header(content: Content, name: str) -> tuple[Line, list[str], Iterator[Line]]:
+    """Return the header, what its cells say, and the rows below; titles may stand above it."""
+    lines = iter(content.rows)
+    above = []
+    for line in lines:
+        columns = [table_cells.text(cell) for cell in line.cells]
+        if any(map(_selects, columns)):
+            return line, columns, lines
+        above.append((line, columns))
+        if len(above) == _LINES_BEFORE_HEADER:
+            break
+    if not above:
+        raise RequestError(f"{name}: the file is empty; it needs a column 'asset_id'")
+    shown = ", ".join(column for column in above[0][1] if column)
+    others = ", ".join(f"'{column}'" for column in _NOUNS if column != "asset_id")
+    raise RequestError(
+        f"{name}: no column 'asset_id' (columns: {shown})",
+        [f"{others}, or '{_SUBJECT}' with '{_SESSION}' can select assets as well"],
+    )
+
+
+def _selects(column: str) -> bool:
+    return _canonical(table_cells.text(column)) in (*_NOUNS, _SUBJECT)
+
+
+def _canonical(column: str) -> str:
+    """Return the name that a column has here, whatever its case, blanks and underscores; itself where none."""
+    bare = re.sub(r"[\s_-]+", "", column).casefold()
+    return next((known for known in _COLUMNS if known.replace("_", "") == bare), column)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where in a row the things stand that count: what it asks by, and its parameters by their names."""
+
+    by: str
+    """Empty where rows ask by subject and session alone."""
+    places: dict[str, int]
+    parameters: dict[int, str]
+    shown: str
+    """The column's own name."""
+
+    @classmethod
+    def of(cls, header: Line, columns: Sequence[str], name: str) -> _Columns:
+        place = f"{name}, line {header.number}"
+        found: dict[str, list[int]] = {}
+        for number, column in enumerate(columns):
+            found.setdefault(_canonical(column), []).append(number)
+        by = ["asset_id"] if "asset_id" in found else [column for column in _NOUNS if column in found]
+        several = [number for column in by for number in found[column]]
+        if len(several) > 1:
+            named = " and ".join(f"'{columns[number]}'" for number in several)
+            raise RequestError(f"{place}: several columns could be the ids: {named}; keep one, or call one 'asset_id'")
+        for column in (_SUBJECT, _SESSION):
+            if len(found.get(column, ())) > 1:
+                raise RequestError(f"{place}: several columns '{column}'; keep one")
+        if not by and _SESSION not in found:
+            raise RequestError(f"{place}: a column '{_SUBJECT}' needs a column '{_SESSION}' beside it, a day or a time")
+        places = {column: numbers[0] for column, numbers in found.items() if column in _COLUMNS}
+        shown = columns[several[0]] if several else columns[places[_SUBJECT]]
+        return cls(by[0] if by else "", places, _parameters(columns, place), shown)
+
+    @property
+    def noun(self) -> str:
+        return _NOUNS.get(self.by, _SESSION_NOUN)
+
+    @property
+    def wanted(self) -> str:
+        return f"a {_SUBJECT} and a {_SESSION}" if not self.by else f"{'an' if self.noun == 'id' else 'a'} {self.noun}"
+
+    def key(self, line: Line) -> Key | None:
+        """Return what a row asks for: by id, or by subject and session where it has none; None for neither."""
+        said = {
+            column: table_cells.text(line.cells[number])
+            for column, number in self.places.items()
+            if number < len(line.cells)
+        }
+        if self.by and said.get(self.by):
+            return Key(self.by, self._value(self.by, said))
+        if said.get(_SUBJECT) and said.get(_SESSION):
+            return Key(_SUBJECT, self._value(_SUBJECT, said), self._value(_SESSION, said))
+        return None
+
+    def _value(self, column: str, said: dict[str, str]) -> str:
+        value = _CLEAN.get(column, str)(said[column])
+        if "\n" in value:
+            raise RequestError(f"its {column} has several lines; is a quote not closed?")
+        return value
+
+
+def _parameters(columns: Sequence[str], place: str) -> dict[int, str]:
+    found = {number: match[1].strip() for number, one in enumerate(columns) if (match := _PARAMETER.fullmatch(one))}
+    if "" in found.values():
+        raise RequestError(f"{place}: a column 'parameters.' names no parameter; write it behind the dot")
+    if repeated := [parameter for parameter, number in Counter(found.values()).items() if number > 1]:
+        raise RequestError(f"{place}: several columns 'parameters.{repeated[0]}'; keep one")
+    return found
+
+
+def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, name: str) -> tuple[list[Row], list[str]]:
+    """Return the rows that ask for something, and what tells of those that do not."""
+    rows: list[Row] = []
+    unused: list[str] = []
+    wrong: list[str] = []
+    for line in lines:
+        try:
+            key = columns.key(line)
+            if key is None:
+                unused.append(f"line {line.number}: {_shown(line)}")
+                continue
+            rows.append(Row(line.number, key, _values(columns, line, has_decimal_comma)))
+        except RequestError as error:
+            wrong.append(f"line {line.number}: {error.headline}")
+    if wrong:
+        raise RequestError(f"{name}: {counted(len(wrong), 'row')} cannot be read; correct them", wrong)
+    return rows, unused
+
+
+def _values(columns: _Columns, line: Line, has_decimal_comma: bool) -> dict[str, Any]:
+    values = {}
+    for number, parameter in columns.parameters.items():
+        if number >= len(line.cells):
+            continue
+        try:
+            value = table_cells.parameter(line.cells[number], has_decimal_comma)
+        except RequestError as error:
+            raise RequestError(f"parameters.{parameter}: {error.headline}") from None
+        if value is not None:
+            [values[parameter]] = value
+    return values
+
+
+def _shown(line: Line) -> str:
+    cells = (table_cells.text(cell) for cell in line.cells)
+    return printable(", ".join(cell for cell in cells if cell), _SHOWN)
