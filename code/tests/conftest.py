@@ -32,6 +32,15 @@ BUCKET = "open-data"
 DESCRIPTION = "behavior_774659_2025-06-07_14-31-15"
 Job = dict[str, Any]
 
+# The schema that the released wrapper needs wants pydantic below 2.12, which has no wheel for Python 3.14.
+WITH_WRAPPER = sys.version_info < (3, 14)
+NO_WRAPPER = "analysis-pipeline-utils cannot be installed on Python 3.14"
+needs_wrapper = pytest.mark.skipif(not WITH_WRAPPER, reason=NO_WRAPPER)
+
+
+def pytest_report_header() -> str | None:
+    return None if WITH_WRAPPER else f"job files are not read by the released wrapper: {NO_WRAPPER}"
+
 
 @pytest.fixture(scope="session")
 def gateway_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -319,6 +328,8 @@ def load_job(path: Path) -> Job:
     """Load a job file; it must mean the same to the released loader of the analysis wrapper."""
     text = path.read_text(encoding="utf-8")
     job: Job = json.loads(text)
+    if not WITH_WRAPPER:
+        return job
     model = _wrapper_model()
     with warnings.catch_warnings():
         # An empty version is what the smallest form of `analysis_code` has.

@@ -1,15 +1,10 @@
 """What stands in more than one file of this repository says the same in each."""
 
 import argparse
-import hashlib
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
-
-import pytest
-from packaging.requirements import Requirement
 
 from job_dispatch.request import flags
 
@@ -25,22 +20,6 @@ LOCAL_FLAGS = {
     "docdb_collection",
     "version",
 }
-
-
-def runtime_requirements() -> dict[str, Requirement]:
-    project = tomllib.loads((CODE / "pyproject.toml").read_text())["project"]
-    requirements = [Requirement(line) for line in project["dependencies"]]
-    return {requirement.name: requirement for requirement in requirements}
-
-
-def dockerfile_pins() -> dict[str, str]:
-    lines = (ROOT / "environment" / "Dockerfile").read_text()
-    return dict(re.findall(r"^ +([\w.-]+)==([\w.]+)", lines, flags=re.MULTILINE))
-
-
-def environment_pins() -> dict[str, str]:
-    environment = json.loads((ROOT / ".codeocean" / "environment.json").read_text())
-    return {package["name"]: package["version"] for package in environment["installers"]["pip"]["packages"]}
 
 
 def panel_parameters() -> dict[str, dict[str, Any]]:
@@ -72,27 +51,6 @@ def documented_flags() -> list[tuple[str, str, str]]:
 
 def without_local(defaults: dict[str, str]) -> dict[str, str]:
     return {flag: default for flag, default in defaults.items() if flag not in LOCAL_FLAGS}
-
-
-def test_dockerfile_and_environment_pin_exactly_what_pyproject_names() -> None:
-    assert dockerfile_pins().keys() == runtime_requirements().keys()
-    assert environment_pins() == dockerfile_pins()
-
-
-@pytest.mark.parametrize("name", sorted(runtime_requirements()))
-def test_each_pin_satisfies_the_bounds_in_pyproject(name: str) -> None:
-    assert runtime_requirements()[name].specifier.contains(dockerfile_pins()[name])
-
-
-def test_dockerfile_and_environment_start_from_the_same_image() -> None:
-    environment = json.loads((ROOT / ".codeocean" / "environment.json").read_text())
-    dockerfile = (ROOT / "environment" / "Dockerfile").read_text()
-    assert f"\nFROM $REGISTRY_HOST/{environment['base_image']}\n" in dockerfile
-
-
-def test_dockerfile_carries_the_hash_by_which_code_ocean_knows_it_as_generated() -> None:
-    first_line, _, rest = (ROOT / "environment" / "Dockerfile").read_text().partition("\n")
-    assert first_line == f"# hash:sha256:{hashlib.sha256(rest.encode()).hexdigest()}"
 
 
 def test_app_panel_offers_every_flag_but_the_local_ones_with_the_parsers_defaults() -> None:
