@@ -10,6 +10,7 @@ from dataclasses import replace
 from job_dispatch.messages import DispatchError, progress
 from job_dispatch.metadata import sampling
 from job_dispatch.metadata.left_out import LeftOut
+from job_dispatch.metadata.quality_control import Wanted
 from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
 from job_dispatch.metadata.selecting import Selected, select_assets
 from job_dispatch.request.flags import Settings
@@ -75,7 +76,10 @@ def _select(
     tell: Callable[[Sequence[Asset]], None],
 ) -> Selected:
     more_fields = TRAIT_FIELDS if settings.is_described else ()
-    selected = select_assets(metadata, selection, settings.grouping, settings.skip_errors, left_out, tell, more_fields)
+    quality = Wanted(settings.qc) if settings.qc else None
+    selected = select_assets(
+        metadata, selection, settings.grouping, settings.skip_errors, left_out, tell, more_fields, quality
+    )
     return sampling.sample(selected, settings.sample, left_out) if settings.sample else selected
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from job_dispatch.messages import RequestError, counted, logger
-from job_dispatch.metadata import table_rows
+from job_dispatch.metadata import quality_control, table_rows
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
@@ -54,6 +54,7 @@ def select_assets(
     left_out: LeftOut,
     tell: Callable[[Sequence[Asset]], None],
     more_fields: Sequence[str] = (),
+    quality: quality_control.Wanted | None = None,
 ) -> Selected:
     """Return the assets that are selected, in groups.
 
@@ -62,23 +63,26 @@ def select_assets(
     Raises
     ------
     RequestError
-        Nothing matches, rows have no record and `skip_errors` is false, or no record has a field of the grouping.
+        Nothing matches, rows have no record and `skip_errors` is false, quality control leaves nothing, or no record
+        has a field of the grouping.
     ServiceError
         The source of records fails.
     """
     needed = ASSET_FIELDS if selection.table is None else table_rows.FIELDS
-    fields = projection([*needed, *more_fields, *grouping.fields])
-    read = _Reading(metadata, fields, tell)
+    judged = quality_control.FIELDS if quality else ()
+    fields = projection([*needed, *more_fields, *grouping.fields, *judged])
+    read = _Reading(metadata, fields, tell, quality)
     if selection.table is not None:
         fitting = table_rows.find(read.records, metadata, selection.table, selection.query, skip_errors, left_out)
     else:
         fitting = table_rows.Fitting(_find(read, selection.query or Query({})), {})
-    assets, records = [asset for asset, _ in fitting.found], [record for _, record in fitting.found]
+    found = quality.keep(fitting.found, left_out) if quality else fitting.found
+    assets, records = [asset for asset, _ in found], [record for _, record in found]
     groups = [Group((asset,)) for asset in assets]
     if grouping.fields:
         groups = _arranged(metadata, selection, assets, records, grouping, left_out)
     groups = [one for group in groups for one in _by_parameters(group, fitting.parameters)]
-    return Selected(len(assets), groups)
+    return Selected(len(fitting.found), groups)
 
 
 def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:
@@ -101,11 +105,12 @@ class _Reading:
     metadata: MetadataSource
     fields: Sequence[str]
     tell: Callable[[Sequence[Asset]], None]
+    quality: quality_control.Wanted | None
 
     def records(self, query: Filter, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
         for page in self.metadata.find(query, self.fields):
             kept = list(filter(keep, page))
-            self.tell([asset_of(record) for record in kept])
+            self.tell([asset_of(record) for record in kept if self.quality is None or self.quality.takes(record)])
             yield from kept
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from job_dispatch.jobs.building import CAP, Job, Plan
 from job_dispatch.jobs.sharing import Shares
 from job_dispatch.messages import DispatchError, counted
+from job_dispatch.metadata import quality_control
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import File
 from job_dispatch.metadata.selecting import Selected
@@ -74,7 +75,10 @@ class Account:
         """How many are left after each step; of a run that failed, as far as it came."""
         if not self.selected.matched:
             return []
-        steps = [("records", self.selected.matched), ("assets", len(self.selected.assets))]
+        steps = [("records", self.selected.matched)]
+        if self.settings.qc:
+            steps.append(("left by QC", self.selected.matched - self.left_out.counts()[quality_control.KIND]))
+        steps.append(("assets", len(self.selected.assets)))
         if self.settings.file_extension:
             steps.append(("with files", len(self.located.assets)))
         if self.plan.left_off:

@@ -90,6 +90,12 @@ class Settings:
     use_data_asset_csv: bool = _flag(
         _WHAT, "0|1", "1: take the assets from the table (CSV, XLSX) in the input directory", "0", values.switch
     )
+    qc: str | None = _flag(
+        _WHAT,
+        "pass|not_fail",
+        "only assets that pass quality control, or do not fail it",
+        convert=values.one_of("pass", "not_fail"),
+    )
     group_by: tuple[str, ...] = _flag(
         _WHAT, "FIELDS", "record fields, comma separated: one job a group", convert=values.fields, absent=()
     )

@@ -1,0 +1,177 @@
+"""Whether an asset passes quality control, by the rule of the metadata's own schemas.
+
+The rule is that of the package `aind-data-schema`: `QualityControl.status` of 1.4 for records of API version v1,
+`QualityControl.evaluate_status` of 2.9 for those of v2. It cannot be a filter of the database, since it compares
+times within lists, so it is applied to the projected records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from job_dispatch.messages import RequestError, counted, logger
+from job_dispatch.metadata.left_out import LeftOut
+from job_dispatch.metadata.records import Asset, Record
+
+FAIL, PENDING, PASS = "Fail", "Pending", "Pass"
+NONE = "no quality control"
+KIND = "not passed by quality control"
+"""What a record that is left out is counted as."""
+_EVALUATIONS, _METRICS = "quality_control.evaluations", "quality_control.metrics"
+_HISTORY = ("status_history.status", "status_history.timestamp")
+FIELDS = (
+    *(f"{_EVALUATIONS}.{part}" for part in ("modality.abbreviation", "allow_failed_metrics")),
+    *(f"{_EVALUATIONS}.metrics.{part}" for part in _HISTORY),
+    *(f"{_METRICS}.{part}" for part in ("modality.abbreviation", "tags", *_HISTORY)),
+    "quality_control.allow_tag_failures",
+)
+"""What must be known of a record; without the metrics' values, which may be large."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What quality control must say of an asset for it to be analysed.
+
+    Parameters
+    ----------
+    flag : {"pass", "not_fail"}
+    modalities : sequence of str
+        Abbreviations; only what concerns one of them counts. Empty: everything.
+    now : datetime
+        A status of a later time does not count yet.
+    """
+
+    flag: str
+    modalities: Sequence[str] = ()
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def takes(self, record: Record) -> bool:
+        """Tell whether a record is what is wanted."""
+        return self._takes(judge(record, self.modalities, self.now))
+
+    def keep(self, found: Sequence[tuple[Asset, Record]], left_out: LeftOut) -> list[tuple[Asset, Record]]:
+        """Return those that are wanted, in their order; the others are left out by name.
+
+        Raises
+        ------
+        RequestError
+            None is left.
+        """
+        verdicts: Counter[str] = Counter()
+        kept = []
+        for asset, record in found:
+            verdict = judge(record, self.modalities, self.now)
+            if self._takes(verdict):
+                kept.append((asset, record))
+                continue
+            verdicts[verdict] += 1
+            left_out.add(KIND, asset, reason=_reason(verdict, self.modalities))
+        told = [f"{verdict}: {counted(number, 'record')}" for verdict, number in sorted(verdicts.items())]
+        if not kept:
+            raise RequestError(
+                f"--qc={self.flag}: quality control leaves none of {counted(len(found), 'record')}", told
+            )
+        if told:
+            logger.info("--qc=%s: %s left out (%s)", self.flag, counted(verdicts.total(), "record"), ", ".join(told))
+        return kept
+
+    def _takes(self, verdict: str) -> bool:
+        return verdict == PASS if self.flag == "pass" else verdict != FAIL
+
+
+def _reason(verdict: str, modalities: Sequence[str]) -> str:
+    of = f" of {', '.join(modalities)}" if modalities else ""
+    return f"{verdict}{of}" if verdict == NONE else f"quality control{of}: {verdict}"
+
+
+def judge(record: Record, modalities: Sequence[str], now: datetime) -> str:
+    """Return `Fail`, `Pending` or `Pass`, or that there is nothing to judge by.
+
+    Any Fail fails, else any Pending is pending. What the record allows to fail passes.
+    """
+    quality = record.get("quality_control")
+    if not isinstance(quality, Mapping):
+        return NONE
+    wanted = {modality.casefold() for modality in modalities}
+    statuses = {*_of_evaluations(quality, wanted, now), *_of_metrics(quality, wanted, now)}
+    if not statuses:
+        return NONE
+    return FAIL if FAIL in statuses else PASS if statuses == {PASS} else PENDING
+
+
+def _of_evaluations(quality: Mapping[str, Any], wanted: set[str], now: datetime) -> Iterator[str]:
+    """Yield the status of each evaluation of v1: of a metric the last one in its list counts."""
+    for evaluation in _objects(quality.get("evaluations")):
+        if not _concerns(evaluation, wanted):
+            continue
+        statuses = [_last(metric, now) for metric in _objects(evaluation.get("metrics"))]
+        known = {status for status in statuses if status is not None}
+        if FAIL in known and not evaluation.get("allow_failed_metrics"):
+            yield FAIL
+        elif known:
+            yield PENDING if known - {PASS, FAIL} else PASS
+        elif statuses:
+            yield PENDING  # the schema refuses to judge what has no status yet
+
+
+def _of_metrics(quality: Mapping[str, Any], wanted: set[str], now: datetime) -> Iterator[str]:
+    """Yield the status of each metric of v2: the one of the latest time counts."""
+    listed = quality.get("allow_tag_failures")
+    allowed = {tag for tag in listed if isinstance(tag, str)} if isinstance(listed, list) else set()
+    for metric in _objects(quality.get("metrics")):
+        if not _concerns(metric, wanted):
+            continue
+        status = _latest(metric, now)
+        yield PASS if status == FAIL and allowed.intersection(_tags(metric)) else status
+
+
+def _tags(metric: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each tag as value and as pair; before version 2.3 of the schema tags were a list."""
+    tags = metric.get("tags")
+    if isinstance(tags, list):
+        tags = {f"tag_{number}": tag for number, tag in enumerate(tags, 1)}
+    for key, value in tags.items() if isinstance(tags, Mapping) else ():
+        if isinstance(value, str):
+            yield from (value, f"{key}:{value}")
+
+
+def _concerns(part: Mapping[str, Any], wanted: set[str]) -> bool:
+    modality = part.get("modality")
+    abbreviation = modality.get("abbreviation") if isinstance(modality, Mapping) else None
+    return not wanted or (isinstance(abbreviation, str) and abbreviation.casefold() in wanted)
+
+
+def _last(metric: Mapping[str, Any], now: datetime) -> str | None:
+    history = [_status(one) for one in _objects(metric.get("status_history")) if _time(one) <= now]
+    return history[-1] if history else None
+
+
+def _latest(metric: Mapping[str, Any], now: datetime) -> str:
+    """Return the first of those of the latest time that has come, or else the first of all."""
+    history = list(_objects(metric.get("status_history")))
+    if not history:
+        return PENDING
+    come = [one for one in history if _time(one) <= now]
+    return _status(max(come, key=_time) if come else history[0])
+
+
+def _status(entry: Mapping[str, Any]) -> str:
+    status = entry.get("status")
+    return status if status in (FAIL, PASS) else PENDING
+
+
+def _time(entry: Mapping[str, Any]) -> datetime:
+    """Return when a status was given, in UTC where no zone is named; long ago where that cannot be read."""
+    try:
+        moment = datetime.fromisoformat(str(entry.get("timestamp")))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _objects(value: object) -> Iterable[Mapping[str, Any]]:
+    return (one for one in value if isinstance(one, Mapping)) if isinstance(value, list) else ()
