@@ -58,11 +58,25 @@ def test_app_panel_offers_every_flag_but_the_local_ones_with_the_parsers_default
     assert offered == without_local(parser_defaults())
 
 
+def test_app_panel_has_the_groups_and_the_order_of_help() -> None:
+    panel = json.loads((ROOT / ".codeocean" / "app-panel.json").read_text())
+    categories = {category["id"]: category["name"].casefold() for category in panel["categories"]}
+    declared = [(flag.group.casefold(), name) for name, flag in flags.declared().items() if name not in LOCAL_FLAGS]
+    assert [(categories[entry["category"]], entry["param_name"]) for entry in panel["parameters"]] == declared
+    assert list(categories.values()) == list(dict.fromkeys(group for group, _ in declared))
+
+
 def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:
     parser = flags.build_parser("")
     for flag, parameter in panel_parameters().items():
         for choice in parameter.get("extra_data", []):
             parser.parse_args([f"--{flag}={choice}"])
+
+
+def test_make_alone_lists_every_word() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    words = set(re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[0].split()) - {"help", "stale"}
+    assert set(re.findall(r"echo 'make ([\w-]+)", makefile)) == words
 
 
 def test_the_documentation_lists_every_flag_in_the_groups_and_the_order_of_help() -> None:

@@ -224,14 +224,14 @@ class _Parser(argparse.ArgumentParser):
 def build_parser(version: str) -> argparse.ArgumentParser:
     """Return the parser of all flags, in the groups of `--help`."""
     parser = _Parser(
-        prog="run_capsule.py",
         description="Write one job file per piece of work into numbered worker folders.",
         allow_abbrev=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, flag in declared().items():
-        group = groups.setdefault(flag.group, parser.add_argument_group(flag.group))
-        group.add_argument(
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        groups[flag.group].add_argument(
             f"--{name}",
             metavar=flag.takes,
             default=flag.default,
