@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ EXAMPLE = ROOT / "data" / "example"
 SECONDS_AT_MOST = 600
 
 # Returns something of each job, and goes wrong as the environment says: WRONG is `asset=how`, several with blanks.
-ANALYSIS = '''
+ANALYSIS = """
 import os
 import signal
 
@@ -46,7 +46,7 @@ def summarise(jobs, results):
     if os.environ.get("WRONG_SUMMARY"):
         raise KeyError("letters")
     (results / "summary.txt").write_text(" ".join(job["asset_name"][0] for job in jobs))
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def engine() -> None:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab(tmp_path: Path) -> Lab:
     """A lab of its own, with three assets."""
     lab = Lab(tmp_path / "lab")
     lab.assets("a", "c", "e")

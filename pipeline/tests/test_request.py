@@ -8,12 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from conftest import ANALYSIS, PIPELINE, ROOT, SECONDS_AT_MOST, TESTS, Lab, succeeded
-
+from conftest import PIPELINE, ROOT, SECONDS_AT_MOST, TESTS, Lab, succeeded
 from job_dispatch.request import flags
 
 # What a shell or a template would take for something else.
-HARD = "it's \"$HOME\" `id` \\n $(id) ; é — #x"
+HARD = 'it\'s "$HOME" `id` \\n $(id) ; é — #x'
 
 
 def record(lab: Lab) -> dict[str, Any]:
@@ -42,9 +41,9 @@ def test_relative_paths_and_hard_texts_arrive_as_they_are(tmp_path: Path) -> Non
     succeeded(
         lab.run(
             "--metadata_catalog=linked.jsonl",
+            "--skip_errors",
             "--parameter_schema=schema.json",
             "--analysis=my 'new' analysis.py",
-            "--skip_errors",
             f"--set=note={HARD}; cutoff=[1, 2]; threshold=9; word = NaN",
             "--output_directory=my results/today",
             query=query,
@@ -85,7 +84,6 @@ def test_the_pipeline_knows_each_flag_of_the_dispatcher_that_names_a_file_or_a_f
     assert named is not None
     known = set(re.findall(r"'(\w+)'", own[1] + named[1]))
     assert places <= known
-    assert known <= set(flags.declared())
 
 
 def test_every_profile_can_be_read_and_says_what_to_fill_in() -> None:
@@ -112,7 +110,3 @@ def test_the_container_takes_what_is_in_the_repository() -> None:
     assert pattern is not None
     pins = re.findall(pattern[1], (ROOT / "environment" / "Dockerfile").read_text(), re.MULTILINE)
     assert len(pins) >= 10
-
-
-def test_the_analysis_of_these_tests_is_one(tmp_path: Path) -> None:
-    compile(ANALYSIS, str(tmp_path), "exec")

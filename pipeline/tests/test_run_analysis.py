@@ -50,7 +50,7 @@ def desk(tmp_path: Path) -> Desk:
 
 def test_parameters_win_in_the_order_fixed_then_set_then_distributed(desk: Desk) -> None:
     desk.job("1", fixed_parameters={"a": 1, "b": 1, "c": 1}, distributed_parameters={"c": 3})
-    done = desk.run("analysis.py", "jobs", "--set", "b=2", "c=2", "--set", 'text=x y', "numbers=[1, 2.5]")
+    done = desk.run("analysis.py", "jobs", "--set", "b=2", "c=2", "--set", "text=x y", "numbers=[1, 2.5]")
     assert (done.returncode, done.stderr) == (0, "")
     assert desk.record("1")["parameters"] == {"a": 1, "b": 2, "c": 3, "text": "x y", "numbers": [1, 2.5]}
     assert desk.record("1")["values"] == {"sum": 3.5}
@@ -109,7 +109,9 @@ def test_a_job_that_fails_is_named_at_the_end_and_the_others_are_done(desk: Desk
         (("analysis.py", "jobs", "--set", "x=1", "x=2"), "error: --set: x is given twice; keep one"),
     ],
 )
-def test_what_no_job_can_do_is_one_sentence_and_exit_code_2(desk: Desk, arguments: tuple[str, ...], sentence: str) -> None:
+def test_what_no_job_can_do_is_one_sentence_and_exit_code_2(
+    desk: Desk, arguments: tuple[str, ...], sentence: str
+) -> None:
     desk.job("1")
     (desk.folder / "empty").mkdir()
     (desk.folder / "empty.py").touch()
@@ -121,7 +123,8 @@ def test_what_no_job_can_do_is_one_sentence_and_exit_code_2(desk: Desk, argument
 def test_numbers_of_numpy_and_what_is_no_number_go_into_the_record_as_json(desk: Desk) -> None:
     desk.job("1")
     desk.analysis(
-        "import numpy as np; return {'a': np.float32(0.5), 'b': np.arange(3), 'c': float('nan'), 'd': np.inf, 'e': results}"
+        "import numpy as np; "
+        "return {'a': np.float32(0.5), 'b': np.arange(3), 'c': float('nan'), 'd': np.inf, 'e': results}"
     )
     assert desk.run().returncode == 0
     folder = str(desk.folder / "analysis_results" / "1")
