@@ -42,7 +42,7 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
     if settings.report_directory is None:
         _run(account.Account(settings))
         return
-    files.check_directory(settings.report_directory, settings.output_directory)
+    files.check_directory(settings.report_directory, settings.output_directory, settings.overwrite)
     run = account.Account(settings)
     try:
         _run(run)

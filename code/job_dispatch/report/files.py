@@ -1,23 +1,33 @@
-"""The folder of a report, and the files in it."""
+"""The folder of a report, and the files in it: those of somebody else are not replaced."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from job_dispatch import stopping
 from job_dispatch.jobs.output_folder import HIDDEN
 from job_dispatch.messages import RequestError
 
+PAGE, JOBS, SKIPPED, MANIFEST = "report.html", "jobs.csv", "skipped.csv", "manifest.json"
+_NAMES = (PAGE, JOBS, SKIPPED, MANIFEST)
 _NAME_BYTES = 255
 
 
-def check_directory(report: Path, output: Path) -> None:
-    """Refuse a report directory in which a pipeline would take the report for work.
+def check_directory(report: Path, output: Path, overwrite: bool) -> None:
+    """Refuse a report directory in which a pipeline would take the report for work, or files of others are in the way.
 
     Raises
     ------
     RequestError
-        It is the output folder, contains it, or lies in it other than hidden and directly below.
+        It is the output folder, contains it, or lies in it other than hidden and directly below; or files of the
+        report's names are there that no report has written, and `overwrite` is false.
     """
     inner, outer = (Path(os.path.realpath(path)) for path in (report, output))
     is_hidden = inner.parent == outer and inner.name.startswith(".") and not inner.name.startswith(HIDDEN)
@@ -34,3 +44,97 @@ def check_directory(report: Path, output: Path) -> None:
         raise RequestError(f"--report_directory: not a folder: {existing}")
     if not os.access(existing, os.W_OK | os.X_OK) or len(os.fsencode(inner.name)) > _NAME_BYTES:
         raise RequestError(f"--report_directory: {report} cannot be made or written; choose another folder")
+    if report.is_dir():
+        with _opened(report) as folder:
+            _check_files(report, folder, overwrite)
+
+
+def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
+    """Write the files of a report, all or none, instead of those of an earlier one.
+
+    Raises
+    ------
+    RequestError
+        As `check_directory`: files of others have turned up since.
+    OSError
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with _opened(directory) as folder:
+        _check_files(directory, folder, overwrite)
+        # A name that nobody can know beforehand.
+        unfinished = {name: f".{name}.{secrets.token_hex(16)}.unfinished" for name in texts}
+        stopping.note(unfinished=[str(directory.absolute() / name) for name in unfinished.values()])
+        try:
+            for name, text in texts.items():
+                _write_new(unfinished[name], folder, text)
+            for name in texts:
+                os.rename(unfinished[name], name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            for name in unfinished.values():
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+            stopping.note(unfinished=[])
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_new(name: str, folder: int, text: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with open(os.open(name, flags, 0o666, dir_fd=folder), "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
+        file.write(text.encode())
+
+
+def _check_files(directory: Path, folder: int, overwrite: bool) -> None:
+    there = [name for name in _NAMES if _is_there(name, folder)]
+    if not there or overwrite:
+        return
+    if foreign := [name for name in there if name not in _written_by_a_report(folder)]:
+        raise RequestError(
+            f"--report_directory: {directory} holds files that no report has written, or that were changed since;"
+            " choose another folder, or --overwrite=1 replaces them",
+            foreign,
+        )
+
+
+def _is_there(name: str, folder: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+def _written_by_a_report(folder: int) -> set[str]:
+    """Return the files that are as the manifest beside them says, and the manifest, if it says so of any."""
+    text = _read(MANIFEST, folder)
+    if text is None:
+        return set()
+    from job_dispatch.report.manifest import Manifest
+
+    try:
+        hashes = Manifest.model_validate_json(text).sha256
+    except ValueError:
+        return set()
+    found = {name: _read(name, folder) for name in hashes if name in _NAMES}
+    own = {name for name, text in found.items() if text is not None and _hash(text) == hashes[name]}
+    return {*own, MANIFEST} if own else set()
+
+
+def _read(name: str, folder: int) -> bytes | None:
+    """Return what a regular file holds, None for a link, a pipe or nothing."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a Path takes no descriptor
+        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()

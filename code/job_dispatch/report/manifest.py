@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-MANIFEST = "manifest.json"
 _DEPENDENCIES = ("aind-data-access-api", "boto3", "obstore", "pandas", "pydantic")
 
 

@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from job_dispatch.messages import DispatchError, ServiceError, logger
-from job_dispatch.report import contents, manifest, page
+from job_dispatch.report import contents, files, manifest, page
 from job_dispatch.report.account import Account
-from job_dispatch.report.manifest import MANIFEST, Manifest, ManifestAsset, ManifestItem
+from job_dispatch.report.files import JOBS, MANIFEST, PAGE, SKIPPED
+from job_dispatch.report.manifest import Manifest, ManifestAsset, ManifestItem
 from job_dispatch.report.tables import jobs_csv, skipped_csv, writable
-
-PAGE, JOBS, SKIPPED = "report.html", "jobs.csv", "skipped.csv"
 
 
 def write(account: Account, directory: Path, command: Sequence[str], version: str) -> None:
@@ -21,6 +20,8 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
 
     Raises
     ------
+    RequestError
+        Files are in the way that no report has written.
     ServiceError
         They cannot be written.
     """
@@ -35,11 +36,7 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
     summed_up = _manifest(account, command, versions, finished, hashes)
     texts[MANIFEST] = summed_up.model_dump_json(indent=4) + "\n"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (directory / f".{name}.unfinished").write_text(text, encoding="utf-8")
-        for name in texts:
-            (directory / f".{name}.unfinished").replace(directory / name)
+        files.replace(directory, texts, account.settings.overwrite)
     except OSError as error:
         state = "nothing else is written" if account.settings.dry_run or account.error else "the jobs are written"
         raise ServiceError(
