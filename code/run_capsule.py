@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from job_dispatch import stopping
 from job_dispatch.messages import DispatchError, ServiceError, configure_logging, counted, logger
@@ -65,7 +65,6 @@ def _run(run: Account) -> None:
     settings = run.settings
     with run.timed(account.READING):
         _read_request(run)
-    output_folder.warn_of_input(settings.output_directory, settings.input_directory)
     if settings.dry_run:
         output_folder.inspect(settings.output_directory, settings.overwrite)
         _prepare(run)
@@ -94,23 +93,32 @@ def _read_request(run: Account) -> None:
 def _prepare(run: Account) -> None:
     """Find the assets and their files, build the jobs and share them out."""
     import utils
+    from job_dispatch.analysis import code_ocean, results, wanted
     from job_dispatch.jobs import building, sharing
     from job_dispatch.report import account
 
     settings = run.settings
-    with run.timed(account.FINDING), utils.open_metadata(settings) as metadata:
-        run.selected, run.located = utils.find_assets(metadata, run.selection, settings, run.left_out)
+    database = None
+    if settings.skip_processed:
+        database = results.ResultsDatabase(settings.docdb_host, settings.docdb_timeout)
+    with code_ocean.Inquiry(settings.docdb_timeout, settings.skip_processed) as inquiry:
+        with run.timed(account.FINDING), utils.open_metadata(settings) as metadata:
+            run.selected, run.located = utils.find_assets(metadata, run.selection, settings, run.left_out)
+        wrapper = inquiry.answer()
     if settings.group_by and settings.file_extension and settings.split_files:
         logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
     with run.timed(account.BUILDING):
         query = run.selection.query_text if settings.query_in_jobs else None
-        jobs = building.Jobs(run.selected.groups, run.located.assets, run.parameters, query, settings.split_files)
-        wanted = jobs  # what lets only some of them through stands here, so that the cap counts what it leaves
-        run.plan = building.plan(jobs, wanted, settings.max_number_of_tasks_dispatched, settings.dry_run)
+        code = wrapper.code if wrapper else None
+        jobs = building.Jobs(run.selected.groups, run.located.assets, run.parameters, query, settings.split_files, code)
+        left = wanted.Wanted(jobs, run.selection.exclusions, run.left_out, wrapper, database)
+        run.plan = building.plan(jobs, left.jobs, settings.max_number_of_tasks_dispatched, settings.dry_run)
+        left.tell(run.plan)
         run.sizes = sharing.known_sizes([job.size for job in run.plan.jobs]) if settings.balance == "size" else []
         run.shares = sharing.shares(
             len(run.plan.jobs), run.sizes, settings.num_parallel_workers, settings.tasks_per_job
         )
+    code_ocean.warn_of_shared_folders(run.shares)
     logger.info("%s for %s", counted(len(run.plan.jobs), "job"), counted(len(run.shares), "worker folder"))
 
 
@@ -142,32 +150,18 @@ def _failed(error: DispatchError, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
+    with stopping.deferred():  # a run that a signal is ending says so itself
+        print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 
 
-def _clear(noted: Mapping[str, Any]) -> str:
-    """Clear what a killed run left, and say what became of its jobs."""
-    from pathlib import Path
-
-    from job_dispatch.jobs import output_folder
-
-    logger.disabled = True  # the one sentence says it all
-    is_written = bool(noted.get("is_written"))
-    if noted.get("output"):
-        is_written |= output_folder.clear(Path(noted["output"]), list(map(Path, noted["made"])))
-    for name in noted.get("unfinished", ()):
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-    return "all its jobs are written" if is_written else "no job is written"
-
-
 def run() -> NoReturn:
-    """Be the command: dispatch in a process that signals end at any moment, then leave with the exit code."""
+    """Be the command: dispatch, then leave with the exit code; signals end it from the start."""
+    stopping.install()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    stopping.supervise(main, _clear)
+    stopping.leave(main())
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import mongomock
-import mongomock.filtering
 import trustme
 from mongomock.filtering import filter_applies, resolve_sort_key
 
@@ -37,20 +36,6 @@ OPERATORS = frozenset([
 # fmt: on
 
 
-_candidates_in_object: Callable[[str, Any], Any] = mongomock.filtering.iter_key_candidates
-_MISSING = _candidates_in_object("key", {})
-
-
-def _candidates(key: str, document: Any) -> Any:
-    """Find nothing but what is missing below null or a scalar, as MongoDB does; mongomock finds nothing at all."""
-    if key and not isinstance(document, dict | list):
-        return _MISSING
-    return _candidates_in_object(key, document)
-
-
-mongomock.filtering.iter_key_candidates = _candidates
-
-
 @dataclass
 class RecordedRequest:
     """One request as it came in.
@@ -64,6 +49,7 @@ class RecordedRequest:
     body: Any
     time: float
     status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +90,8 @@ class Gateway:
     `faults` (one entry is consumed a request: a `Fault`, None for a request that goes well, or a function
     of the request that gives either and may change the records first) and read `requests`.
 
-    `$match` is mongomock's, another engine than the one that judges the records of catalogs.
+    `$match` is mongomock's, which sees nothing below a null: for a record with `subject: null` it answers
+    `{"subject.subject_id": null}`, `$ne: null`, `$exists` and `$not` the opposite of MongoDB.
 
     Parameters
     ----------
@@ -147,7 +134,7 @@ class Gateway:
         self.requests: list[RecordedRequest] = []
         self.payload_limit = DEFAULT_PAYLOAD_LIMIT
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -380,7 +367,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(text) if text else None
         except json.JSONDecodeError:
             body = None
-        request = RecordedRequest(self.command, self.path, body, time.monotonic())
+        request = RecordedRequest(self.command, self.path, body, time.monotonic(), headers=dict(self.headers))
         gateway.requests.append(request)
         entry = gateway.faults.pop(0) if gateway.faults else None
         fault = (entry(request) if callable(entry) else entry) or Fault()

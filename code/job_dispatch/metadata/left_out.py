@@ -58,6 +58,6 @@ class LeftOut:
         name, asset_id, record_id, location = map("; ".join, zip(*parts, strict=True))
         self.items.append(Item(name, asset_id, record_id, location, kind, reason or kind, job))
 
-    def counts(self) -> Counter[str]:
-        """Return how many there are of each kind, in the order in which kinds came up."""
-        return Counter(item.kind for item in self.items)
+    def counts(self, of_jobs: bool = False) -> Counter[str]:
+        """Return how many there are of each kind, in the order in which kinds came up; or how many jobs alone."""
+        return Counter(item.kind for item in self.items if item.job or not of_jobs)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from job_dispatch.messages import RequestError, counted, logger, warn_listing
+from job_dispatch.messages import RequestError, counted, logger
 from job_dispatch.metadata import quality_control, table_rows
+from job_dispatch.metadata.excluding import is_excluded, without_excluded
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
@@ -19,7 +20,7 @@ from job_dispatch.metadata.records import (
     asset_of,
     projection,
 )
-from job_dispatch.request.fields import paths
+from job_dispatch.request.exclusions import Exclusions
 from job_dispatch.request.flags import Grouping
 from job_dispatch.request.json_text import compact, is_unicode
 from job_dispatch.request.selection import Query, Selection
@@ -72,7 +73,7 @@ def select_assets(
     needed = ASSET_FIELDS if selection.table is None else table_rows.FIELDS
     judged = quality_control.FIELDS if quality else ()
     fields = projection([*needed, *more_fields, *grouping.fields, *judged])
-    read = _Reading(metadata, fields, tell, quality)
+    read = _Reading(metadata, fields, tell, quality, selection.exclusions)
     if selection.table is not None:
         fitting = table_rows.find(read.records, metadata, selection.table, selection.query, skip_errors, left_out)
     else:
@@ -83,6 +84,7 @@ def select_assets(
     if grouping.fields:
         groups = _arranged(metadata, selection, assets, records, grouping, left_out)
     groups = [one for group in groups for one in _by_parameters(group, fitting.parameters)]
+    groups = without_excluded(groups, fitting.found, selection.exclusions, left_out)
     return Selected(len(fitting.found), groups)
 
 
@@ -107,12 +109,17 @@ class _Reading:
     fields: Sequence[str]
     tell: Callable[[Sequence[Asset]], None]
     quality: quality_control.Wanted | None
+    exclusions: Exclusions
 
     def records(self, query: Filter, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
         for page in self.metadata.find(query, self.fields):
             kept = list(filter(keep, page))
-            self.tell([asset_of(record) for record in kept if self.quality is None or self.quality.takes(record)])
+            self.tell([asset_of(record) for record in kept if self._may_be_selected(record)])
             yield from kept
+
+    def _may_be_selected(self, record: Record) -> bool:
+        is_good = self.quality is None or self.quality.takes(record)
+        return is_good and not is_excluded(record, self.exclusions)
 
 
 def _find(read: _Reading, query: Query) -> list[tuple[Asset, Record]]:
@@ -143,8 +150,7 @@ def _arranged(
     left_out.add("not the latest", *arranged.not_latest)
     if arranged.without_value:
         fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
-        headline = f"{counted(len(arranged.without_value), 'record')} without a value of {fields} left out:"
-        warn_listing(headline, [asset.name for asset in arranged.without_value])
+        logger.info("%s without a value of %s left out", counted(len(arranged.without_value), "record"), fields)
     if not arranged.groups:
         raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
     if arranged.not_latest:
@@ -168,7 +174,7 @@ def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: S
     from job_dispatch.metadata.diagnosis import known_fields, suggestion
 
     known = known_fields(metadata, examples)
-    if unknown := [field for field in without_value if known.isdisjoint(paths(field))]:
+    if unknown := [field for field in without_value if field not in known]:
         details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
         raise RequestError("no selected record has a value of these fields; correct their names", details)
     if drop_nulls:

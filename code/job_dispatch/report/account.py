@@ -68,7 +68,7 @@ class Account:
         assets = {asset.record_id for job in self.plan.jobs for asset in job.group.assets}
         of_assets = f"{len(assets):,} of {counted(self.selected.matched, 'asset')}"
         jobs = f"{counted(len(self.plan.jobs), 'job')} for {of_assets} on {counted(len(self.shares), 'worker')}"
-        return f"{jobs}; {self.left_off}" if self.left_off else jobs
+        return "; ".join(part for part in (jobs, self.nothing_left, self.left_off) if part)
 
     @property
     def funnel(self) -> list[tuple[str, int]]:
@@ -81,14 +81,30 @@ class Account:
         steps.append(("assets", len(self.selected.assets)))
         if self.settings.file_extension:
             steps.append(("with files", len(self.located.assets)))
-        if self.plan.left_off:
-            steps.append((self.asked_for, len(self.plan.jobs) + self.plan.left_off.number))
+        number = len(self.plan.jobs) + (self.plan.left_off.number if self.plan.left_off else 0)
+        jobs_left_out = self.left_out.counts(of_jobs=True)
+        if self.plan.left_off or jobs_left_out:
+            number += jobs_left_out.total()
+            steps.append((self.asked_for, number))
+        for kind, left_out in jobs_left_out.items():
+            number -= left_out
+            steps.append((f"not {kind}", number))
         return [*steps, ("jobs", len(self.plan.jobs))] if self.error is None else steps
 
     @property
     def asked_for(self) -> str:
         """What to call the jobs before some were left off, the number of which may be an upper bound."""
-        return "jobs asked for" if self.plan.left_off and self.plan.left_off.is_exact else "jobs asked for, at most"
+        is_exact = self.plan.left_off is None or self.plan.left_off.is_exact
+        return "jobs asked for" if is_exact else "jobs asked for, at most"
+
+    @property
+    def nothing_left(self) -> str:
+        """Why there is no job at all although nothing failed; empty where there are jobs."""
+        if self.plan.jobs or self.error is not None:
+            return ""
+        of_jobs = self.left_out.counts(of_jobs=True)
+        kinds, noun = (of_jobs, "job") if of_jobs else (self.left_out.counts(), "asset")
+        return f"all {counted(kinds.total(), noun)} are {' or '.join(kinds)}" if kinds else ""
 
     @property
     def left_off(self) -> str:
@@ -135,9 +151,14 @@ def summary(account: Account) -> list[str]:
     left_off = f", {account.left_off}" if account.left_off else ""
     found_in, written_in = account.seconds.get(FINDING, 0.0), account.seconds.get(WRITING, 0.0)
     in_all = sum(account.seconds.values())
-    return [
+    found = [
         f"matched  {counted(account.selected.matched, 'asset')}",
         f"skipped  {counts.total():,}{f': {skipped}' * bool(skipped)}; found in {found_in:.1f} s",
+    ]
+    if account.nothing_left:
+        return [*found, f"jobs     none, nothing is written: {account.nothing_left}"]
+    return [
+        *found,
         f"jobs     {len(account.plan.jobs):,} of {_factors(account)}{left_off}, written in {written_in:.1f} s",
         f"folders  {len(account.shares):,} in {settings.output_directory}{_each(account)}, {in_all:.1f} s in all",
     ]

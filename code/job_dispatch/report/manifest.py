@@ -42,6 +42,7 @@ class Manifest(BaseModel):
     query: dict[str, Any] | None = Field(description="The query; null where assets were selected by a table alone")
     asset_ids: list[str] | None = Field(description="The data asset ids of the table; null without a table")
     counts: dict[str, int] = Field(description="How many are left after each step, and worker folders")
+    left_out: dict[str, int] = Field(description="How many assets, rows or jobs were left out, by kind")
     left_off: int = Field(description="Jobs that a cap left off; 0 where there is none or it cut nothing")
     left_off_is_exact: bool = Field(description="Otherwise `left_off` is an upper bound")
     assets: list[ManifestAsset] = Field(description="What is analysed, in the order of the jobs")

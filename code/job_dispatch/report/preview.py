@@ -92,6 +92,7 @@ def _jobs(account: Account) -> list[tuple[str, str]]:
     rows = [
         ("parameter sets", f"{len(account.parameters.sets):,}"),
         ("jobs", f"{len(account.plan.jobs):,}"),
+        *([("", account.nothing_left)] if account.nothing_left else []),
         *([("left off", account.left_off)] if account.left_off else []),
         *([("asked for", str(account.plan.too_many))] if account.plan.too_many else []),
         ("worker folders", f"{len(account.shares):,}"),

@@ -74,6 +74,7 @@ def _manifest(
         query=None if query is None else query.filter,
         asset_ids=None if table is None else table.values("asset_id"),
         counts={**dict(account.funnel), "worker folders": len(account.shares)},
+        left_out=dict(account.left_out.counts()),
         left_off=left_off.number if left_off else 0,
         left_off_is_exact=left_off is None or left_off.is_exact,
         assets=[

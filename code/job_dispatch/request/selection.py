@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError, logger
-from job_dispatch.request import fields, json_text, tables
+from job_dispatch.request import json_text, tables
+from job_dispatch.request.exclusions import Exclusions, read_exclusions
 from job_dispatch.request.flags import Settings
 
 # A pipeline mounts its input files in this folder of the input directory.
@@ -38,10 +39,13 @@ class Selection:
     query : Query or None
     table : Table or None
         At least one of the two is given.
+    exclusions : Exclusions
+        Assets and jobs that are left out all the same.
     """
 
     query: Query | None = None
     table: tables.Table | None = None
+    exclusions: Exclusions = field(default_factory=Exclusions)
 
     def __str__(self) -> str:
         return " and ".join(str(part) for part in (self.table, self.query) if part is not None)
@@ -60,39 +64,17 @@ def read_selection(settings: Settings) -> Selection:
     RequestError
         Neither is asked for, or one that is cannot be read.
     """
-    filters = _by_flags(settings)
-    if settings.docdb_query:
-        filters.insert(0, read_query(settings.docdb_query, settings.input_directory).filter)
-    query = Query(fields.all_of(filters)) if filters else None
+    query = read_query(settings.docdb_query, settings.input_directory) if settings.docdb_query else None
     table = None
     if settings.use_data_asset_csv:
         table = tables.read_table((settings.input_directory, settings.input_directory / PIPELINE_FOLDER))
     if query is None and table is None:
-        raise RequestError(
-            "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
-            " or --use_data_asset_csv=1 with a CSV of asset ids"
-        )
-    if query is not None and not query.filter:
-        logger.warning("--docdb_query: {} selects every record")
-    return Selection(query, table)
-
-
-def _by_flags(settings: Settings) -> list[fields.Filter]:
-    """Return the conditions of the flags that select without a query."""
-    filters: list[fields.Filter] = []
-    for name in ("subject", "project", "modality"):
-        wanted = getattr(settings, name)
-        if wanted:
-            filters.append({f"@{name}": wanted[0] if len(wanted) == 1 else {"$in": list(wanted)}})
-    days: dict[str, str] = {}
-    if settings.from_:
-        days["$gte"] = f"{settings.from_}"
-    if settings.to:
-        days["$lt"] = fields.day_after(settings.to)
-    if days:
-        # As text, since a day is that of the session's own clock.
-        filters.append({"|".join(fields.NAMES["@session"]): days})
-    return filters
+        raise RequestError("no assets selected: give --docdb_query, or --use_data_asset_csv=1 with a CSV of asset ids")
+    exclusions = Exclusions()
+    if settings.exclude:
+        remedy = "give jobs.csv of an earlier run, or a file of asset ids, names or record ids"
+        exclusions = read_exclusions(find_file("--exclude", settings.exclude, settings.input_directory, remedy))
+    return Selection(query, table, exclusions)
 
 
 def read_query(text: str, input_directory: Path) -> Query:
@@ -115,10 +97,8 @@ def read_query(text: str, input_directory: Path) -> Query:
         )
     if not isinstance(value, dict):
         raise RequestError(f'{place}: a query is an object such as {{"subject.subject_id": "774659"}}')
-    try:
-        fields.expanded(value)
-    except RequestError as error:
-        raise RequestError(f"{place}: {error.headline}") from None
+    if not value:
+        logger.warning("%s: {} selects every record", place)
     return Query(value)
 
 

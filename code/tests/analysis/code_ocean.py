@@ -58,6 +58,8 @@ class CodeOceanGateway(Gateway):
         """Make a capsule's git repository with a commit at each of these times; give their hashes, first to last."""
         work, bare = self.repositories / f"work-{slug}", self.repositories / f"capsule-{slug}.git"
         commits = []
+        for folder in (work, bare):
+            shutil.rmtree(folder, ignore_errors=True)
         _git("init", "--quiet", "--initial-branch=main", str(work))
         for number, seconds in enumerate(times):
             (work / "run").write_text(str(number))

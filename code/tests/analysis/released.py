@@ -23,7 +23,7 @@ class Ran:
     Parameters
     ----------
     given : list of dict
-        `assets`, `files` and `parameters` that its analysis function was given, a job each.
+        `assets`, `files`, `query` and `parameters` that its analysis function was given, a job each.
     records : list of dict
         The records of the results, in the same order; their `name` is the hash.
     skipped : list of str

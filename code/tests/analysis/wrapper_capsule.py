@@ -22,7 +22,14 @@ given: list[dict[str, Any]] = []
 
 
 def analyse(job: Any, parameters: Any) -> dict[str, Any]:
-    given.append({"assets": job.docdb_record_id, "files": job.file_location, "parameters": parameters.model_dump()})
+    given.append(
+        {
+            "assets": job.docdb_record_id,
+            "files": job.file_location,
+            "query": job.query,
+            "parameters": parameters.model_dump(),
+        }
+    )
     return {"analysed": len(given)}
 
 

@@ -1,0 +1,1 @@
+"""Which code will run the jobs, and which of them it has done already."""

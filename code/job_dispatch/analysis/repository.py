@@ -1,0 +1,131 @@
+"""The git repository of a capsule on Code Ocean's own server, asked by `git`."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+from job_dispatch import stopping
+from job_dispatch.messages import ServiceError
+
+
+class Repository:
+    """The commits of one capsule.
+
+    Credentials reach `git` by its environment, where no list of processes and no message of its shows them.
+
+    Parameters
+    ----------
+    host : str
+    slug : str
+        The capsule's number in its address.
+    credentials : str
+        `user:password`, or a token alone, as they would stand in an address.
+    branch : str
+        A branch, or `HEAD`.
+    timeout : float
+        Seconds that one call of `git` may take.
+    """
+
+    def __init__(self, host: str, slug: str, credentials: str, branch: str, timeout: float) -> None:
+        self._host, self._branch, self._timeout = host, branch, timeout
+        self._address = f"https://{host}/capsule-{slug}.git"
+        self._environment = _environment(host, credentials)
+        self._running: subprocess.Popen[str] | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def newest_commit(self) -> str:
+        """Return the hash of the branch's last commit.
+
+        Raises
+        ------
+        ServiceError
+            The server does not answer or refuses, or there is no such branch.
+        """
+        answer = self._git("ls-remote", self._address, self._branch).split()
+        if not answer:
+            raise ServiceError(f"{self._address}: no branch {self._branch}")
+        return answer[0]
+
+    def commits_since(self, moment: int | str) -> list[str]:
+        """Return the hashes of all commits since a moment, in Unix seconds or as git reads a date. Raises as above."""
+        branch = [] if self._branch == "HEAD" else ["--branch", self._branch]
+        with self._scratch() as folder:
+            # The whole history: a shallow one fails where nothing is newer.
+            self._git("clone", "--quiet", "--bare", "--single-branch", *branch, self._address, str(folder))
+            since = f"@{moment}" if isinstance(moment, int) else moment
+            return self._git("--git-dir", str(folder), "log", f"--since={since}", "--pretty=format:%H").split()
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        with self._lock:
+            self._is_closed = True
+            if self._running is not None:
+                self._running.kill()
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix="dispatch-"))
+
+        def remove() -> None:
+            self.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+        stopping.clean_up_by(remove)
+        try:
+            yield folder
+        finally:
+            stopping.need_no_clean_up(remove)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _git(self, *words: str) -> str:
+        try:
+            running = self._start(words)
+            answer, _ = running.communicate(timeout=self._timeout)
+        except FileNotFoundError:
+            raise ServiceError("the wrapper's commit cannot be asked for: git is not installed") from None
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.communicate()
+            raise ServiceError(f"{self._address}: no answer in time; try again") from None
+        if running.returncode:
+            raise ServiceError(
+                f"{self._address}: git cannot read it; check GIT_ACCESS_TOKEN and GIT_HOST, or CODEOCEAN_EMAIL and"
+                " CODEOCEAN_API_TOKEN"
+            )
+        return answer
+
+    def _start(self, words: tuple[str, ...]) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._is_closed:
+                raise ServiceError(f"{self._address}: not asked any more")
+            self._running = subprocess.Popen(
+                ["git", *words],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            return self._running
+
+
+def _environment(host: str, credentials: str) -> Mapping[str, str]:
+    user, _, password = unquote(credentials).partition(":")
+    header = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {
+        **os.environ,
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.https://{host}/.extraHeader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {header}",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
