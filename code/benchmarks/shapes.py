@@ -133,6 +133,24 @@ def _tiffs() -> list[Block]:
     ]
 
 
+def _raw_light_sheet() -> list[Block]:
+    return [
+        *((f"SPIM/tile_{tile:03}/", _numbered("{:06}.tiff", 1_000)) for tile in range(100)),
+        ("", ["acquisition.json"]),
+    ]
+
+
+def _one_folder() -> list[Block]:
+    return [("", ["acquisition.json"]), ("images/", _numbered("{:06}.tiff", 100_000))]
+
+
+def _large_stores() -> list[Block]:
+    """Return two stores of 100,000 chunks."""
+    names = _numbered("{:02}", 50)
+    stores = [f"SPIM/tile_X_{x:04}_Y_0000_Z_0000_ch_445.ome.zarr/" for x in range(2)]
+    return [(f"{store}0/0/0/{z:02}/{y:02}/", names) for store in stores for z in range(40) for y in range(50)]
+
+
 def _flat() -> list[Block]:
     return [
         ("behavior/", ["licks.csv", "rewards.csv", "trials.csv"]),
@@ -159,6 +177,9 @@ SHAPES = {
     "flat": Shape(".nwb", _flat, "12 keys in 3 folders"),
     "many-stores": Shape(".zarr", _many_stores, "500,000 keys: 500 stores of 1,000 chunks"),
     "deep": Shape(".nwb", _deep, "10,000 keys: as many folders"),
+    "raw-light-sheet": Shape(".json", _raw_light_sheet, "100,001 keys: 100 folders of 1,000 plain files"),
+    "one-folder": Shape(".json", _one_folder, "100,001 keys: one folder of plain files"),
+    "large-stores": Shape(".ome.zarr", _large_stores, "200,000 keys: 2 stores of 100,000 chunks"),
     "tiffs": Shape(".nwb", _tiffs, "100,001 keys in 421 folders, no store"),
 }
 

@@ -1,23 +1,31 @@
-"""How to get at a bucket: credentials, region and endpoint as boto3 finds them, anonymous or not."""
+"""How to get at a bucket: everything as boto3 finds it, credentials, region, address, certificates and proxy."""
 
 from __future__ import annotations
 
 import os
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import UNSIGNED
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.utils import get_environ_proxies
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from job_dispatch.messages import RequestError, ServiceError
-from job_dispatch.storage.listing import THREADS
+from job_dispatch.storage.keys import THREADS
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
@@ -27,9 +35,19 @@ CONNECT_SECONDS = 10
 REQUEST_SECONDS = 30
 RETRY_SECONDS = 120
 TRIES = RETRY_SECONDS // REQUEST_SECONDS
+# How long to wait for a connection where it is asked whether there is one at all.
+LOOK_SECONDS = 5
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _WITHOUT_CONFIGURED_ENDPOINTS: dict[str, Any] = {"ignore_configured_endpoint_urls": True}  # the stubs lack it
+_NO_PROXY_THERE = "http://127.0.0.1:9"
 _MAKING_CLIENTS = threading.Lock()  # boto3 makes one client at a time
+
+
+class Address(NamedTuple):
+    """Where a bucket is asked: the URL before its name, or with its name in the host's."""
+
+    endpoint: str
+    is_in_host: bool
 
 
 def find_access() -> list[Access]:
@@ -41,35 +59,54 @@ def find_access() -> list[Access]:
         AWS is configured in a way that boto3 refuses: an unknown profile, half a pair of keys, …
     """
     try:
-        session = boto3.Session()
-        signed = session.get_credentials() is not None
-        found = [Access(session, Boto3CredentialProvider(session))] if signed else []
-        found.append(Access(session, None))
-        found[0].open()
+        core = botocore.session.get_session()
+        session = boto3.Session(botocore_session=core)
+        bundle = _ca_bundle(core)
+        credentials = session.get_credentials()
+        found = [Access(session, None, bundle)]
+        if credentials is not None:
+            _check_text(credentials.get_frozen_credentials(), credentials.method)
+            found.insert(0, Access(session, Boto3CredentialProvider(session), bundle))
+        endpoint = found[0].open().meta.endpoint_url
     except (BotoCoreError, ValueError, OSError) as error:
         raise RequestError(f"S3: the AWS configuration cannot be used: {error}") from error
+    if endpoint != "".join(endpoint.split()):
+        raise RequestError(f"S3: the configured endpoint holds a blank or a line break; take it out: {endpoint!r}")
     return found
 
 
-def _ca_bundle() -> bytes | None:
-    path = os.environ.get("AWS_CA_BUNDLE")
-    if not path:
+def _check_text(keys: Any, method: str) -> None:
+    """Refuse credentials that no request could carry: a line break is easily pasted with a key."""
+    for what, text in (("access key", keys.access_key), ("secret key", keys.secret_key), ("token", keys.token or "")):
+        if text != "".join(text.split()) or not text.isprintable():
+            raise RequestError(f"S3: the {what} ({method}) holds a blank or a line break; take it out")
+
+
+def _ca_bundle(core: botocore.session.Session) -> bytes | None:
+    """Return the certificates that boto3 trusts, None for its usual ones."""
+    configured = core.get_config_variable("ca_bundle")
+    name = "AWS_CA_BUNDLE" if os.environ.get("AWS_CA_BUNDLE") else "ca_bundle in the AWS configuration"
+    if not configured:
+        configured, name = os.environ.get("REQUESTS_CA_BUNDLE"), "REQUESTS_CA_BUNDLE"
+    if not configured:
         return None
     try:
-        ssl.create_default_context(cafile=path)
-        return Path(path).read_bytes()
+        ssl.create_default_context(cafile=configured)
+        return Path(configured).read_bytes()
     except OSError as error:
-        raise RequestError(f"AWS_CA_BUNDLE: {path} is no file of certificates: {error.strerror}") from error
+        raise RequestError(f"{name}: {configured} is no file of certificates: {error.strerror}") from error
 
 
 class Access:
     """A way to ask S3: with credentials, or without."""
 
-    def __init__(self, session: boto3.Session, credentials: Boto3CredentialProvider | None) -> None:
+    def __init__(
+        self, session: boto3.Session, credentials: Boto3CredentialProvider | None, ca_bundle: bytes | None
+    ) -> None:
         self.credentials = credentials
-        # How boto3 came by the credentials (env, iam-role, …), never which.
-        self.identity = "anonymous" if credentials is None else credentials.credentials.method
-        self.ca_bundle = _ca_bundle()
+        # How boto3 came by the credentials (env, iam-role, …), never which; None for none.
+        self.identity = None if credentials is None else credentials.credentials.method
+        self._ca_bundle = ca_bundle
         self._session = session
         self._config = Config(
             retries={"mode": "standard", "total_max_attempts": TRIES},
@@ -99,6 +136,12 @@ class Access:
         with _MAKING_CLIENTS:
             return self._session.client("s3", region_name=region, config=self._config)
 
+    def impatient_client(self, client: S3Client) -> S3Client:
+        """Return a client that asks the same place once, and waits for a connection a short time only."""
+        once = Config(connect_timeout=LOOK_SECONDS, retries={"mode": "standard", "total_max_attempts": 1})
+        with _MAKING_CLIENTS:
+            return self._session.client("s3", region_name=client.meta.region_name, config=self._config.merge(once))
+
     def _is_endpoint_configured(self, client: S3Client) -> bool:
         if any(os.environ.get(name) for name in _ENDPOINT_VARIABLES):
             return True
@@ -117,24 +160,87 @@ class Access:
         return headers.get("x-amz-bucket-region", "us-east-1")
 
     def store(self, bucket: str, client: S3Client) -> S3Store:
-        """Return obstore's view of a bucket, at the place that a client of boto3 asks."""
+        """Return obstore's view of a bucket, at the place that a client of boto3 asks and in its way.
+
+        What obstore would find in the environment by itself is kept from it.
+        """
+        address = _address(client, bucket)
+        with _hidden_environment():
+            return S3Store(
+                bucket,
+                endpoint=address.endpoint,
+                virtual_hosted_style_request=address.is_in_host,
+                region=client.meta.region_name or "us-east-1",
+                credential_provider=self.credentials,
+                skip_signature=self.credentials is None,
+                client_options=self._options(address.endpoint),
+                retry_config={
+                    "max_retries": 10,
+                    "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+                    "backoff": {
+                        "init_backoff": timedelta(seconds=0.2),
+                        "max_backoff": timedelta(seconds=15),
+                        "base": 2,
+                    },
+                },
+            )
+
+    def _options(self, endpoint: str) -> ClientConfig:
         options: ClientConfig = {
             "timeout": timedelta(seconds=REQUEST_SECONDS),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "allow_http": True,
         }
-        if self.ca_bundle is not None:
-            options["root_certificate"] = self.ca_bundle
-        return S3Store(
-            bucket,
-            endpoint=client.meta.endpoint_url,
-            region=client.meta.region_name or "us-east-1",
-            credential_provider=self.credentials,
-            skip_signature=self.credentials is None,
-            client_options=options,
-            retry_config={
-                "max_retries": 10,
-                "retry_timeout": timedelta(seconds=RETRY_SECONDS),
-                "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 2},
-            },
-        )
+        if self._ca_bundle is not None:
+            options["root_certificate"] = self._ca_bundle
+        url = urlsplit(endpoint)
+        proxy = get_environ_proxies(endpoint).get(url.scheme)
+        if proxy:
+            options["proxy_url"] = proxy if "://" in proxy else f"http://{proxy}"
+        else:
+            # Without one of its own obstore would look for a proxy in the environment, by other rules than boto3's.
+            options["proxy_url"] = _NO_PROXY_THERE
+            options["proxy_excludes"] = url.hostname or ""
+        return options
+
+
+class _NoBody:
+    """The body of an answer that was never asked for."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield b"<ListBucketResult/>"
+
+
+def _address(client: S3Client, bucket: str) -> Address:
+    """Return where a client of boto3 would ask for a listing; it is stopped before it does."""
+    urls = []
+
+    def answer(request: AWSPreparedRequest, **_: object) -> Any:
+        urls.append(request.url)
+        return AWSResponse(request.url, HTTPStatus.OK, HTTPHeaders(), _NoBody())
+
+    event = "before-send.s3.ListObjectsV2"
+    with _MAKING_CLIENTS:
+        client.meta.events.register_first(event, answer)
+        try:
+            client.list_objects_v2(Bucket=bucket)
+        finally:
+            client.meta.events.unregister(event, answer)
+    url = urls[0].partition("?")[0].removesuffix("/")
+    if url.endswith(f"/{bucket}") and urlsplit(url).path:
+        return Address(url.removesuffix(f"/{bucket}"), is_in_host=False)
+    return Address(url, is_in_host=True)
+
+
+@contextmanager
+def _hidden_environment() -> Iterator[None]:
+    """Hide all variables of AWS from what is no Python: `os.environ` and the threads that read it see no change."""
+    names = {name: value for name, value in os.environ.items() if name.upper().startswith("AWS_")}
+    with _MAKING_CLIENTS:
+        for name in names:
+            os.unsetenv(name)
+        try:
+            yield
+        finally:
+            for name, value in names.items():
+                os.putenv(name, value)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from job_dispatch.messages import RequestError, ServiceError, counted, warn_listing
 from job_dispatch.metadata.records import File
-from job_dispatch.storage.listing import STORE_ENDINGS, Endings, Found, match_of_location
+from job_dispatch.storage.matching import Found, Matching, is_own_match
 
 
-async def find_files(location: str, endings: Endings) -> list[File]:
+async def find_files(location: str, matching: Matching) -> list[File]:
     """Return the matches at a location `file:///folder`, by path.
 
     Links to files count. Links to folders are followed once, after the folders themselves, so that what
@@ -28,7 +28,7 @@ async def find_files(location: str, endings: Endings) -> list[File]:
     ServiceError
         A folder cannot be read, or a match has a name that is not UTF-8.
     """
-    return await asyncio.to_thread(_find_files, location, endings)
+    return await asyncio.to_thread(_find_files, location, matching)
 
 
 async def measure(location: str) -> int:
@@ -58,15 +58,16 @@ def _measure(path: Path) -> int:
         raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
 
 
-def _find_files(location: str, endings: Endings) -> list[File]:
+def _find_files(location: str, matching: Matching) -> list[File]:
     path = Path(location.removeprefix("file://"))
     try:
         path.stat()
-        if (itself := match_of_location(location, endings)) is not None:
-            return [File(address, path.stat().st_size if path.is_file() else None) for address in itself]
-        if not path.is_dir():
+        itself = is_own_match(location, matching)
+        if itself:
+            return [File(location, path.stat().st_size if path.is_file() else None)]
+        if itself is False or not path.is_dir():
             return []
-        walked = _LocalWalk(str(path), endings)
+        walked = _LocalWalk(str(path), matching)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"no such local folder: {path}") from None
     except OSError as error:
@@ -77,10 +78,11 @@ def _find_files(location: str, endings: Endings) -> list[File]:
 
 
 class _LocalWalk:
-    def __init__(self, folder: str, endings: Endings) -> None:
+    def __init__(self, folder: str, matching: Matching) -> None:
         self.found: Found = {}
         self.skipped: list[str] = []
-        self._endings = endings
+        self._matching = matching
+        self._start = len(folder.rstrip("/")) + 1
         # A link to a folder above would list everything beside the asset, and the asset again.
         self._entered = {_identity(str(parent)) for parent in Path(folder).resolve().parents}
         self._links: list[str] = []
@@ -107,15 +109,20 @@ class _LocalWalk:
 
     def _is_folder_to_enter(self, entry: os.DirEntry[str]) -> bool:
         """Take the entry if it is a match; tell whether matches may lie in it."""
-        wanted = entry.name.endswith(self._endings)
         if entry.is_symlink() and not Path(entry.path).exists():
             self.skipped.append(f"{entry.path}: a broken link")
             return False
+        path = entry.path[self._start :]
         is_folder = entry.is_dir()
-        if wanted and (is_folder or entry.is_file()):
+        is_store = is_folder and self._is_store(entry, path)
+        if (is_store or entry.is_file()) and self._matching.matches(path):
             self._take(entry.path, None if is_folder else entry.stat().st_size)
-        names = (entry.name, Path(entry.path).resolve().name) if entry.is_symlink() else (entry.name,)
-        return is_folder and not wanted and not any(name.endswith(STORE_ENDINGS) for name in names)
+        return is_folder and not is_store
+
+    def _is_store(self, entry: os.DirEntry[str], path: str) -> bool:
+        """Tell whether a folder is a store by its name, or by that of the folder that it is a link to."""
+        is_store = self._matching.is_store
+        return is_store(path) or (entry.is_symlink() and is_store(Path(entry.path).resolve().name))
 
     def _take(self, path: str, size: int | None) -> None:
         try:

@@ -23,7 +23,8 @@ from job_dispatch.messages import (
 )
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import Asset, File, LocatedAsset, check_asset
-from job_dispatch.storage.listing import THREADS, Endings
+from job_dispatch.storage.keys import THREADS
+from job_dispatch.storage.matching import ByEnding, Endings, Matching
 
 Result = TypeVar("Result")
 Outcome = tuple[File, ...] | DispatchError | None
@@ -49,7 +50,7 @@ def run(work: Coroutine[None, None, Result]) -> Result:
 class Place(Protocol):
     """Where files are: S3, or local folders."""
 
-    async def find_files(self, location: str, endings: Endings) -> list[File]:
+    async def find_files(self, location: str, matching: Matching) -> list[File]:
         """Return the matches at a location, by path."""
         ...
 
@@ -82,6 +83,7 @@ class Locating:
 
     def __init__(self, endings: Endings, may_be_local: bool, max_concurrency: int) -> None:
         self._endings = endings
+        self._matching = ByEnding(endings)
         self._may_be_local = may_be_local
         self._max_concurrency = max_concurrency
         self._s3: Place | None = None
@@ -102,7 +104,7 @@ class Locating:
 
         async def find(asset: Asset, place: Place) -> None:
             try:
-                outcomes[asset.record_id] = tuple(await place.find_files(asset.location, self._endings))
+                outcomes[asset.record_id] = tuple(await place.find_files(asset.location, self._matching))
             except DispatchError as error:
                 outcomes[asset.record_id] = error
             shown.advance()

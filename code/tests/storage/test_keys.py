@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 import run_capsule
-from job_dispatch.storage import s3
+from job_dispatch.storage.access import find_access
+from job_dispatch.storage.dividing import Experience
+from job_dispatch.storage.listing import list_keys
+from job_dispatch.storage.matching import ByEnding, Matches
+from job_dispatch.storage.slots import Requests
+from job_dispatch.storage.view import View
 from tests.conftest import load_job
 from tests.s3_front import S3Front
 
@@ -96,15 +101,19 @@ def test_the_marker_of_a_folder_is_no_file_and_hides_no_object_of_its_name(front
 
 
 def both_ways() -> tuple[set[str], set[str]]:
-    """Walk the bucket by obstore and by boto3; each finds full keys."""
+    """List the bucket by obstore and by boto3; each finds full keys."""
 
-    async def walk() -> tuple[set[str], set[str]]:
-        files = s3.S3(max_concurrency=8)
-        await files.find_files(f"s3://{BUCKET}/asset", (".nwb",))
-        [view] = [await opened for opened in files._buckets[BUCKET]._views.values()]
-        return set(await view.find_keys("asset/", (".nwb",))), set(await view.find_keys_by_boto3("asset/", (".nwb",)))
+    async def ask() -> tuple[set[str], set[str]]:
+        view = View(BUCKET, find_access()[0])
+        by_obstore, by_boto3 = [
+            await list_keys(
+                source, ["asset/"], lambda: Matches(ByEnding((".nwb",)), "asset/"), Requests(8).turn(), Experience()
+            )
+            for source in (view.by_obstore, view.by_boto3)
+        ]
+        return set(by_obstore.found), set(by_boto3.found)
 
-    return asyncio.run(walk())
+    return asyncio.run(ask())
 
 
 def test_obstore_and_boto3_find_the_same_keys(front: S3Front) -> None:

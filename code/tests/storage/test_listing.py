@@ -20,18 +20,22 @@ from hypothesis import strategies as st
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from job_dispatch.messages import ServiceError
+from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.metadata.records import asset_of
-from job_dispatch.storage.listing import Level, walk
+from job_dispatch.storage.dividing import walk
+from job_dispatch.storage.keys import Level
+from job_dispatch.storage.matching import ByEnding, Matches
 from job_dispatch.storage.s3 import S3
+from job_dispatch.storage.slots import Requests
 from tests import conftest
+from tests.storage.tree import Tree
 
 BUCKET = "bucket"
 Endpoint = conftest.S3
 
 
 def find(location: str, *endings: str) -> list[str]:
-    return [file.address for file in asyncio.run(S3(256).find_files(location, endings))]
+    return [file.address for file in asyncio.run(S3(256).find_files(location, ByEnding(endings)))]
 
 
 def matches(s3: Endpoint, keys: Iterable[str], *endings: str, asset: str = "asset") -> list[str]:
@@ -219,52 +223,38 @@ def reference(keys: Iterable[str], endings: tuple[str, ...]) -> set[str]:
     return {match for key in keys if (match := match_of(key, endings)) is not None}
 
 
-def level_of(keys: Iterable[str], folder: str) -> Level:
-    """List one folder of a bucket with these keys, as S3 does with the delimiter `/`."""
-    rests = [key.removeprefix(folder).partition("/") for key in keys if key.startswith(folder)]
-    files = {folder + name: 0 for name, slash, _ in rests if not slash}
-    return Level(files, sorted({f"{folder}{name}/" for name, slash, _ in rests if slash}))
+class Asked(Tree):
+    """Keys in memory, and the folders that were asked for."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        super().__init__(keys)
+        self.folders: list[str] = []
+
+    async def level(self, folder: str) -> Level:
+        self.folders.append(folder)
+        return await super().level(folder)
 
 
-def walk_in_memory(keys: Iterable[str], endings: tuple[str, ...]) -> set[str]:
-    async def list_level(folder: str) -> Level:
-        return level_of(keys, folder)
-
-    found = asyncio.run(walk(list_level, "asset/", endings))
-    return {key.removeprefix("asset/") for key in found}
+def walk_in_memory(tree: Tree, endings: tuple[str, ...]) -> set[str]:
+    taken = Matches(ByEnding(endings), "asset/")
+    asyncio.run(walk(tree, ["asset/"], taken, Requests(4).turn()))
+    return {key.removeprefix("asset/") for key in taken.found}
 
 
+@settings(deadline=None)
 @given(keys_of(ODD_SEGMENTS), some_endings)
 def test_the_walk_finds_what_the_rules_say_of_each_key(keys: set[str], endings: tuple[str, ...]) -> None:
-    assert walk_in_memory({f"asset/{key}" for key in keys}, endings) == reference(keys, endings)
+    assert walk_in_memory(Tree(f"asset/{key}" for key in keys), endings) == reference(keys, endings)
 
 
+@settings(deadline=None)
 @given(keys_of(SEGMENTS), some_endings)
 def test_the_walk_asks_for_no_folder_twice_and_for_none_in_a_store(keys: set[str], endings: tuple[str, ...]) -> None:
-    asked: list[str] = []
-
-    async def list_level(folder: str) -> Level:
-        asked.append(folder)
-        return level_of(keys, folder)
-
-    asyncio.run(walk(list_level, "", endings))
-    assert len(asked) == len(set(asked))
-    entered = {segment for folder in asked for segment in folder.split("/")}
+    tree = Asked(f"asset/{key}" for key in keys)
+    walk_in_memory(tree, endings)
+    assert len(tree.folders) == len(set(tree.folders))
+    entered = {segment for folder in tree.folders for segment in folder.split("/")}
     assert not any(segment.endswith((".zarr", ".n5", ".nwb", *endings)) for segment in entered)
-
-
-@given(keys_of(SEGMENTS), some_endings, st.lists(st.integers(0, 4), min_size=1))
-def test_the_answer_does_not_depend_on_which_folder_answers_first(
-    keys: set[str], endings: tuple[str, ...], delays: list[int]
-) -> None:
-    delay = itertools.cycle(delays)
-
-    async def list_level(folder: str) -> Level:
-        for _ in range(next(delay)):
-            await asyncio.sleep(0)
-        return level_of(keys, folder)
-
-    assert asyncio.run(walk(list_level, "", endings)).keys() == reference(keys, endings)
 
 
 asset_numbers = itertools.count()
@@ -357,9 +347,19 @@ def front(s3: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
         yield front
 
 
-def test_a_location_that_ends_in_a_wanted_ending_is_its_own_match_without_a_request(front: Front) -> None:
-    assert find("s3://bucket/asset/x.ome.zarr", ".ome.zarr") == ["s3://bucket/asset/x.ome.zarr"]
-    assert front.requests == []
+def test_a_location_that_is_a_wanted_store_or_file_is_its_own_match(s3: Endpoint) -> None:
+    s3.put(BUCKET, ["asset/x.ome.zarr/0", "asset/y.nwb"], b"12345")
+    assert find(f"s3://{BUCKET}/asset/x.ome.zarr", ".ome.zarr") == [f"s3://{BUCKET}/asset/x.ome.zarr"]
+    [file] = asyncio.run(S3(8).find_files(f"s3://{BUCKET}/asset/y.nwb", ByEnding((".nwb",))))
+    assert file == (f"s3://{BUCKET}/asset/y.nwb", 5)
+
+
+@pytest.mark.parametrize("key", ["asset/z.nwb", "asset/a//z.nwb", "asset/tab\t.nwb"], ids=repr)
+def test_a_location_that_would_be_its_own_match_and_is_not_there_is_named(s3: Endpoint, key: str) -> None:
+    s3.put(BUCKET, ["asset/z.nwb0", "asset/z.nwb-1/0"])
+    with pytest.raises(RequestError) as raised:
+        find(f"s3://{BUCKET}/{key}", ".nwb")
+    assert raised.value.headline == f"s3://{BUCKET}/{key}: nothing is there"
 
 
 def test_a_location_that_is_another_store_has_no_match_without_a_request(front: Front) -> None:
@@ -407,10 +407,10 @@ def test_once_a_bucket_has_refused_signed_requests_it_gets_no_more_of_them(
 
     async def find_thrice() -> list[str | None]:
         s3 = S3(256)
-        await s3.find_files("s3://bucket/asset", (".nwb",))
+        await s3.find_files("s3://bucket/asset", ByEnding((".nwb",)))
         front.requests.clear()
-        await s3.find_files("s3://bucket/asset", (".nwb",))
-        await s3.find_files("s3://bucket/asset", (".nwb",))
+        await s3.find_files("s3://bucket/asset", ByEnding((".nwb",)))
+        await s3.find_files("s3://bucket/asset", ByEnding((".nwb",)))
         return [one.authorization for one in front.requests]
 
     assert asyncio.run(find_thrice()) == [None, None]
@@ -425,8 +425,8 @@ def test_only_what_is_refused_unsigned_is_said_to_refuse_signed_requests(
 
     async def find_both() -> None:
         s3 = S3(256)
-        await s3.find_files("s3://bucket/public", (".nwb",))
-        await s3.find_files("s3://bucket/mine", (".nwb",))
+        await s3.find_files("s3://bucket/public", ByEnding((".nwb",)))
+        await s3.find_files("s3://bucket/mine", ByEnding((".nwb",)))
 
     asyncio.run(find_both())
     assert [one.getMessage() for one in caplog.records] == [

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.storage import local_files
-from job_dispatch.storage.listing import Level, walk
+from job_dispatch.storage.matching import ByEnding
+from tests.storage.tree import matches as matches_in_s3
 
 
 def find(folder: Path | str, *endings: str) -> list[str]:
-    return [file.address for file in asyncio.run(local_files.find_files(f"file://{folder}", endings))]
+    return [file.address for file in asyncio.run(local_files.find_files(f"file://{folder}", ByEnding(endings)))]
 
 
 def matches(folder: Path, *endings: str) -> list[str]:
@@ -75,13 +76,8 @@ def without_folders(paths: Iterable[str]) -> set[str]:
 def test_the_same_tree_on_disk_and_in_s3_has_the_same_matches(
     tmp_path: Path, paths: set[str], endings: tuple[str, ...]
 ) -> None:
-    async def list_level(folder: str) -> Level:
-        rests = [path.removeprefix(folder).partition("/") for path in paths if path.startswith(folder)]
-        files = {folder + name: 0 for name, slash, _ in rests if not slash}
-        return Level(files, [f"{folder}{name}/" for name, slash, _ in rests if slash])
-
     folder = make(tmp_path / str(next(numbers)), *paths)
-    assert matches(folder, *endings) == sorted(asyncio.run(walk(list_level, "", endings)))
+    assert matches(folder, *endings) == sorted(matches_in_s3(paths, "", endings))
 
 
 # Links
