@@ -78,16 +78,14 @@ def _run(run: Account) -> None:
 
 
 def _read_request(run: Account) -> None:
-    from job_dispatch.request import parameters, selection
+    from job_dispatch.request import parameters, schema, selection
 
     settings = run.settings
     selection.check_input_directory(settings.input_directory)
     run.selection = selection.read_selection(settings)
     run.parameters = parameters.read_parameters(settings.input_directory)
     if settings.parameter_schema:
-        parameters.check_schema(
-            run.parameters, settings.parameter_schema, settings.input_directory, run.selection.table
-        )
+        schema.check(run.parameters, settings.parameter_schema, settings.input_directory, run.selection.table)
 
 
 def _prepare(run: Account) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -659,3 +661,22 @@ def test_no_secret_is_in_any_log(world: World, bucket: str) -> None:
     assert completed.returncode == (0 if bucket == BUCKET else 1), completed.stderr
     for secret in [*secrets.values(), "Signature", "Authorization"]:
         assert secret not in completed.stdout + completed.stderr
+
+
+@pytest.mark.parametrize("cell", ['"' + 20_000 * "," + '"', 20_000 * ","], ids=["in a cell", "as cells"])
+def test_a_row_of_very_many_commas_takes_no_memory_worth_speaking_of(desk: World, cell: str) -> None:
+    rows = [f"{asset_id(0)}-{number},note" for number in range(5_000)]
+    text = "\n".join(["asset_id,note", *rows, f"{asset_id(0)},{cell}"])
+    (desk.input_directory / "data_asset_input.csv").write_text(text)
+    catalog = desk.write_catalog(desk.records)
+
+    process = subprocess.Popen(
+        desk.command("--use_data_asset_csv=1", f"--metadata_catalog={catalog}", "--skip_errors=1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+
+    assert process.returncode in (0, 2)
+    assert used.ru_maxrss < 500_000  # kB; 1.2 million where each row has as many cells as the longest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -15,11 +16,13 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field
 
 from job_dispatch.jobs import sharing
 from job_dispatch.messages import RequestError
 from job_dispatch.request.parameters import FILE_NAME, read_parameters
+from job_dispatch.request.schema import Validator
 from tests.both_sources import EVERYTHING, assert_refused, call_both, error_block, logged, make_world, record
 from tests.conftest import World
 from tests.gateway import Fault, Gateway, RecordedRequest
@@ -397,6 +400,78 @@ def test_a_schema_that_refers_to_itself_without_end_is_an_error(desk: World) -> 
 
     assert error_block(completed)[0].startswith(f"error: {path}: ")
     assert completed.returncode == 2
+
+
+TWICE = {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}
+DRAFT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"$defs": {"a": TWICE}, "$ref": "#/$defs/a"}, 1),
+        ({"$defs": {"a": {"anyOf": TWICE["allOf"]}}, "$ref": "#/$defs/a"}, 1),
+        (
+            {
+                "$defs": {f"a{n}": {"allOf": 2 * [{"$ref": f"#/$defs/a{n + 1}"}]} for n in range(60)} | {"a60": {}},
+                "$ref": "#/$defs/a0",
+            },
+            1,
+        ),
+        (
+            {"$defs": {"a": {"properties": {"x": TWICE}}}, "$ref": "#/$defs/a"},
+            functools.reduce(lambda inner, _: {"x": inner}, range(60), dict[str, Any]()),
+        ),
+        ({"unevaluatedProperties": False, "$defs": {"a": TWICE}, "$ref": "#/$defs/a"}, 1),
+        ({"$defs": {"a": {**DRAFT, **TWICE}}, "$ref": "#/$defs/a"}, 1),
+    ],
+    ids=["all of it twice", "any of it", "doubled at each level", "in what is nested", "unevaluated", "own dialect"],
+)
+def test_a_schema_whose_references_nest_without_end_is_an_error(desk: World, schema: object, value: object) -> None:
+    completed, _, path = call_with_schema(desk, {"fixed_parameters": {"x": value}}, schema)
+    assert_refused(desk, completed, f"error: {path}: the schema refers to itself without end")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"x": {"pattern": "^(a|aa)+$"}}},
+        {"patternProperties": {"^(a|aa)+$": {}}},
+        {"additionalProperties": False, "patternProperties": {"^(a|aa)+$": {}}},
+        {"unevaluatedProperties": False, "allOf": [{"patternProperties": {"^(a|aa)+$": {}}}]},
+    ],
+    ids=["pattern", "names", "names and others", "names elsewhere"],
+)
+def test_a_pattern_that_never_ends_is_an_error(desk: World, schema: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("job_dispatch.request.patterns.SECONDS_A_VALUE", 0.1)
+    text = 60 * "a" + "b"
+    completed, _, path = call_with_schema(desk, {"fixed_parameters": {"x": text, text: 1}}, schema)
+    assert completed.returncode == 2
+    assert f"error: {path}: the regular expression '^(a|aa)+$' takes longer than" in completed.stderr
+
+
+def test_a_pattern_that_is_wrong_is_named(desk: World) -> None:
+    schema = {"properties": {"x": {"pattern": "("}}}
+    completed, _, path = call_with_schema(desk, {"fixed_parameters": {"x": "a"}}, schema)
+    assert completed.returncode == 2
+    assert f"error: {path}: " in completed.stderr
+
+
+@given(name=st.text("ab_1", max_size=4), value=st.text("ab_1", max_size=4), pattern=st.sampled_from(["^a", "b$", "_"]))
+def test_patterns_mean_what_they_mean_to_jsonschema(name: str, value: str, pattern: str) -> None:
+    schema = {
+        "patternProperties": {pattern: {"pattern": pattern}},
+        "unevaluatedProperties": {"pattern": "1"},
+    }
+    ours = Validator(schema, "here").errors({name: value})
+    theirs = list(Draft202012Validator(schema).iter_errors({name: value}))
+    assert sorted(error.message for error in ours) == sorted(error.message for error in theirs)
+
+
+def test_a_large_set_is_no_endless_schema(desk: World) -> None:
+    schema = {"properties": {"x": {"items": {"$ref": "#/$defs/point"}}}, "$defs": {"point": {"items": {"minimum": 0}}}}
+    parameters = {"fixed_parameters": {"x": 20_000 * [[1, 2, 3]]}}
+    assert call_with_schema(desk, parameters, schema)[0].returncode == 0
 
 
 def test_a_number_too_large_for_a_decimal_rule_is_an_error_of_its_schema(desk: World) -> None:
