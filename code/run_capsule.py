@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from job_dispatch import stopping
 from job_dispatch.messages import DispatchError, ServiceError, configure_logging, counted, logger
@@ -65,6 +65,7 @@ def _run(run: Account) -> None:
     settings = run.settings
     with run.timed(account.READING):
         _read_request(run)
+    output_folder.warn_of_input(settings.output_directory, settings.input_directory)
     if settings.dry_run:
         output_folder.inspect(settings.output_directory, settings.overwrite)
         _prepare(run)
@@ -148,18 +149,34 @@ def _failed(error: DispatchError, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    with stopping.deferred():  # a run that a signal is ending says so itself
-        print(f"error: {error}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 
 
+def _clear(noted: Mapping[str, Any]) -> str:
+    """Clear what a killed run left, and say what became of its jobs."""
+    from pathlib import Path
+
+    from job_dispatch.analysis import repository
+    from job_dispatch.jobs import output_folder
+
+    logger.disabled = True  # the one sentence says it all
+    is_written = bool(noted.get("is_written"))
+    if noted.get("output"):
+        is_written |= output_folder.clear(Path(noted["output"]), list(map(Path, noted["made"])))
+    for name in noted.get("unfinished", ()):
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+    repository.clear(noted.get("git", 0), noted.get("git_folder", ""))
+    return "all its jobs are written" if is_written else "no job is written"
+
+
 def run() -> NoReturn:
-    """Be the command: dispatch, then leave with the exit code; signals end it from the start."""
-    stopping.install()
+    """Be the command: dispatch in a process that signals end at any moment, then leave with the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    stopping.leave(main())
+    stopping.supervise(main, _clear)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ process ANALYSE_GROUP {
     [ \$status -ne 2 ] || exit 2
     mkdir left
     for job in jobs/*.json; do
-        name=\$(basename "\$job" .json)
+        name=\${job#jobs/}
+        name=\${name%.json}
         if [ ! -e "analysis_results/\$name/job.json" ]; then
             rm -rf "analysis_results/\$name"
             cp "\$job" left/
@@ -166,7 +167,7 @@ workflow.onComplete {
     if (Run.collected) {
         removeEarlier(file("${params.output_directory}/analysis_results"))
     }
-    tellFailures(workflow.success)
+    tellFailures()
 }
 
 // ---- what is asked for
@@ -288,8 +289,8 @@ def tryAgain(task) {
 
 // A failure that ends only its own task, but for one that every other task would meet as well.
 def tolerated(task) {
-    Run.failures << "${reason(task)}\n  all that it left: ${task.workDir}".toString()
-    return task.exitStatus == 2 ? 'terminate' : 'ignore'
+    Run.failures.putIfAbsent(reason(task), task.workDir.toUriString())
+    return task.exitStatus == 2 ? 'finish' : 'ignore'
 }
 
 // What the program said last: from its last line that begins with `error:`, else its last line.
@@ -304,15 +305,16 @@ def reason(task) {
     return "error: ${task.name}: exit status ${task.exitStatus}${signal}: ${lines ? lines.last() : 'it said nothing'}"
 }
 
-def tellFailures(success) {
-    def failures = Run.failures.take(20)
-    if (failures) {
-        def rest = Run.failures.size() - failures.size()
-        System.err.println((failures + (rest > 0 ? ["… and ${rest} more"] : [])).join('\n'))
-        System.err.println("error: ${Run.failures.size()} failed, ${Run.done.size()} jobs are done; -resume tries again only what failed")
-    } else if (!success && Run.dispatchFailed) {
-        System.err.println(Run.dispatchFailed)
+def tellFailures() {
+    def failures = Run.failures.collect { reason, folder -> "${reason}\n  all that it left: ${folder}" }
+    def lines = failures.take(20) + (failures.size() > 20 ? ["… and ${failures.size() - 20} more"] : [])
+    if (failures && Run.collected) {
+        lines << "error: ${failures.size()} failed, ${Run.done.size()} jobs are done; -resume tries again only what failed"
     }
+    if (Run.dispatchFailed && !workflow.success && !Run.collected && !failures) {
+        lines << Run.dispatchFailed
+    }
+    lines.each { line -> System.err.println(line) }
 }
 
 // Results of jobs that an earlier request had and this one has not.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -184,11 +185,17 @@ def _versions(analysis: Path) -> dict[str, str]:
     versions = {"python": sys.version.split()[0], analysis.name: f"sha256:{_sha256(analysis)}"}
     names = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
     for name in ("aind-analysis-job-dispatch", *sorted(name for name in names if not name.startswith("_"))):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except (importlib.metadata.PackageNotFoundError, ValueError):
-            continue  # a module that is no package's, or that is named otherwise than its package
+        if (version := _version(name)) is not None:
+            versions[name] = version
     return versions
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None  # a module that is no package's, or that is named otherwise than its package
 
 
 def _sha256(path: Path) -> str:

@@ -1,89 +1,134 @@
-"""Leaving: at once on SIGTERM and SIGINT, with what was half done cleaned up, and at the end of a run.
+"""Ending a run at once, whatever it is doing, and leaving nothing of it behind.
 
-A thread of its own waits for the signals, since a handler would run in the main thread only, which may be
-waiting for an answer that does not come. It leaves by `os._exit`: threads in `requests` would delay an
-ordinary exit to their timeout, and obstore's may abort it. Nothing heavy is imported here, so that the
-thread stands before anything that takes time.
+The run is a child of a process that does nothing but wait. A signal that ends the run ends the child in the
+kernel: SIGTERM, SIGINT and SIGHUP have their default effect there, which needs no cooperation, and what arrives at
+the parent alone is passed on as SIGKILL. So it makes no difference that Python lets no other thread run while it
+matches a regular expression, reads 100 MB of JSON or sorts in pandas, and there is no list of such places that
+could have gaps, no lock that a signal waits for, and no thread. The parent then clears what the run left, with the
+code that clears it for the next run where nobody could, says what ended it, and leaves with 128 + the signal's
+number. A run that the kernel kills for want of memory ends in the same way, with a sentence.
+
+The parent is forked before anything heavy is imported: it costs 2 ms and shares its pages. If it is killed itself,
+the kernel ends the child.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Held by whoever may not be interrupted; once a signal is being acted upon, it is never free again.
-_guard = threading.RLock()
-_clean_ups: list[Callable[[], None]] = []
-_is_finishing = False
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_NOTES_BYTES = 1 << 20
+# What the run has noted, and where to; the descriptor is None in a run that nobody watches.
+_notes: dict[str, Any] = {}
+_descriptor: int | None = None
 
 
-def install() -> None:
-    """Take SIGTERM and SIGINT from here on; the exit code is 128 + the signal's number, as in a shell."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    threading.Thread(target=_wait, name="signals", daemon=True).start()
+def supervise(work: Callable[[], int], clear: Callable[[Mapping[str, Any]], str]) -> NoReturn:
+    """Do the work in a child process, and leave with its exit code.
+
+    Parameters
+    ----------
+    work : callable
+        Returns the exit code.
+    clear : callable
+        Called if the child is killed, with what it has noted by then: removes what it left, and returns what
+        became of its jobs.
+    """
+    # Where nohup or a shell has set a signal to be ignored, it stays so.
+    ending = {number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*ending, signal.SIGCHLD})
+    notes, noting = os.pipe()
+    alive, living = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.close(notes)
+        os.close(living)
+        _begin(ending, noting, alive, parent)
+        leave(work())
+    os.close(noting)
+    os.close(alive)
+    stopped_by, status = _wait(child, ending)
+    if os.WIFEXITED(status):
+        os._exit(os.WEXITSTATUS(status))
+    number = stopped_by or signal.Signals(os.WTERMSIG(status))
+    became = clear(_noted(notes))
+    _say(f"error: {_reason(number, stopped_by is not None or number in ending)}; {became}")
+    os._exit(128 + number)
+
+
+def note(**news: Any) -> None:
+    """Note what must be known to clear up after a kill; what was noted before under the same name is replaced."""
+    _notes.update(news)
+    if _descriptor is not None:
+        with contextlib.suppress(BlockingIOError):  # more than a pipe holds: the last that fitted counts
+            os.write(_descriptor, json.dumps(_notes).encode() + b"\n")
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with everything written out."""
+    """End the process with everything written out, without waiting for threads that wait for an answer."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # None where the stream was closed
             stream.flush()
-    with _guard:
-        os._exit(code)
+    os._exit(code)
 
 
-@contextmanager
-def deferred() -> Iterator[None]:
-    """Let a signal wait for the end of this block."""
-    with _guard:
-        yield
+def _begin(ending: set[signal.Signals], noting: int, alive: int, parent: int) -> None:
+    """Let signals end this process, and let the kernel end it when the parent is gone."""
+    global _descriptor
+    _descriptor = noting
+    os.set_blocking(noting, False)
+    # The pipe's other end closes with the parent, whatever ends it, and then the kernel sends SIGIO.
+    fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(alive, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    for number in ending:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ending, signal.SIGCHLD})
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
 
 
-@contextmanager
-def finishing() -> Iterator[None]:
-    """Let signals count for nothing from here on, unless the block fails: what is done by then is the whole run."""
-    global _is_finishing
-    with _guard:
-        _is_finishing = True
-    try:
-        yield
-    except BaseException:
-        _is_finishing = False
-        raise
-
-
-def clean_up_by(clean_up: Callable[[], None]) -> None:
-    """Run `clean_up` if a signal ends the process before `need_no_clean_up`."""
-    with _guard:
-        _clean_ups.append(clean_up)
-
-
-def need_no_clean_up(clean_up: Callable[[], None]) -> None:
-    """Take back what `clean_up_by` asked for."""
-    with _guard:
-        _clean_ups.remove(clean_up)
-
-
-def _wait() -> None:
+def _wait(child: int, ending: set[signal.Signals]) -> tuple[signal.Signals | None, int]:
+    """Wait for the end of the child; return the signal that ended it, if it came to this process, and its status."""
+    stopped_by = None
     while True:
-        number = signal.sigwait(_SIGNALS)
-        with _guard:
-            if not _is_finishing:
-                _stop(number)
+        number = signal.Signals(signal.sigwait({*ending, signal.SIGCHLD}))
+        if number != signal.SIGCHLD:
+            stopped_by = stopped_by or number
+            os.kill(child, signal.SIGKILL)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return stopped_by, status
 
 
-def _stop(number: int) -> NoReturn:
-    for clean_up in reversed(_clean_ups):
-        with contextlib.suppress(OSError):
-            clean_up()
-    # Not by print: the stream may be in use.
+def _noted(notes: int) -> Mapping[str, Any]:
+    os.set_blocking(notes, False)
+    with contextlib.suppress(BlockingIOError):
+        text = os.read(notes, _NOTES_BYTES)
+        whole = text[: text.rfind(b"\n") + 1].splitlines()
+        noted: Mapping[str, Any] = json.loads(whole[-1]) if whole else {}
+        return noted
+    return {}
+
+
+def _reason(number: signal.Signals, was_asked_for: bool) -> str:
+    if was_asked_for:
+        return f"stopped by {number.name}"
+    if number == signal.SIGKILL:
+        return "the run was killed, most likely for want of memory"
+    return f"the run crashed ({number.name})"
+
+
+def _say(sentence: str) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, f"error: stopped by {signal.Signals(number).name}; no job is written\n".encode())
-    os._exit(128 + number)
+        beginning = "\r\x1b[K" if os.isatty(2) else ""  # over a progress bar
+        os.write(2, f"{beginning}{sentence}\n".encode("utf-8", "backslashreplace"))

@@ -22,9 +22,14 @@ import pytest
 import requests
 from botocore.config import Config
 from botocore.loaders import create_loader
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
 from tests.gateway import Gateway, Record
+
+# How fast a machine is says nothing about the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 CODE = Path(__file__).resolve().parent.parent
 EXAMPLE = CODE.parent / "data" / "example"

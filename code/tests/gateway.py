@@ -18,6 +18,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import mongomock
+import mongomock.filtering
 import trustme
 from mongomock.filtering import filter_applies, resolve_sort_key
 
@@ -34,6 +35,20 @@ OPERATORS = frozenset([
     "$ne", "$nin", "$nor", "$not", "$options", "$or", "$regex", "$size", "$type",
 ])
 # fmt: on
+
+
+_candidates_in_object: Callable[[str, Any], Any] = mongomock.filtering.iter_key_candidates
+_MISSING = _candidates_in_object("key", {})
+
+
+def _candidates(key: str, document: Any) -> Any:
+    """Find nothing but what is missing below null or a scalar, as MongoDB does; mongomock finds nothing at all."""
+    if key and not isinstance(document, dict | list):
+        return _MISSING
+    return _candidates_in_object(key, document)
+
+
+mongomock.filtering.iter_key_candidates = _candidates
 
 
 @dataclass
@@ -90,8 +105,7 @@ class Gateway:
     `faults` (one entry is consumed a request: a `Fault`, None for a request that goes well, or a function
     of the request that gives either and may change the records first) and read `requests`.
 
-    `$match` is mongomock's, which sees nothing below a null: for a record with `subject: null` it answers
-    `{"subject.subject_id": null}`, `$ne: null`, `$exists` and `$not` the opposite of MongoDB.
+    `$match` is mongomock's, another engine than the one that judges the records of catalogs.
 
     Parameters
     ----------

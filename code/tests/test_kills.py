@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import io
 import json
 import os
@@ -25,7 +27,8 @@ from tests.gateway import Fault, Gateway
 from tests.s3_front import S3Front
 
 MANY, FEW = 3_000, 20
-STOPS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+STOPS = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 
 def catalog_of(path: Path, count: int) -> Path:
@@ -80,19 +83,26 @@ class Desk:
 
     def run_patched(self, patch: str, catalog: Path, *flags: str) -> Ended:
         """Run with the lines of `patch` executed first; they can end the process at a moment of their choice."""
+        return ended(self.start(catalog, *flags, script=self.patched(patch)))
+
+    def patched(self, patch: str) -> Path:
+        """Return the command with the lines of `patch` before it."""
         script = self.folder / "patched.py"
         script.write_text(
             f"""
 import builtins, fcntl, os, resource, runpy, shutil, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(CODE)!r})
+waiting = os.getpid()
 def send(number):
+    if number == signal.SIGKILL:
+        os.kill(os.getppid(), number)  # the process that waits for this one, as when a machine is switched off
     os.kill(os.getpid(), number)
 def after(owner, name, when, number):
     real = getattr(owner, name)
     def patched(*arguments, **options):
         result = real(*arguments, **options)
-        if when(*arguments):
+        if os.getpid() != waiting and when(*arguments):
             send(number)
         return result
     setattr(owner, name, patched)
@@ -102,11 +112,17 @@ def countdown(count):
         left[0] -= 1
         return left[0] == 0
     return is_it
+def moves(count):
+    is_it = countdown(count)
+    return lambda source, target: source == target and is_it()
+def hang():
+    import re
+    re.match("^(a+)+$", 60 * "a" + "b")
 {patch}
 runpy.run_path({str(CODE / "run_capsule.py")!r}, run_name="__main__")
 """
         )
-        return ended(self.start(catalog, *flags, script=script))
+        return script
 
     def contents(self) -> dict[str, set[str]]:
         """Return the files in each worker folder."""
@@ -119,7 +135,17 @@ runpy.run_path({str(CODE / "run_capsule.py")!r}, run_name="__main__")
     def named_by_journal(self) -> set[str]:
         """Return the worker folders that a killed run was about to move into place."""
         journal = self.output / ".dispatch" / "journal.json"
-        return set(json.loads(journal.read_text())["new"]) if journal.exists() else set()
+        return set(json.loads(journal.read_text())["moved"]) if journal.exists() else set()
+
+
+def is_free(desk: Desk) -> bool:
+    """Tell whether no run has the output folder."""
+    with contextlib.suppress(FileNotFoundError), (desk.output / ".dispatch" / "lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:
@@ -182,7 +208,7 @@ def world(gateway: Gateway, front: S3Front, tmp_path: Path, monkeypatch: pytest.
 def test_a_signal_ends_a_run_at_once_with_a_request_in_flight(
     world: World, front: S3Front, number: signal.Signals, where: str
 ) -> None:
-    stalled = Fault(delay=60)
+    stalled = Fault(delay=600)
     if where == "DocDB":
         world.gateway.faults.append(stalled)
     else:
@@ -191,11 +217,9 @@ def test_a_signal_ends_a_run_at_once_with_a_request_in_flight(
     process = world.start("--docdb_query={}", "--file_extension=.nwb")
     wait_until(lambda: len(world.gateway.requests if where == "DocDB" else front.requests) > (where == "boto3"))
 
-    started = time.monotonic()
     process.send_signal(number)
-    run = ended(process)
+    run = ended(process)  # long before the answer would come
 
-    assert time.monotonic() - started < 2
     assert run.code == 128 + number
     assert run.errors == [f"error: stopped by {number.name}; no job is written"]
     assert run.stderr.splitlines()[-1] == run.errors[0]
@@ -254,18 +278,18 @@ def stop_at(moment: Moment, desk: Desk, many: Path) -> str:
     if moment.is_writing:
         wait_until(lambda: (desk.output / ".dispatch" / "new").exists() or process.poll() is not None)
     time.sleep(moment.seconds)
-    sent_at = time.monotonic()
     process.send_signal(moment.number)
     run = ended(process)
-    assert time.monotonic() - sent_at < 5, moment  # six runs share the machine
 
     written = desk.jobs()
     if run.code == 0:
         assert written == MANY, moment
         return "finished"
     if run.code == 128 + signal.SIGTERM:
-        assert run.errors == ["error: stopped by SIGTERM; no job is written"], moment
-        assert list(desk.output.glob("*")) == [], moment
+        became = "all its jobs are written" if written else "no job is written"
+        assert run.errors == [f"error: stopped by SIGTERM; {became}"], moment
+        assert written in (0, MANY), moment
+        assert not (desk.output / ".dispatch").exists(), moment
         return "stopped"
     if run.code == -signal.SIGTERM:
         assert run.stderr == "", moment
@@ -286,6 +310,8 @@ def test_thirty_random_moments_leave_all_jobs_or_none_and_the_next_run_succeeds(
     assert became.count("stopped") >= 3
     assert became.count("killed") >= 3
     for moment, desk in zip(moments, desks, strict=True):
+        # A run whose waiting process is killed is ended by the kernel a moment later.
+        wait_until(functools.partial(is_free, desk))
         is_whole = desk.jobs() == MANY and not desk.named_by_journal()
         again = desk.run(few, f"--overwrite={int(is_whole)}")
         assert again.code == 0, (moment, again)
@@ -295,36 +321,109 @@ def test_thirty_random_moments_leave_all_jobs_or_none_and_the_next_run_succeeds(
 
 # Chosen moments
 
-AT_RENAME = "after(Path, 'rename', countdown({}), signal.{})"
+AT_RENAME = "after(os, 'rename', moves({}), signal.{})"
 
 
 @STOPS
-@pytest.mark.parametrize("rename", [2, FEW])
-def test_a_signal_during_the_final_moves_waits_for_them(
+@pytest.mark.parametrize("rename", [1, 2, FEW])
+def test_a_signal_during_the_final_moves_takes_them_back(
     desk: Desk, few: Path, number: signal.Signals, rename: int
 ) -> None:
     run = desk.run_patched(AT_RENAME.format(rename, number.name), few)
 
-    assert run.errors == []
-    assert run.code == 0
-    assert desk.jobs() == FEW
-    assert len(list(desk.output.iterdir())) == FEW
+    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.code == 128 + number
+    assert not desk.output.exists()
+
+
+@STOPS
+@pytest.mark.parametrize("rename", [1, 3, 4, 10])
+def test_a_signal_while_earlier_folders_are_replaced_brings_them_back(
+    desk: Desk, few: Path, number: signal.Signals, rename: int
+) -> None:
+    assert desk.run(few, "--num_parallel_workers=3").code == 0
+    before = desk.contents()
+
+    run = desk.run_patched(AT_RENAME.format(rename, number.name), few, "--num_parallel_workers=7", "--overwrite=1")
+
+    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert desk.contents() == before
+    assert not (desk.output / ".dispatch").exists()
 
 
 @pytest.mark.parametrize(
     "patch",
     [
-        "after(shutil, 'rmtree', lambda path, *_: str(path).endswith('.dispatch'), signal.SIGTERM)",
+        "after(os, 'unlink', lambda name, *_: name == 'journal.json', signal.SIGTERM)",
+        "after(os, 'rmdir', lambda name, *_: name == 'old', signal.SIGTERM)",
+        "after(os, 'rmdir', lambda name, *_: name == '.dispatch', signal.SIGTERM)",
         "after(builtins, 'print', lambda *words: str(words[0]).startswith('matched'), signal.SIGTERM)",
     ],
-    ids=["while the hidden folder is removed", "while the summary is printed"],
+    ids=["just after the moves", "while the hidden folder is removed", "removed", "while the summary is printed"],
 )
-def test_a_signal_after_the_final_moves_does_not_say_that_no_job_is_written(desk: Desk, few: Path, patch: str) -> None:
-    run = desk.run_patched(patch, few)
+@pytest.mark.parametrize("is_second", [False, True], ids=["first run", "instead of an earlier run"])
+def test_a_signal_after_the_final_moves_says_that_all_jobs_are_written(
+    desk: Desk, few: Path, patch: str, is_second: bool
+) -> None:
+    if is_second:
+        assert desk.run(few, "--num_parallel_workers=3").code == 0
+    run = desk.run_patched(patch, few, "--overwrite=1")
 
+    assert run.errors == ["error: stopped by SIGTERM; all its jobs are written"]
+    assert run.code == 128 + signal.SIGTERM
+    assert len(list(desk.output.iterdir())) == desk.jobs() == FEW
+
+
+def test_a_run_that_the_kernel_kills_for_want_of_memory_says_so_and_leaves_nothing(desk: Desk, few: Path) -> None:
+    kill = "after(os, 'open', lambda path, *_: str(path).endswith('.json'), -signal.SIGKILL)"
+    run = desk.run_patched(f"send = lambda number: os.kill(os.getpid(), -number)\n{kill}", few)
+
+    assert run.errors == ["error: the run was killed, most likely for want of memory; no job is written"]
+    assert run.code == 128 + signal.SIGKILL
+    assert not desk.output.exists()
+
+
+@STOPS
+def test_a_signal_ends_a_run_while_python_lets_no_other_thread_run(
+    desk: Desk, few: Path, number: signal.Signals
+) -> None:
+    script = desk.patched("after(fcntl, 'flock', lambda *_: hang(), 0)")
+    process = desk.start(few, script=script)
+    wait_until(lambda: (desk.output / ".dispatch" / "lock").exists())
+
+    process.send_signal(number)
+    run = ended(process)
+
+    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.code == 128 + number
+    assert not desk.output.exists()
+
+
+def test_a_run_whose_waiting_process_is_killed_ends_too(desk: Desk, few: Path) -> None:
+    process = desk.start(few, script=desk.patched("after(fcntl, 'flock', lambda *_: hang(), 0)"))
+    wait_until(lambda: (desk.output / ".dispatch" / "lock").exists())
+
+    process.kill()
+    ended(process)
+
+    wait_until(lambda: is_free(desk))
+    assert desk.run(few).code == 0
     assert desk.jobs() == FEW
-    assert run.errors == []
-    assert run.code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT], ids=["nohup", "in the background of a shell"])
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(
+    world: World, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.gateway.faults.append(Fault(delay=1))
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = world.start("--docdb_query={}")
+    finally:
+        signal.signal(number, before)
+    wait_until(lambda: world.gateway.requests)
+    process.send_signal(number)
+    assert ended(process).code == 0
 
 
 @pytest.mark.parametrize(
@@ -332,7 +431,7 @@ def test_a_signal_after_the_final_moves_does_not_say_that_no_job_is_written(desk
     [
         "after(fcntl, 'flock', lambda *_: True, signal.SIGTERM)",
         "after(os, 'open', lambda path, *_: str(path).endswith('lock'), signal.SIGTERM)",
-        "after(Path, 'mkdir', lambda path, *_, **__: path.name == 'results', signal.SIGTERM)",
+        "after(Path, 'mkdir', lambda path: path.name == 'results', signal.SIGTERM)",
     ],
     ids=["locked", "about to be locked", "made"],
 )

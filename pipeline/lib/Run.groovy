@@ -1,7 +1,7 @@
 /** What is known about this run only as it goes on, for its end. */
 class Run {
-    /** One text a task whose failure did not end the run. */
-    static final List<String> failures = Collections.synchronizedList([])
+    /** Why tasks failed, each reason once, and the folder of the first that did. */
+    static final Map<String, String> failures = Collections.synchronizedMap(new LinkedHashMap())
     /** Names of the jobs that are done. */
     static final Set<String> done = Collections.synchronizedSet(new HashSet())
     /** Why the dispatcher failed, the last time that it did. */

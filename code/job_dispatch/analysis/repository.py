@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -40,6 +41,7 @@ class Repository:
         self._address = f"https://{host}/capsule-{slug}.git"
         self._environment = _environment(host, credentials)
         self._running: subprocess.Popen[str] | None = None
+        self._folder = ""
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -66,26 +68,20 @@ class Repository:
             return self._git("--git-dir", str(folder), "log", f"--since={since}", "--pretty=format:%H").split()
 
     def close(self) -> None:
-        """Stop what is under way."""
+        """Stop what is under way, and remove what it has made."""
         with self._lock:
             self._is_closed = True
-            if self._running is not None:
-                self._running.kill()
+            clear(self._running.pid if self._running and self._running.poll() is None else 0, self._folder)
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix="dispatch-"))
-
-        def remove() -> None:
-            self.close()
-            shutil.rmtree(folder, ignore_errors=True)
-
-        stopping.clean_up_by(remove)
+        self._folder = tempfile.mkdtemp(prefix="dispatch-")
+        stopping.note(git_folder=self._folder)
         try:
-            yield folder
+            yield Path(self._folder)
         finally:
-            stopping.need_no_clean_up(remove)
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            stopping.note(git_folder="")
 
     def _git(self, *words: str) -> str:
         try:
@@ -96,7 +92,9 @@ class Repository:
         except subprocess.TimeoutExpired:
             running.kill()
             running.communicate()
+            stopping.note(git=0)
             raise ServiceError(f"{self._address}: no answer in time; try again") from None
+        stopping.note(git=0)
         if running.returncode:
             raise ServiceError(
                 f"{self._address}: git cannot read it; check GIT_ACCESS_TOKEN and GIT_HOST, or CODEOCEAN_EMAIL and"
@@ -115,8 +113,19 @@ class Repository:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                start_new_session=True,  # so that its own helpers end with it
             )
+            stopping.note(git=self._running.pid)
             return self._running
+
+
+def clear(process: int, folder: str) -> None:
+    """End a process of git, where there is one, and remove the folder that it was making."""
+    if process:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(host: str, credentials: str) -> Mapping[str, str]:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
-import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from job_dispatch import stopping
+from job_dispatch.jobs import own_files
+from job_dispatch.jobs.hidden_folder import HIDDEN, HiddenFolder
 from job_dispatch.messages import DispatchError, RequestError, ServiceError, logger, warn_listing
 
-_JOB_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
-# Hidden, so that a pipeline's `results/*` does not take it for a worker.
-HIDDEN = ".dispatch"
-_DISCARDED = f"{HIDDEN}.discarded."
+__all__ = ["HIDDEN", "OutputFolder", "clear", "disk_errors", "inspect", "warn_of_input"]
+
 _EARLIER = "--output_directory: %s holds worker folders of an earlier run; --overwrite=1 replaces them"
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+_BECOMES_WORKER = "in a pipeline each becomes a worker:"
 
 
 def inspect(directory: Path, overwrite: bool) -> None:
@@ -42,16 +38,31 @@ def inspect(directory: Path, overwrite: bool) -> None:
             raise RequestError(f"--output_directory: not a folder: {existing}")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise ServiceError(f"--output_directory: cannot write into {existing}: no permission")
-        earlier = _worker_folders(directory) if directory.exists() else []
+        earlier: Sequence[str] = ()
+        if directory.exists():
+            with _opened(directory) as descriptor:
+                earlier = _worker_folders(directory, descriptor)
     if earlier and not overwrite:
         logger.warning(_EARLIER, directory)
+
+
+def warn_of_input(directory: Path, input_directory: Path) -> None:
+    """Warn where what is read would lie among the worker folders."""
+    output, source = (Path(os.path.realpath(path)) for path in (directory, input_directory))
+    if source.is_relative_to(output):
+        relation = "is" if source == output else "contains"
+        logger.warning(
+            "--output_directory: %s %s the input directory; in a pipeline what lies there becomes a worker",
+            directory,
+            relation,
+        )
 
 
 class OutputFolder:
     """The output folder of one run, locked while the run lives.
 
-    Worker folders are made in `new`, inside a hidden folder of it (in a capsule it is a file system of its own),
-    and moved into place together by `commit`, so that a run that fails leaves none.
+    Worker folders are made inside a hidden folder of it (in a capsule it is a file system of its own), and moved
+    into place together by `commit`, so that a run that fails leaves none.
 
     Parameters
     ----------
@@ -64,143 +75,119 @@ class OutputFolder:
     ------
     RequestError
         It is no folder, or holds worker folders without `overwrite`, or folders that are named like
-        worker folders and hold something else.
+        worker folders and hold something else, or a hidden folder that no run of this user has made.
     ServiceError
         It cannot be written, or another run is writing there.
     """
 
     def __init__(self, directory: Path, overwrite: bool) -> None:
         self.directory = directory
-        self._hidden = directory / HIDDEN
-        self.new, self._old, self._journal = (self._hidden / name for name in ("new", "old", "journal.json"))
         with disk_errors(directory), contextlib.ExitStack() as undo:
-            with stopping.deferred():
-                self._is_made_here = _make_folder(directory)
-                self._lock = _locked(self._hidden, directory)
-                stopping.clean_up_by(self._give_up)
-            undo.callback(self._end, self._give_up)
-            self._recover()
-            self._earlier = _worker_folders(directory)
+            made = _missing(directory)
+            stopping.note(output=str(directory.absolute()), made=list(map(str, made)))
+            undo.callback(_give_back, made)
+            _make_folder(directory)
+            self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            undo.callback(os.close, self._descriptor)
+            self._hidden = HiddenFolder(directory, self._descriptor)
+            undo.callback(self._hidden.release)
+            self._earlier = _worker_folders(directory, self._descriptor)
             if self._earlier and not overwrite:
-                raise RequestError(_EARLIER % directory, [folder.name for folder in self._earlier])
-            self.new.mkdir()
-            undo.pop_all()
+                raise RequestError(_EARLIER % directory, self._earlier)
+            self._new = self._hidden.begin()
+            undo.callback(os.close, self._new)
+            self._undo = undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._end(self._release if error is None else self._give_up)
+        self._undo.close()
+        stopping.note(output="")
 
-    def _end(self, clean_up: Callable[[], None]) -> None:
-        with stopping.deferred():
-            clean_up()
-            stopping.need_no_clean_up(self._give_up)
+    def make_worker_folder(self, name: str) -> int:
+        """Make a new worker folder and return its descriptor, which the caller closes."""
+        os.mkdir(name, dir_fd=self._new)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._new)
 
     def commit(self) -> None:
-        """Move the worker folders of an earlier run out, and those in `new` into place.
+        """Move the worker folders of an earlier run out, and the new ones into place.
 
-        The journal tells the next run what to take back if this one is killed meanwhile.
+        If the process is killed meanwhile, the journal tells what to take back.
         """
-        with disk_errors(self.directory), stopping.finishing():
-            self._old.mkdir()
-            _write_whole(self._journal, json.dumps({"new": [path.name for path in self.new.iterdir()]}))
-            try:
-                for path in self._earlier:
-                    path.rename(self._old / path.name)
-                for path in sorted(self.new.iterdir()):
-                    path.rename(self.directory / path.name)
-            except BaseException:
-                self._take_back()
-                raise
-            self._journal.unlink()
-
-    def _take_back(self) -> list[str]:
-        """Undo moves that were begun; return the names of those folders.
-
-        Each move is undone by a move, so that this can be killed as well and begun again.
-        """
-        begun = json.loads(self._journal.read_text(encoding="utf-8"))["new"]
-        moved = [name for name in begun if _is_number(name) and not (self.new / name).exists()]
-        for name in moved:
-            if (self.directory / name).exists():
-                (self.directory / name).rename(self.new / name)
-        for path in sorted(self._old.iterdir()):
-            path.rename(self.directory / path.name)
-        self._journal.unlink()
-        return moved
-
-    def _recover(self) -> None:
-        """Clear what a killed run left; the lock says that it is not running any more."""
-        try:
-            names = self._take_back()
-        except (FileNotFoundError, ValueError):  # no moves had begun
-            names = []
-        if names:
-            warn_listing(f"{self.directory}: folders of a run that was killed in its last moment are removed:", names)
-        discarded = [path for path in self.directory.iterdir() if path.name.startswith(_DISCARDED)]
-        for left in (self.new, self._old, *discarded):
-            if left.exists():
-                logger.debug("removing %s, left by a run that was killed", left)
-                shutil.rmtree(left)
-
-    def _give_up(self) -> None:
-        self._release()
-        if self._is_made_here:
-            with contextlib.suppress(OSError):
-                self.directory.rmdir()
-
-    def _release(self) -> None:
-        """Remove the hidden folder: by another name, since the next run may make its own at once."""
-        discarded = self.directory / f"{_DISCARDED}{os.getpid()}"
-        with contextlib.suppress(OSError):
-            self._hidden.rename(discarded)
-        shutil.rmtree(discarded, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        with disk_errors(self.directory):
+            self._hidden.exchange(self._new, self._earlier)
+        stopping.note(is_written=True)
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whatever kills the process."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+def clear(directory: Path, made: Sequence[Path]) -> bool:
+    """Clear what a killed run left, at once and as the next run would; tell whether all its jobs are in place.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Its output folder.
+    made : sequence of pathlib.Path
+        The folders that it made, which are removed where they are empty.
+    """
+    is_complete = False
+    with contextlib.suppress(OSError, DispatchError), _opened(directory) as descriptor:
+        if own_files.exists(HIDDEN, descriptor):
+            hidden = HiddenFolder(directory, descriptor)
+            is_complete = hidden.was_complete
+            hidden.release()
+    _give_back(made)
+    return is_complete
 
 
-def _worker_folders(directory: Path) -> list[Path]:
-    """Return the worker folders in a directory: all-digit names, nothing but job files inside.
+def _missing(directory: Path) -> list[Path]:
+    """Return the folders that must be made for it to be there, the innermost first."""
+    missing = []
+    for path in (directory.absolute(), *directory.absolute().parents):
+        if os.path.lexists(path):
+            break
+        missing.append(path)
+    return missing
+
+
+def _give_back(made: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # not empty
+        for path in made:
+            path.rmdir()
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _worker_folders(directory: Path, descriptor: int) -> list[str]:
+    """Return the worker folders in a directory: all-digit names, nothing but job files inside. Warn of other entries.
 
     Raises
     ------
     RequestError
         Something else has an all-digit name.
     """
-    numbered = sorted((path for path in directory.iterdir() if _is_number(path.name)), key=lambda path: path.name)
-    if other := [path.name for path in numbered if not _is_worker_folder(path)]:
+    names = own_files.names(descriptor)
+    numbered = [name for name in names if own_files.is_worker_name(name)]
+    if other := [name for name in numbered if own_files.job_names(name, descriptor) is None]:
         raise RequestError(
             f"--output_directory: {directory} holds what is named like a worker folder and is none;"
             " move it away or choose another folder",
             other,
         )
+    if visible := [name for name in names if not name.startswith(".") and name not in set(numbered)]:
+        warn_listing(f"--output_directory: {directory} holds what is no worker folder; {_BECOMES_WORKER}", visible)
     return numbered
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
-
-
-def _is_worker_folder(path: Path) -> bool:
-    if path.is_symlink() or not path.is_dir():
-        return False
-    with os.scandir(path) as entries:
-        return all(_JOB_FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
-
-
-def _make_folder(directory: Path) -> bool:
-    """Make a folder if it is missing; tell whether it was.
+def _make_folder(directory: Path) -> None:
+    """Make a folder if it is missing.
 
     Raises
     ------
@@ -208,42 +195,13 @@ def _make_folder(directory: Path) -> bool:
         Something else is at that path, or no folder can be.
     """
     try:
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        if not directory.is_dir():
-            raise RequestError(f"--output_directory: not a folder: {directory}") from None
-        return False
+        raise RequestError(f"--output_directory: not a folder: {directory}") from None
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
             raise RequestError(f"--output_directory: {directory}: {error.strerror}") from None
         raise
-    return True
-
-
-def _locked(hidden: Path, directory: Path) -> int:
-    """Make the hidden folder and lock the file in it; return the descriptor that holds the lock."""
-    path = hidden / "lock"
-    while True:
-        hidden.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:
-            continue  # a run that ended at this moment took its folder with it
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ServiceError(
-                f"--output_directory: another run is writing into {directory}; wait for it or choose another folder"
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            logger.warning("%s: this file system has no locks; no other run may write there", directory)
-            return descriptor
-        os.close(descriptor)
 
 
 @contextmanager

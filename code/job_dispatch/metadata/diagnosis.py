@@ -12,6 +12,7 @@ from typing import Any
 
 from job_dispatch.messages import LISTED_AT_MOST, DispatchError, counted, printable
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at
+from job_dispatch.request.fields import paths_of_key
 
 _SAMPLE_SIZE = 200
 _SECONDS = 60.0
@@ -74,7 +75,7 @@ def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
     for number, (condition, count) in enumerate(zip(conditions, alone, strict=True)):
         if count != 0 and number != culprit:
             lines.append(_Line(_text(condition), _records(count), ""))
-        elif missing := [field for field in _fields(condition) if sample and not _is_known(field, known)]:
+        elif missing := [name for name in _fields(condition) if sample and not _is_known(name, known)]:
             lines.append(_Line(_text(condition), "no such field", suggestion(missing[0], known)))
         else:
             together = "none of them with all above" if count else ""
@@ -150,10 +151,12 @@ def _fields(condition: Filter) -> Iterator[str]:
                     yield from _fields(part)
 
 
-def _is_known(path: str, known: set[str]) -> bool:
-    """Tell whether a path is known; a part that is a number may be an index, or the key of an object."""
-    without_indexes = ".".join(part for part in path.split(".") if not part.isdecimal())
-    return path in known or without_indexes in known
+def _is_known(name: str, known: set[str]) -> bool:
+    """Tell whether a field is known; a part that is a number may be an index, or the key of an object."""
+    without_indexes = (
+        ".".join(part for part in path.split(".") if not part.isdecimal()) for path in paths_of_key(name)
+    )
+    return not known.isdisjoint((*paths_of_key(name), *without_indexes))
 
 
 def _text(condition: Filter) -> str:
@@ -179,7 +182,7 @@ def _values(condition: Filter, sample: Sequence[Record]) -> str:
         return ""
     values = Counter(
         _json(value)
-        for found in (value_at(record, field) for record in sample)
+        for found in (value_at(record, path) for record in sample for path in paths_of_key(field))
         for value in (found if isinstance(found, list) else [found])
         if isinstance(value, str | int | float)
     )

@@ -11,7 +11,8 @@ from aind_data_access_api.document_db import MetadataDbClient
 
 from job_dispatch.messages import RequestError, ServiceError, logger, printable
 from job_dispatch.metadata import retrying
-from job_dispatch.metadata.records import Filter, Record
+from job_dispatch.metadata.narrowing import narrowed
+from job_dispatch.metadata.records import Filter, Record, projection
 from job_dispatch.request import json_text
 
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
@@ -52,6 +53,11 @@ class DocDb:
         `find` of the API is not used: it puts the query into a URL, which the gateway cuts at 10,000
         characters, and silently returns fewer records where an answer would be too large.
         """
+        asked = narrowed(query, f"DocDB {self._host}: @session")
+        for page in self._pages(asked.asked, projection([*fields, *asked.fields])):
+            yield page if asked.judge is None else list(filter(asked.judge, page))
+
+    def _pages(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
         last = ""
         while True:
             size = self._page_size
@@ -69,6 +75,10 @@ class DocDb:
 
     def count(self, query: Filter, within: float) -> int:
         """Return how many records match."""
+        asked = narrowed(query, f"DocDB {self._host}: @session")
+        if asked.judge is not None:
+            return sum(len(page) for page in self.find(query, ()))
+        query = asked.asked
         answer = self._ask([{"$match": query}, {"$count": "records"}], query, within)
         if answer is None:
             raise ServiceError(f"DocDB {self._host}: HTTP 413 for a count")
@@ -79,6 +89,7 @@ class DocDb:
 
     def sample(self, query: Filter, size: int, within: float) -> list[Record]:
         """Return the records with the greatest `_id`, fewer than asked for where they are too large to answer."""
+        query = narrowed(query, f"DocDB {self._host}: @session").asked
         deadline = time.monotonic() + within
         while size and (left := deadline - time.monotonic()) > 0:
             answer = self._ask([{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": size}], query, left)

@@ -6,18 +6,16 @@ It works on the projected records, so that DocDB and a catalog behave the same a
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import pandas as pd
 
-from job_dispatch.metadata.records import Asset, Group, Record, value_at
+from job_dispatch.metadata.records import Asset, Group, Record, value_at, value_of
+from job_dispatch.request import fields
 from job_dispatch.request.flags import Grouping
-
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,14 @@ class Arranged:
 
 def fields_without_value(records: Sequence[Record], grouping: Grouping) -> list[str]:
     """Return the fields of a grouping that no record has."""
-    return [field for field in grouping.fields if all(value_at(record, field) is None for record in records)]
+    return [field for field in grouping.fields if all(value_of(record, field) is None for record in records)]
 
 
 def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Grouping) -> Arranged:
     """Return the groups that the assets fall into; `records` are theirs, in the same order."""
     # One row a record, one column a field; the index is the record's number.
     numbers = pd.RangeIndex(len(records))
-    columns = {field: _column([value_at(record, field) for record in records], numbers) for field in grouping.fields}
+    columns = {field: _column([value_of(record, field) for record in records], numbers) for field in grouping.fields}
     table = pd.DataFrame(columns, index=numbers)
     with_value = table
     if grouping.drop_nulls:
@@ -53,15 +51,19 @@ def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Groupi
     if not grouping.group_by:
         return Arranged([Group((assets[number],)) for number in latest.index], without_value, not_latest, 0)
     unwound = latest
-    for field in sorted(grouping.unwind, key=lambda field: field.count(".")):  # what is above spreads first
+    spread = dict.fromkeys((*grouping.unwind, *(field for field in grouping.group_by if field in fields.SPREAD)))
+    for field in sorted(spread, key=lambda field: field.count(".")):  # what is above spreads first
         unwound = _unwound(unwound, field)
+    if grouping.drop_nulls:  # an empty list, or a null in a list, is no value either
+        unwound = unwound[unwound[_columns(grouping.group_by)].notna().all(axis=1)]
+    without_value += [assets[number] for number in latest.index.difference(unwound.index)]
     groups = _groups(unwound, assets, grouping.group_by)
-    in_several = sum(len(group.assets) for group in groups) - len(latest)
+    in_several = sum(len(group.assets) for group in groups) - unwound.index.nunique()
     return Arranged(groups, without_value, not_latest, in_several)
 
 
-def _columns(fields: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(fields))
+def _columns(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 def _latest(table: pd.DataFrame, record_ids: Sequence[str], field: str, keys: Sequence[str]) -> pd.DataFrame:
@@ -82,10 +84,22 @@ def _unwound(table: pd.DataFrame, field: str) -> pd.DataFrame:
     spread = spread.explode(field)
     elements = [None if value is None or value != value else value for value in spread[field]]
     spread[field] = _column(elements, spread.index)
-    for column in [column for column in spread.columns if column.startswith(f"{field}.")]:
-        below = column.removeprefix(f"{field}.")
-        spread[column] = _column([value_at(element, below) for element in elements], spread.index)
+    for column in spread.columns:
+        if below := _below(column, field):
+            values = [next(_found(element, below), None) for element in elements]
+            spread[column] = _column(values, spread.index)
     return spread
+
+
+def _below(name: str, field: str) -> list[str]:
+    """Return the paths from a field down to another, none where one of them does not lead through it."""
+    above = [f"{path}." for path in fields.paths(field)]
+    down = [[path.removeprefix(one) for one in above if path.startswith(one)] for path in fields.paths(name)]
+    return list(dict.fromkeys(path for found in down for path in found)) if all(down) else []
+
+
+def _found(element: object, paths: Sequence[str]) -> Iterator[Any]:
+    return (value for path in paths if (value := value_at(element, path)) is not None)
 
 
 def _column(values: list[Any], index: pd.Index[int]) -> pd.Series[Any]:
@@ -93,22 +107,27 @@ def _column(values: list[Any], index: pd.Index[int]) -> pd.Series[Any]:
     return pd.Series(values, index=index, dtype=object)
 
 
-def _groups(table: pd.DataFrame, assets: Sequence[Asset], fields: Sequence[str]) -> list[Group]:
-    grouped = _keys(table, fields).groupby(_columns(fields), sort=False).indices
+def _groups(table: pd.DataFrame, assets: Sequence[Asset], names: Sequence[str]) -> list[Group]:
+    grouped = _keys(table, names).groupby(_columns(names), sort=False).indices
     found = []
     for rows in grouped.values():
-        values = {field: table[field].iloc[rows[0]] for field in fields}
+        values = {name: table[name].iloc[rows[0]] for name in names}
         numbers = sorted({int(table.index[row]) for row in rows})
-        metadata = {field.replace(".", "__"): value for field, value in values.items()}
+        metadata = {fields.plain(name): value for name, value in values.items()}
         order = [(_rank(value), _canonical(value)) for value in values.values()]
         found.append((order, Group(tuple(assets[number] for number in numbers), metadata)))
     return [group for _, group in sorted(found, key=lambda one: one[0])]
 
 
-def _keys(table: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
+def _keys(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the values as text that is the same for the same value, since lists and objects cannot be hashed."""
-    keys = {field: _column([_canonical(value) for value in table[field]], table.index) for field in _columns(fields)}
+    keys = {name: _column([_key(value, name) for value in table[name]], table.index) for name in _columns(names)}
     return pd.DataFrame(keys, index=table.index)
+
+
+def _key(value: Any, name: str) -> str:
+    moment = fields.instant(value) if fields.is_instant(name) else None
+    return _canonical(value) if moment is None else f"{moment.astimezone(UTC)}"
 
 
 def _canonical(value: Any) -> str:
@@ -126,16 +145,6 @@ def _rank(value: Any) -> tuple[int, Any]:
     if isinstance(value, int | float):
         return 1, value
     if isinstance(value, str):
-        date = _date(value)
-        return (2, value) if date is None else (3, date)
+        moment = fields.instant(value)
+        return (2, value) if moment is None else (3, moment)
     return 2, _canonical(value)
-
-
-def _date(text: str) -> datetime | None:
-    if not _DATE.fullmatch(text):
-        return None
-    try:
-        date = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date

@@ -56,6 +56,8 @@ class Matching:
         As a user gives it, names of fields such as `@subject` included.
     place : str
         What evaluates it, for the error.
+    shown : Filter or None
+        The query as the user gave it, where this one is a part of it.
 
     Raises
     ------
@@ -63,8 +65,8 @@ class Matching:
         Any part of it cannot be evaluated, whether or not a record would reach it.
     """
 
-    def __init__(self, query: Filter, place: str) -> None:
-        self._place, self._query = place, query
+    def __init__(self, query: Filter, place: str, shown: Filter | None = None) -> None:
+        self._place, self._query = place, query if shown is None else shown
         try:
             self._test: Callable[[Any], bool] = mgqpy.Query(_prepared(expanded(query))).test
         except mgqpy.InvalidQuery as error:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
 from job_dispatch.messages import RequestError
+from job_dispatch.request import fields
 from job_dispatch.request.json_text import is_unicode
 
 Record = Mapping[str, Any]
-Filter = Mapping[str, Any]
+Filter = fields.Filter
 
 # Where records keep their Code Ocean ids: API version v1 and v2.
 ID_FIELDS = ("external_links", "other_identifiers")
@@ -21,10 +22,8 @@ _ID_KEY = "Code Ocean"
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 ASSET_FIELDS = ("name", "location", *ID_FIELDS)
-_PROJECT, _SUBJECT = "data_description.project_name", "subject.subject_id"
-# When an asset was acquired: API version v1 and v2, and when its record was made.
-_TIMES = ("session.session_start_time", "acquisition.acquisition_start_time", "created")
-TRAIT_FIELDS = (_PROJECT, _SUBJECT, *_TIMES)
+# What describes an asset; its day is that of its session, or else of its record.
+TRAIT_FIELDS = ("@project", "@subject", "@session", "created")
 
 
 class MetadataSource(Protocol):
@@ -136,16 +135,31 @@ def value_at(value: object, path: str) -> Any:
     return value_at(found, rest) if rest else found
 
 
+def value_of(record: Record, name: str) -> Any:
+    """Return the value of a field of any name, the first that is there of the paths that it stands for.
+
+    `@modality` is a sorted list, `@raw` the name alone where there is one only, so that both versions agree.
+    """
+    value = next((found for path in fields.paths(name) if (found := value_at(record, path)) is not None), None)
+    if name == "@raw" and isinstance(value, list) and len(value) == 1:
+        return value[0]
+    if name in fields.SPREAD and value is not None:
+        modalities = value if isinstance(value, list) else [value]
+        return sorted({one for one in modalities if isinstance(one, str)})
+    return value
+
+
 def without_index(path: str) -> str:
     """Return the longest part of a path before an index; MongoDB's `$project` finds nothing at one."""
     parts = path.split(".")
     return ".".join(itertools.takewhile(lambda part: not part.isdecimal(), parts))
 
 
-def projection(paths: Iterable[str]) -> list[str]:
-    """Return what to project for these paths: MongoDB refuses a path together with one below it."""
+def projection(names: Iterable[str]) -> list[str]:
+    """Return what to project for these fields: MongoDB refuses a path together with one below it."""
+    paths = (without_index(path) for name in names for path in fields.paths(name))
     # _id is always there.
-    wanted = dict.fromkeys(path for path in map(without_index, paths) if path and path.partition(".")[0] != "_id")
+    wanted = dict.fromkeys(path for path in paths if path and path.partition(".")[0] != "_id")
     return [path for path in wanted if not any(path.startswith(f"{other}.") for other in wanted)]
 
 
@@ -157,17 +171,17 @@ def asset_of(record: Record, asset_id: str | None = None) -> Asset:
     if not isinstance(name, str) or not name:
         name = location.rpartition("/")[2] or record["_id"]
     ids = code_ocean_ids(record)
-    project, subject = (_text_at(record, path) for path in (_PROJECT, _SUBJECT))
+    project, subject = (_text_of(record, name) for name in ("@project", "@subject"))
     return Asset(record["_id"], name, location, asset_id or (ids[0] if ids else ""), project, subject, _day(record))
 
 
-def _text_at(record: Record, path: str) -> str:
-    value = value_at(record, path)
+def _text_of(record: Record, name: str) -> str:
+    value = value_of(record, name)
     return value if isinstance(value, str) else ""
 
 
 def _day(record: Record) -> str:
-    days = (_DAY.match(_text_at(record, path)) for path in _TIMES)
+    days = (_DAY.match(_text_of(record, name)) for name in ("@session", "created"))
     return next((day[0] for day in days if day), "")
 
 

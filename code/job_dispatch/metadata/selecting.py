@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from job_dispatch.messages import RequestError, counted, logger
+from job_dispatch.messages import RequestError, counted, logger, warn_listing
 from job_dispatch.metadata import quality_control, table_rows
 from job_dispatch.metadata.excluding import is_excluded, without_excluded
 from job_dispatch.metadata.left_out import LeftOut
@@ -21,6 +21,7 @@ from job_dispatch.metadata.records import (
     projection,
 )
 from job_dispatch.request.exclusions import Exclusions
+from job_dispatch.request.fields import paths
 from job_dispatch.request.flags import Grouping
 from job_dispatch.request.json_text import compact, is_unicode
 from job_dispatch.request.selection import Query, Selection
@@ -150,7 +151,8 @@ def _arranged(
     left_out.add("not the latest", *arranged.not_latest)
     if arranged.without_value:
         fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
-        logger.info("%s without a value of %s left out", counted(len(arranged.without_value), "record"), fields)
+        headline = f"{counted(len(arranged.without_value), 'record')} without a value of {fields} left out:"
+        warn_listing(headline, [asset.name for asset in arranged.without_value])
     if not arranged.groups:
         raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
     if arranged.not_latest:
@@ -174,7 +176,7 @@ def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: S
     from job_dispatch.metadata.diagnosis import known_fields, suggestion
 
     known = known_fields(metadata, examples)
-    if unknown := [field for field in without_value if field not in known]:
+    if unknown := [field for field in without_value if known.isdisjoint(paths(field))]:
         details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
         raise RequestError("no selected record has a value of these fields; correct their names", details)
     if drop_nulls:

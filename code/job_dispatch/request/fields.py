@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from job_dispatch.messages import RequestError
@@ -37,9 +38,11 @@ _ELSE = "@created"
 # What is spread into one row an element, whether or not that is asked for.
 SPREAD = ("@modality",)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
+_AFTER_ALL_DAYS = "9999-12-32"
 _COMBINING = ("$and", "$or", "$nor")
 
 
+@lru_cache(maxsize=1024)
 def paths(name: str) -> tuple[str, ...]:
     """Return the dotted paths that a name stands for, in the order in which they are looked at.
 
@@ -61,6 +64,15 @@ def paths(name: str) -> tuple[str, ...]:
     return parts
 
 
+def paths_of_key(key: str) -> tuple[str, ...]:
+    """Return the dotted paths of a key of a query, which may be any text."""
+    return paths(key) if _is_name(key) else (key,)
+
+
+def _is_name(key: str) -> bool:
+    return key.startswith("@") or "|" in key
+
+
 def plain(name: str) -> str:
     """Return a name as it stands in `group_metadata`: without `@`, with `__` for dots."""
     return name.removeprefix("@").replace(".", "__")
@@ -76,10 +88,15 @@ def instant(text: object) -> datetime | None:
     if not isinstance(text, str) or not _DATE.fullmatch(text):
         return None
     try:
-        date = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def day_after(day: date) -> str:
+    """Return the day after a day as text: all times of the day itself are before it."""
+    return _AFTER_ALL_DAYS if day == date.max else f"{day + timedelta(1)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,32 +107,32 @@ class Instant:
     """
 
     text: str
-    date: datetime
+    moment: datetime
 
     def __eq__(self, other: object) -> bool:
-        return (date := instant(other)) is not None and date == self.date
+        return (moment := instant(other)) is not None and moment == self.moment
 
     def __hash__(self) -> int:
-        return hash(self.date)
+        return hash(self.moment)
 
     def __lt__(self, other: object) -> bool:
-        return (date := instant(other)) is not None and self.date < date
+        return (moment := instant(other)) is not None and self.moment < moment
 
     def __le__(self, other: object) -> bool:
-        return (date := instant(other)) is not None and self.date <= date
+        return (moment := instant(other)) is not None and self.moment <= moment
 
     def __gt__(self, other: object) -> bool:
-        return (date := instant(other)) is not None and self.date > date
+        return (moment := instant(other)) is not None and self.moment > moment
 
     def __ge__(self, other: object) -> bool:
-        return (date := instant(other)) is not None and self.date >= date
+        return (moment := instant(other)) is not None and self.moment >= moment
 
     def day(self, days_later: int) -> str:
-        """Return a day so many days later, as `YYYY-MM-DD`."""
+        """Return the day in universal time so many days later, as `YYYY-MM-DD`; beyond all calendars, text there."""
         try:
-            return f"{self.date.astimezone(UTC) + timedelta(days_later):%Y-%m-%d}".zfill(10)
+            return f"{(self.moment.astimezone(UTC) + timedelta(days_later)).date()}"
         except OverflowError:
-            return "0001-01-01" if days_later < 0 else "9999-12-32"
+            return "0000" if days_later < 0 else _AFTER_ALL_DAYS
 
 
 def expanded(query: Filter) -> Filter:
@@ -133,7 +150,7 @@ def expanded(query: Filter) -> Filter:
     for key, condition in query.items():
         if key in _COMBINING and isinstance(condition, list):
             parts.append({key: [expanded(part) if isinstance(part, dict) else part for part in condition]})
-        elif key.startswith("@") or "|" in key:
+        elif _is_name(key):
             parts.append(_on_paths(key, condition))
         else:
             parts.append({key: condition})
@@ -214,7 +231,7 @@ def _as_instants(condition: Any) -> Any:
 def _as_instant(value: Any) -> Any:
     if value is None:
         return None
-    date = instant(value)
-    if date is None:
+    moment = instant(value)
+    if moment is None:
         raise RequestError(f"{_INSTANT} compares with a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
-    return Instant(value, date)
+    return Instant(value, moment)

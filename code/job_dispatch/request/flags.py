@@ -7,6 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -51,7 +52,7 @@ def _flag(
 
 @dataclass(frozen=True)
 class Grouping:
-    """How to arrange the selected records; fields are dotted paths.
+    """How to arrange the selected records; fields are named as in `request.fields`.
 
     Parameters
     ----------
@@ -84,6 +85,16 @@ class Grouping:
 class Settings:
     """What the flags ask for, checked; one field a flag, named alike, in the order of `--help`."""
 
+    subject: tuple[str, ...] = _flag(_WHAT, "IDS", "mice to analyse, comma separated", convert=values.words, absent=())
+    project: tuple[str, ...] = _flag(
+        _WHAT, "NAMES", "projects to analyse, comma separated", convert=values.words, absent=()
+    )
+    modality: tuple[str, ...] = _flag(
+        _WHAT, "NAMES", "modalities to analyse in short (ecephys), comma separated", convert=values.words, absent=()
+    )
+    # `from` is a word of Python's.
+    from_: date | None = _flag(_WHAT, "DAY", "first day of the sessions, such as 2025-06-07", convert=values.day)
+    to: date | None = _flag(_WHAT, "DAY", "last day of the sessions", convert=values.day)
     docdb_query: str | None = _flag(
         _WHAT, "QUERY", "JSON query, or path of a file with it, as given or inside the input directory"
     )
@@ -182,7 +193,7 @@ class Settings:
 
 def declared() -> dict[str, Flag]:
     """Return all flags by their names without dashes, in the order of `--help`."""
-    return {field.name: field.metadata["flag"] for field in dataclasses.fields(Settings)}
+    return {field.name.rstrip("_"): field.metadata["flag"] for field in dataclasses.fields(Settings)}
 
 
 def parse(argv: Sequence[str] | None, version: str) -> Settings:
@@ -202,6 +213,8 @@ def parse(argv: Sequence[str] | None, version: str) -> Settings:
 
 
 def _check_combinations(settings: Settings) -> None:
+    if settings.from_ and settings.to and settings.from_ > settings.to:
+        raise RequestError(f"--from={settings.from_} is after --to={settings.to}; no session is in between")
     if settings.filter_latest and not settings.filter_by:
         raise RequestError("--filter_latest needs --filter_by: the fields of whose values only the latest counts")
     if settings.filter_by and not settings.filter_latest:
@@ -232,15 +245,16 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for name, flag in declared().items():
+    for field, (name, flag) in zip(dataclasses.fields(Settings), declared().items(), strict=True):
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         groups[flag.group].add_argument(
             f"--{name}",
+            dest=field.name,
             metavar=flag.takes,
             default=flag.default,
             type=_converter(flag),
-            action=_Joined if flag.convert is values.fields else "store",
+            action=_Joined if flag.convert in (values.fields, values.words) else "store",
             help=f"{flag.meaning} (default: {flag.default})" if flag.default else flag.meaning,
         )
     parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {version}")
@@ -248,11 +262,11 @@ def build_parser(version: str) -> argparse.ArgumentParser:
 
 
 class _Joined(argparse.Action):
-    """Adds the fields to those that the same flag gave before."""
+    """Adds the values to those that the same flag gave before."""
 
-    def __call__(self, _: argparse.ArgumentParser, given: argparse.Namespace, fields: Any, __: Any = None) -> None:
+    def __call__(self, _: argparse.ArgumentParser, given: argparse.Namespace, values: Any, __: Any = None) -> None:
         before = getattr(given, self.dest) or ()  # until the flag is given, its default, which is blank
-        setattr(given, self.dest, tuple(dict.fromkeys((*before, *fields))))
+        setattr(given, self.dest, tuple(dict.fromkeys((*before, *values))))
 
 
 def _converter(flag: Flag) -> Callable[[str], Any]:

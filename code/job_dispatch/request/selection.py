@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError, logger
-from job_dispatch.request import json_text, tables
+from job_dispatch.request import fields, json_text, tables
 from job_dispatch.request.exclusions import Exclusions, read_exclusions
 from job_dispatch.request.flags import Settings
 
@@ -64,17 +64,43 @@ def read_selection(settings: Settings) -> Selection:
     RequestError
         Neither is asked for, or one that is cannot be read.
     """
-    query = read_query(settings.docdb_query, settings.input_directory) if settings.docdb_query else None
+    filters = _by_flags(settings)
+    if settings.docdb_query:
+        filters.insert(0, read_query(settings.docdb_query, settings.input_directory).filter)
+    query = Query(fields.all_of(filters)) if filters else None
     table = None
     if settings.use_data_asset_csv:
         table = tables.read_table((settings.input_directory, settings.input_directory / PIPELINE_FOLDER))
     if query is None and table is None:
-        raise RequestError("no assets selected: give --docdb_query, or --use_data_asset_csv=1 with a CSV of asset ids")
+        raise RequestError(
+            "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
+            " or --use_data_asset_csv=1 with a CSV of asset ids"
+        )
+    if query is not None and not query.filter:
+        logger.warning("--docdb_query: {} selects every record")
     exclusions = Exclusions()
     if settings.exclude:
         remedy = "give jobs.csv of an earlier run, or a file of asset ids, names or record ids"
         exclusions = read_exclusions(find_file("--exclude", settings.exclude, settings.input_directory, remedy))
     return Selection(query, table, exclusions)
+
+
+def _by_flags(settings: Settings) -> list[fields.Filter]:
+    """Return the conditions of the flags that select without a query."""
+    filters: list[fields.Filter] = []
+    for name in ("subject", "project", "modality"):
+        wanted = getattr(settings, name)
+        if wanted:
+            filters.append({f"@{name}": wanted[0] if len(wanted) == 1 else {"$in": list(wanted)}})
+    days: dict[str, str] = {}
+    if settings.from_:
+        days["$gte"] = f"{settings.from_}"
+    if settings.to:
+        days["$lt"] = fields.day_after(settings.to)
+    if days:
+        # As text, since a day is that of the session's own clock.
+        filters.append({"|".join(fields.NAMES["@session"]): days})
+    return filters
 
 
 def read_query(text: str, input_directory: Path) -> Query:
@@ -97,8 +123,10 @@ def read_query(text: str, input_directory: Path) -> Query:
         )
     if not isinstance(value, dict):
         raise RequestError(f'{place}: a query is an object such as {{"subject.subject_id": "774659"}}')
-    if not value:
-        logger.warning("%s: {} selects every record", place)
+    try:
+        fields.expanded(value)
+    except RequestError as error:
+        raise RequestError(f"{place}: {error.headline}") from None
     return Query(value)
 
 

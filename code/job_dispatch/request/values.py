@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import date
 
 from job_dispatch.messages import RequestError
+from job_dispatch.request import fields as field_names
 
 PRODUCTION_HOST = "api.allenneuraldynamics.org"
 _SECONDS_A_DAY = 86_400
@@ -91,13 +93,31 @@ def fields(text: str) -> tuple[str, ...]:
     Raises
     ------
     RequestError
-        A field is no dotted path: it has an empty part, or begins with `$`. A list is no JSON.
+        A field is neither a dotted path, nor several with `|` between them, nor a name such as `@subject`. A list is no
+        JSON.
     """
     pieces = [piece.strip() for piece in _listed(text)]
     for piece in pieces:
-        if piece.startswith("$") or not all(piece.split(".")):
-            raise RequestError(f"{piece!r} is not a record field such as subject.subject_id")
+        field_names.paths(piece)
     return tuple(dict.fromkeys(pieces))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the values that a comma-separated text or a JSON list names, each once."""
+    pieces = [piece.strip() for piece in _listed(text)]
+    if not any(pieces):
+        raise RequestError(f"{text!r} names nothing")
+    return tuple(dict.fromkeys(piece for piece in pieces if piece))
+
+
+def day(text: str) -> date:
+    """Return the day that a text such as 2025-06-07 names."""
+    try:
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise RequestError(f"{text!r} is not a day such as 2025-06-07") from None
 
 
 def _listed(text: str) -> list[str]:

@@ -54,12 +54,16 @@ TABLE: list[tuple[tuple[str, ...], list[tuple[Any, str]]]] = [
     (("--filter_latest=created", "--filter_by=subject,tags"), [(None, "a"), (None, "b"), (None, "c"), (None, "d")]),
     (("--group_by=subject", *BY_SUBJECT), [(1, "b"), (2, "d")]),
     (("--group_by=subject", *BY_SUBJECT, KEEP_NULLS), [(None, "ef"), (1, "b"), (2, "d")]),
-    (("--group_by=tags", UNWIND), [(None, "c"), ("x", "abf"), ("y", "ad")]),
+    (("--group_by=tags", UNWIND), [("x", "abf"), ("y", "ad")]),
     (("--group_by=tags", UNWIND, KEEP_NULLS), [(None, "ce"), ("x", "abf"), ("y", "ad")]),
     (("--group_by=tags", UNWIND, *BY_SUBJECT), [("x", "b"), ("y", "d")]),
     (("--group_by=subject", UNWIND), [(1, "ab"), (2, "cd")]),
-    (("--group_by=subject,tags", UNWIND), [((1, "x"), "ab"), ((1, "y"), "a"), ((2, None), "c"), ((2, "y"), "d")]),
-    (("--group_by=tags,subject", UNWIND), [((None, 2), "c"), (("x", 1), "ab"), (("y", 1), "a"), (("y", 2), "d")]),
+    (("--group_by=subject,tags", UNWIND), [((1, "x"), "ab"), ((1, "y"), "a"), ((2, "y"), "d")]),
+    (("--group_by=tags,subject", UNWIND), [(("x", 1), "ab"), (("y", 1), "a"), (("y", 2), "d")]),
+    (
+        ("--group_by=tags,subject", UNWIND, KEEP_NULLS),
+        [((None, None), "e"), ((None, 2), "c"), (("x", None), "f"), (("x", 1), "ab"), (("y", 1), "a"), (("y", 2), "d")],
+    ),
 ]
 SPLIT_NOTE = "--split_files does not apply with --group_by: each job lists all files of its group"
 
@@ -292,12 +296,15 @@ def test_a_record_without_the_field_is_the_oldest(desk: World) -> None:
 # What is said
 
 
-def test_how_many_records_are_left_out_for_want_of_a_value_is_said(desk: World) -> None:
+def test_records_left_out_for_want_of_a_value_are_named_in_a_warning(desk: World) -> None:
     desk.records.extend(RECORDS)
 
     completed = call_both(desk, EVERYTHING, "--group_by=tags", *BY_SUBJECT)
 
-    assert "2 records without a value of tags, subject left out" in logged(completed, "INFO")
+    assert "2 records without a value of tags, subject left out:" in logged(completed, "WARNING")
+    lines = completed.stderr.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.endswith(" left out:"))
+    assert lines[start + 1 : start + 3] == ["  e", "  f"]
     assert "skipped  4: 2 without a value, 2 not the latest;" in completed.stdout
     assert "jobs     2 of 2 groups," in completed.stdout
 
@@ -409,6 +416,22 @@ def test_the_latest_is_exactly_one_a_key_and_it_is_the_maximum(
     kept = {record_id for _, record_id in greatest.values()} | (set() if drop_nulls else nulls)
     assert [group.assets[0].record_id for group in arranged.groups] == sorted(kept)
     assert len(arranged.without_value) + len(arranged.not_latest) + len(kept) == len(records)
+
+
+@given(st.lists(labels | st.lists(labels, max_size=4), min_size=1))
+def test_with_nulls_dropped_no_group_is_null_and_each_asset_is_grouped_or_named(
+    drawn: list[tuple[str, Any] | list[tuple[str, Any]]],
+) -> None:
+    records = numbered([{"tags": [value for _, value in one] if isinstance(one, list) else one[1]} for one in drawn])
+
+    arranged = arrange(assets_of(records), records, Grouping(group_by=("tags",), unwind=("tags",)))
+
+    assert all(group.metadata != {"tags": None} for group in arranged.groups)
+    grouped = {asset.record_id for group in arranged.groups for asset in group.assets}
+    left_out = [asset.record_id for asset in arranged.without_value]
+    assert len(left_out) == len(set(left_out))
+    assert grouped | set(left_out) == {one["_id"] for one in records}
+    assert not grouped & set(left_out)
 
 
 @given(st.lists(labels | st.lists(labels, max_size=4), min_size=1))

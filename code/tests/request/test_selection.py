@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.request import json_text, parameters, selection, tables, values
+from job_dispatch.request import flags, json_text, parameters, selection, tables, values
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Query
 
@@ -195,9 +195,15 @@ def test_a_text_that_can_be_no_path_is_a_missing_file(name: str, tmp_path: Path)
     assert all(line.isprintable() and len(line) < 2_500 for line in str(refused.value).splitlines())
 
 
-def test_a_query_for_every_record_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert selection.read_query(" { } ", tmp_path) == Query({})
+def test_a_query_for_every_record_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert selection.read_selection(flags.parse(["--docdb_query= { } "], "")).query == Query({})
     assert logged(caplog) == ["--docdb_query: {} selects every record"]
+
+
+def test_a_query_for_every_record_beside_a_flag_that_selects_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    selected = selection.read_selection(flags.parse(["--docdb_query={}", "--subject=774659"], ""))
+    assert selected.query == Query({"@subject": "774659"})
+    assert logged(caplog) == []
 
 
 # CSV

@@ -1,0 +1,190 @@
+"""Real runs of the pipeline with Nextflow, in labs of a catalog, parameters and a small analysis."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+PIPELINE = TESTS.parent
+ROOT = PIPELINE.parent
+EXAMPLE = ROOT / "data" / "example"
+# A run takes seconds; this only ends what hangs.
+SECONDS_AT_MOST = 600
+
+# Returns something of each job, and goes wrong as the environment says: WRONG is `asset=how`, several with blanks.
+ANALYSIS = """
+import os
+import signal
+
+
+def analyse(job, parameters, results):
+    (results / "picture.txt").write_text(job.asset_name[0])
+    how = dict(pair.split("=") for pair in os.environ.get("WRONG", "").split()).get(job.asset_name[0])
+    if how == "raise":
+        raise ValueError("no licks in this session")
+    if how == "exit":
+        raise SystemExit("the analysis left by itself")
+    if how == "list":
+        return [1, 2]
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"letters": len(job.asset_name[0]), "doubled": 2 * parameters.get("threshold", 0)}
+
+
+def summarise(jobs, results):
+    if os.environ.get("WRONG_SUMMARY"):
+        raise KeyError("letters")
+    (results / "summary.txt").write_text(" ".join(job["asset_name"][0] for job in jobs))
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of Nextflow's trace."""
+
+    process: str
+    tag: str
+    status: str
+    exit: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run of Nextflow left."""
+
+    returncode: int
+    output: str
+    tasks: Sequence[Task]
+
+    def ran(self, *processes: str) -> list[Task]:
+        """Return the tasks of these processes that were not cached."""
+        return [task for task in self.tasks if task.process in processes and task.status != "CACHED"]
+
+    @property
+    def analysed(self) -> list[Task]:
+        """All tasks that ran an analysis."""
+        return self.ran("ANALYSE", "ANALYSE_GROUP")
+
+    @property
+    def last_line(self) -> str:
+        return self.output.rstrip().rpartition("\n")[2]
+
+
+@dataclass
+class Lab:
+    """A folder in which somebody starts the pipeline: a catalog, parameters, an analysis."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        (self.folder / "input").mkdir(parents=True)
+        (self.folder / "analysis.py").write_text(ANALYSIS)
+        self.parameters({"threshold": 1}, {"threshold": 2})
+
+    def assets(self, *names: str) -> None:
+        """Make the catalog one of these assets."""
+        records = [{"_id": f"id of {name}", "name": name, "location": f"assets/{name}"} for name in names]
+        (self.folder / "input" / "catalog.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in records))
+
+    def parameters(self, *sets: Mapping[str, Any]) -> None:
+        """Make these the distributed parameters."""
+        text = json.dumps({"fixed_parameters": {"cutoff": 0.5}, "distributed_parameters": sets})
+        (self.folder / "input" / "analysis_parameters.json").write_text(text)
+
+    def command(self, *flags: str, query: str | None = "{}") -> list[str]:
+        """Return the command of a run over what the query selects from the catalog."""
+        given = ["--input_files=input", "--analysis=analysis.py", "--metadata_catalog=catalog.jsonl"]
+        return [
+            *(str(TESTS / "nextflow"), "run", str(PIPELINE / "main.nf"), "-ansi-log", "false", *given),
+            *([] if query is None else [f"--docdb_query={query}"]),
+            *flags,
+        ]
+
+    def run(self, *flags: str, query: str | None = "{}", **environment: str) -> Finished:
+        """Run the pipeline, going on from earlier runs in this lab."""
+        return self.nextflow(self.command("-resume", *flags, query=query), **environment)
+
+    def nextflow(self, command: Sequence[str], **environment: str) -> Finished:
+        """Run a command of Nextflow and read its trace."""
+        trace = self.folder / f"trace-{time.monotonic_ns()}.txt"
+        done = subprocess.run(
+            [*command, "-with-trace", str(trace)],
+            cwd=self.folder,
+            env=self.variables(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS_AT_MOST,
+        )
+        return Finished(done.returncode, done.stdout, tasks(trace))
+
+    def variables(self, **environment: str) -> dict[str, str]:
+        """Return the environment of a run, in which `python` is this interpreter."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", **self.environment, **environment}
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the table."""
+        with (self.results / "table.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def analysed_assets(self) -> list[str]:
+        """The names in the table, one a row."""
+        return [row["asset_name"] for row in self.rows]
+
+    @property
+    def published(self) -> set[str]:
+        """The names of the jobs whose results are there."""
+        return {path.name for path in (self.results / "analysis_results").iterdir()}
+
+
+def tasks(trace: Path) -> list[Task]:
+    if not trace.exists():
+        return []
+    with trace.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    named = [(row["name"].partition(" ("), row) for row in rows]
+    return [Task(name[0], name[2].rstrip(")"), row["status"], row["exit"]) for name, row in named]
+
+
+def succeeded(finished: Finished) -> Finished:
+    assert finished.returncode == 0, finished.output
+    return finished
+
+
+def failed(finished: Finished) -> Finished:
+    assert finished.returncode == 1, finished.output
+    return finished
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> None:
+    """Have Nextflow ready, and the dispatcher where a run finds it."""
+    assert (Path(sys.executable).parent / "job-dispatch").exists(), "install the project: pip install -e code[dev]"
+    subprocess.run([TESTS / "nextflow", "-version"], check=True, capture_output=True, timeout=SECONDS_AT_MOST)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """A lab of its own, with three assets."""
+    lab = Lab(tmp_path / "lab")
+    lab.assets("a", "c", "e")
+    return lab

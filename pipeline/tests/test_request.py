@@ -1,0 +1,112 @@
+"""What the pipeline is asked for reaches the dispatcher and the analysis as it was meant."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from conftest import PIPELINE, ROOT, SECONDS_AT_MOST, TESTS, Lab, succeeded
+from job_dispatch.request import flags
+
+# What a shell or a template would take for something else.
+HARD = 'it\'s "$HOME" `id` \\n $(id) ; é — #x'
+
+
+def record(lab: Lab) -> dict[str, Any]:
+    """Return what stands beside the results of the only job."""
+    [path] = (lab.results / "analysis_results").glob("*/job.json")
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def manifest(lab: Lab) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((lab.results / "manifest.json").read_text())
+    return loaded
+
+
+def test_relative_paths_and_hard_texts_arrive_as_they_are(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "it's my lab")
+    lab.assets(HARD, "another")
+    lab.parameters({"threshold": 1})
+    other = lab.folder / "other"
+    other.mkdir()
+    (lab.folder / "input" / "catalog.jsonl").rename(other / "records.jsonl")
+    (lab.folder / "linked.jsonl").symlink_to("other/records.jsonl")
+    (lab.folder / "analysis.py").rename(lab.folder / "my 'new' analysis.py")
+    (lab.folder / "schema.json").write_text('{"required": ["threshold"]}')
+    query = json.dumps({"name": {"$in": [HARD]}}, ensure_ascii=False)
+    succeeded(
+        lab.run(
+            "--metadata_catalog=linked.jsonl",
+            "--skip_errors",
+            "--parameter_schema=schema.json",
+            "--analysis=my 'new' analysis.py",
+            f"--set=note={HARD}; cutoff=[1, 2]; threshold=9; word = NaN",
+            "--output_directory=my results/today",
+            query=query,
+        )
+    )
+    moved = Lab.__new__(Lab)
+    moved.folder = lab.folder / "my results" / "today"
+    (moved.folder / "results").symlink_to(".")
+    assert manifest(moved)["query"] == {"name": {"$in": [HARD]}}
+    assert record(moved)["s3_location"] == [f"file://{other}/assets/{HARD}"]
+    # Fixed, then --set, then distributed; JSON where it parses.
+    assert record(moved)["parameters"] == {"cutoff": [1, 2], "threshold": 1, "note": HARD, "word": "NaN"}
+
+
+def test_a_file_of_parameters_may_hold_objects_lists_and_nothing(lab: Lab) -> None:
+    lab.parameters({"threshold": 1})
+    (lab.folder / "query.json").write_text('{"name": {"$in": ["a", "c", "e"]}}')
+    parameters = {
+        "docdb_query": "query.json",
+        "group_by": ["location", "name"],
+        "skip_errors": False,
+        "file_extension": None,
+        "max_number_of_tasks_dispatched": 1,
+        "set": {"note": "a; b=c", "deep": {"x": [1]}},
+    }
+    (lab.folder / "request.json").write_text(json.dumps(parameters))
+    succeeded(lab.run("-params-file", "request.json", query=None))
+    assert record(lab)["parameters"] == {"cutoff": 0.5, "threshold": 1, "note": "a; b=c", "deep": {"x": [1]}}
+    assert record(lab)["group_metadata"] == {"location": f"file://{lab.folder}/input/assets/a", "name": "a"}
+
+
+def test_the_pipeline_knows_each_flag_of_the_dispatcher_that_names_a_file_or_a_folder() -> None:
+    places = {name for name, flag in flags.declared().items() if flag.takes in ("FILE", "DIR", "QUERY")}
+    text = (PIPELINE / "main.nf").read_text()
+    own = re.search(r"def ownFlags.*?\[(.*?)\]", text, re.DOTALL)
+    named = re.search(r"name in \[('docdb_query'.*?)\]", text)
+    assert own is not None
+    assert named is not None
+    known = set(re.findall(r"'(\w+)'", own[1] + named[1]))
+    assert places <= known
+
+
+def test_every_profile_can_be_read_and_says_what_to_fill_in() -> None:
+    done = subprocess.run(
+        [TESTS / "nextflow", "config", "-show-profiles", PIPELINE],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_AT_MOST,
+    )
+    profiles = dict(re.findall(r"^   (\w+) \{\n(.*?)^   \}", done.stdout, re.MULTILINE | re.DOTALL))
+    assert profiles.keys() == {"standard", "slurm", "awsbatch", "docker", "singularity"}
+    assert "'PARTITION'" in profiles["slurm"]
+    assert all(f"{word}" in profiles["awsbatch"] for word in ("'QUEUE'", "BUCKET", "'REGION'", "REGISTRY"))
+    assert all("MY-ANALYSIS" in profiles[name] for name in ("awsbatch", "docker", "singularity"))
+
+
+def test_the_container_takes_what_is_in_the_repository() -> None:
+    text = (PIPELINE / "Dockerfile").read_text()
+    sources = [line.split()[1] for line in text.splitlines() if line.startswith("COPY ")]
+    assert sources
+    assert all((ROOT / source).exists() for source in sources)
+    pattern = re.search(r"grep -oE '(.*?)'", text)
+    assert pattern is not None
+    pins = re.findall(pattern[1], (ROOT / "environment" / "Dockerfile").read_text(), re.MULTILINE)
+    assert len(pins) >= 10
