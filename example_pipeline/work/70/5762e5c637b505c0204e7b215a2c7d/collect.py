@@ -1,1 +1,0 @@
-/work/w/pipeline/pipeline/collect.py

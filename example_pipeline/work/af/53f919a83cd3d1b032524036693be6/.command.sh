@@ -1,2 +1,0 @@
-#!/bin/bash -ue
-python collect.py records.json

@@ -1,1 +1,0 @@
-/work/w/pipeline/pipeline/run_analysis.py
