@@ -15,7 +15,7 @@ STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 help:
 	@echo 'make run           dispatch the bundled example into results/'
 	@echo 'make pipeline      dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
-	@echo 'make test          lint, then all tests, about four minutes'
+	@echo 'make test          lint, then all tests, about two minutes'
 	@echo 'make pipeline-test run the pipeline of pipeline/ with Nextflow in many ways'
 	@echo 'make browser-test  open the report page in Chromium, which must be installed'
 	@echo 'make lint          ruff check, ruff format --check, mypy'
@@ -49,8 +49,8 @@ pipeline: $(VENV)/example.stamp
 	@echo 'Picture to open: example_pipeline/results/analysis_summary/licking_around_reward.png'
 
 test: lint
-	@echo 'Running all tests, which takes about four minutes on two cores'
-	cd code && ../$(VENV_PYTHON) -m pytest
+	@echo 'Running all tests side by side, which takes about two minutes on two cores'
+	cd code && ../$(VENV_PYTHON) -m pytest -n auto --dist worksteal
 
 pipeline-test: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml ../pipeline/tests
