@@ -149,7 +149,7 @@ class Settings:
     )
     max_number_of_tasks_dispatched: int | None = _flag(_WORKERS, "N", "at most this many jobs", convert=values.count)
     query_in_jobs: bool = _flag(_WORKERS, "0|1", "0: leave the query out of job files", "1", values.switch)
-    input_directory: Path = _flag(_PLACE, "DIR", "where query, CSV and parameters are", str(_PLACES / "data"), Path)
+    input_directory: Path = _flag(_PLACE, "DIR", "where query, table and parameters are", str(_PLACES / "data"), Path)
     output_directory: Path = _flag(_PLACE, "DIR", "where worker folders go", str(_PLACES / "results"), Path)
     overwrite: bool = _flag(_PLACE, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
     dry_run: bool = _flag(_LOOK, "0|1", "1: show what would be dispatched and write no jobs", "0", values.switch)
