@@ -17,7 +17,7 @@ help:
 	@echo 'make pipeline      dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
 	@echo 'make test          lint, then all tests, about two minutes'
 	@echo 'make pipeline-test run the pipeline of pipeline/ with Nextflow in many ways'
-	@echo 'make browser-test  open the report page in Chromium, which must be installed'
+	@echo 'make browser-test  open the pages in Chromium, which must be installed'
 	@echo 'make lint          ruff check, ruff format --check, mypy'
 	@echo 'make format        sort imports and format the code'
 	@echo 'make audit         look up the dependencies in the list of known vulnerabilities'

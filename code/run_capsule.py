@@ -39,6 +39,9 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
     from job_dispatch.report import account, files
 
     logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, account.source(settings))
+    if settings.describe:
+        _describe(settings, command)
+        return
     if settings.report_directory is None:
         _run(account.Account(settings))
         return
@@ -55,6 +58,28 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
     from job_dispatch.report import writing
 
     writing.write(run, settings.report_directory, command, __version__)
+
+
+def _describe(settings: Settings, command: Sequence[str]) -> None:
+    """Show what there is to select instead of dispatching it."""
+    import utils
+    from job_dispatch.metadata import describing
+    from job_dispatch.metadata.quality_control import Wanted
+    from job_dispatch.report import account, cohort_page, cohort_table, files
+    from job_dispatch.request import selection
+
+    if settings.report_directory is not None:
+        files.check_directory(settings.report_directory, settings.output_directory, overwrite=True)
+    if settings.docdb_query or settings.use_data_asset_csv:
+        selection.check_input_directory(settings.input_directory)
+    selected = selection.read_selection(settings)
+    with utils.open_metadata(settings) as metadata:
+        cohort = describing.describe(metadata, selected, Wanted(settings.qc or "", settings.modality))
+    source = account.source(settings)
+    _print(list(cohort_table.lines(cohort, source, settings.modality)))
+    if settings.report_directory is not None:
+        text = cohort_page.render(cohort, cohort_page.base(settings, command), source)
+        cohort_page.write(settings.report_directory, text, settings.overwrite)
 
 
 def _run(run: Account) -> None:

@@ -76,7 +76,7 @@ def _select(
     tell: Callable[[Sequence[Asset]], None],
 ) -> Selected:
     more_fields = TRAIT_FIELDS if settings.is_described else ()
-    quality = Wanted(settings.qc) if settings.qc else None
+    quality = Wanted(settings.qc, settings.modality) if settings.qc else None
     selected = select_assets(
         metadata, selection, settings.grouping, settings.skip_errors, left_out, tell, more_fields, quality
     )

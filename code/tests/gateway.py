@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 import socket
 import ssl
@@ -297,6 +298,58 @@ def _included(value: Any, wanted: Record) -> Any:
     return kept
 
 
+def _group(records: list[Record], spec: Any) -> list[Record]:
+    """Group by expressions of paths, `$ifNull` and `$substrCP`, as Amazon DocumentDB knows them, and `$sum` ones."""
+    if not isinstance(spec, dict) or "_id" not in spec:
+        raise BadRequestError("a group specification must include an _id")
+    sums = [name for name, value in spec.items() if value == {"$sum": 1}]
+    if len(sums) != len(spec) - 1:
+        raise BadRequestError("only {$sum: 1} is served here")
+    found: dict[str, Record] = {}
+    for record in records:
+        key = {name: value for name, part in spec["_id"].items() if (value := _value(record, part)) is not _ABSENT}
+        group = found.setdefault(json.dumps(key), {"_id": key, **dict.fromkeys(sums, 0)})
+        for name in sums:
+            group[name] += 1
+    return list(found.values())
+
+
+_ABSENT = object()
+
+
+def _value(record: Any, expression: Any) -> Any:
+    if isinstance(expression, str) and expression.startswith("$"):
+        return _at(record, expression[1:].split("."))
+    if not isinstance(expression, dict):
+        return expression
+    [(operator, operands)] = expression.items()
+    first, *rest = (_value(record, operand) for operand in operands)
+    if operator == "$ifNull":
+        return next((value for value in (first, *rest) if value is not None and value is not _ABSENT), None)
+    if operator == "$substrCP":
+        if not isinstance(first, str):
+            raise BadRequestError("$substrCP requires text here")
+        return first[rest[0] : rest[0] + rest[1]]
+    raise BadRequestError(f"Unrecognized expression '{operator}'")
+
+
+def _at(value: Any, parts: list[str]) -> Any:
+    """What a path gives in an expression: through a list the list of what is there."""
+    if not parts:
+        return value
+    if isinstance(value, list):
+        below = (_at(element, parts) for element in value)
+        return [element for element in below if element is not _ABSENT]
+    return _at(value[parts[0]], parts[1:]) if isinstance(value, dict) and parts[0] in value else _ABSENT
+
+
+def _sample(records: list[Record], spec: Any) -> list[Record]:
+    size = spec.get("size") if isinstance(spec, dict) else None
+    if not isinstance(size, int) or size < 1:
+        raise BadRequestError("size argument to $sample must be a positive integer")
+    return random.Random(0).sample(records, min(size, len(records)))
+
+
 _STAGES: dict[str, Callable[[list[Record], Any], list[Record]]] = {
     "$match": _match,
     "$sort": _sort,
@@ -304,6 +357,7 @@ _STAGES: dict[str, Callable[[list[Record], Any], list[Record]]] = {
     "$skip": _skip,
     "$project": _project,
     "$count": _count,
+    "$group": _group,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import requests
@@ -17,6 +17,7 @@ from job_dispatch.request import json_text
 
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
 _RECORDS_A_PAGE = 5_000
+_GROUPS_A_PAGE = 10_000
 _ANSWER_SHOWN = 200
 
 
@@ -86,6 +87,31 @@ class DocDb:
         if not isinstance(count, int):
             raise ServiceError(f"DocDB {self._host}: the answer is not a count: {_start(json_text.compact(answer))}")
         return count
+
+    def can_count(self, query: Filter) -> bool:
+        """Tell whether the database can evaluate the whole query."""
+        return narrowed(query, f"DocDB {self._host}: @session").judge is None
+
+    def count_by(self, query: Filter, keys: Mapping[str, Any]) -> Iterator[tuple[Record, int]]:
+        """Yield each combination of the values of expressions, and how many records have it.
+
+        Pages are cut from one order, so that no combination is told twice or never.
+        """
+        asked = narrowed(query, f"DocDB {self._host}: @session").asked
+        grouped = {"$group": {"_id": dict(keys), "records": {"$sum": 1}}}
+        counting: list[dict[str, Any]] = [{"$match": asked}, grouped, {"$sort": {"_id": 1}}]
+        start, size = 0, _GROUPS_A_PAGE
+        while True:
+            page = self._ask([*counting, {"$skip": start}, {"$limit": size}], query)
+            if page is None and size == 1:
+                raise ServiceError(f"DocDB {self._host}: one count alone is larger than the gateway can answer")
+            if page is None:
+                size //= 2
+                continue
+            yield from ((one.get("_id") or {}, one["records"]) for one in page)
+            if len(page) < size:
+                return
+            start += size
 
     def sample(self, query: Filter, size: int, within: float) -> list[Record]:
         """Return the records with the greatest `_id`, fewer than asked for where they are too large to answer."""

@@ -38,7 +38,8 @@ class Wanted:
 
     Parameters
     ----------
-    flag : {"pass", "not_fail"}
+    flag : {"pass", "not_fail", ""}
+        Empty: anything.
     modalities : sequence of str
         Abbreviations; only what concerns one of them counts. Empty: everything.
     now : datetime
@@ -80,7 +81,7 @@ class Wanted:
         return kept
 
     def _takes(self, verdict: str) -> bool:
-        return verdict == PASS if self.flag == "pass" else verdict != FAIL
+        return not self.flag or (verdict == PASS if self.flag == "pass" else verdict != FAIL)
 
 
 def _reason(verdict: str, modalities: Sequence[str]) -> str:
@@ -93,40 +94,47 @@ def judge(record: Record, modalities: Sequence[str], now: datetime) -> str:
 
     Any Fail fails, else any Pending is pending. What the record allows to fail passes.
     """
-    quality = record.get("quality_control")
-    if not isinstance(quality, Mapping):
-        return NONE
     wanted = {modality.casefold() for modality in modalities}
-    statuses = {*_of_evaluations(quality, wanted, now), *_of_metrics(quality, wanted, now)}
-    if not statuses:
-        return NONE
-    return FAIL if FAIL in statuses else PASS if statuses == {PASS} else PENDING
+    verdicts = by_modality(record, now).items()
+    return worst(verdict for modality, verdict in verdicts if not wanted or modality.casefold() in wanted)
 
 
-def _of_evaluations(quality: Mapping[str, Any], wanted: set[str], now: datetime) -> Iterator[str]:
-    """Yield the status of each evaluation of v1: of a metric the last one in its list counts."""
+def by_modality(record: Record, now: datetime) -> dict[str, str]:
+    """Return the verdict on each modality that was judged; "" where none is named."""
+    quality = record.get("quality_control")
+    statuses: dict[str, list[str]] = {}
+    if isinstance(quality, Mapping):
+        for modality, status in (*_of_evaluations(quality, now), *_of_metrics(quality, now)):
+            statuses.setdefault(modality, []).append(status)
+    return {modality: worst(found) for modality, found in statuses.items()}
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """Return the verdict that several make together."""
+    found = set(verdicts)
+    return next((verdict for verdict in (FAIL, PENDING, PASS) if verdict in found), NONE)
+
+
+def _of_evaluations(quality: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield modality and status of each evaluation of v1: of a metric the last status in its list counts."""
     for evaluation in _objects(quality.get("evaluations")):
-        if not _concerns(evaluation, wanted):
-            continue
         statuses = [_last(metric, now) for metric in _objects(evaluation.get("metrics"))]
         known = {status for status in statuses if status is not None}
         if FAIL in known and not evaluation.get("allow_failed_metrics"):
-            yield FAIL
+            yield _modality(evaluation), FAIL
         elif known:
-            yield PENDING if known - {PASS, FAIL} else PASS
+            yield _modality(evaluation), PENDING if PENDING in known else PASS
         elif statuses:
-            yield PENDING  # the schema refuses to judge what has no status yet
+            yield _modality(evaluation), PENDING  # the schema refuses to judge what has no status yet
 
 
-def _of_metrics(quality: Mapping[str, Any], wanted: set[str], now: datetime) -> Iterator[str]:
-    """Yield the status of each metric of v2: the one of the latest time counts."""
+def _of_metrics(quality: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
+    """Yield modality and status of each metric of v2: the status of the latest time counts."""
     listed = quality.get("allow_tag_failures")
     allowed = {tag for tag in listed if isinstance(tag, str)} if isinstance(listed, list) else set()
     for metric in _objects(quality.get("metrics")):
-        if not _concerns(metric, wanted):
-            continue
         status = _latest(metric, now)
-        yield PASS if status == FAIL and allowed.intersection(_tags(metric)) else status
+        yield _modality(metric), PASS if status == FAIL and allowed.intersection(_tags(metric)) else status
 
 
 def _tags(metric: Mapping[str, Any]) -> Iterator[str]:
@@ -139,10 +147,10 @@ def _tags(metric: Mapping[str, Any]) -> Iterator[str]:
             yield from (value, f"{key}:{value}")
 
 
-def _concerns(part: Mapping[str, Any], wanted: set[str]) -> bool:
+def _modality(part: Mapping[str, Any]) -> str:
     modality = part.get("modality")
     abbreviation = modality.get("abbreviation") if isinstance(modality, Mapping) else None
-    return not wanted or (isinstance(abbreviation, str) and abbreviation.casefold() in wanted)
+    return abbreviation if isinstance(abbreviation, str) else ""
 
 
 def _last(metric: Mapping[str, Any], now: datetime) -> str | None:

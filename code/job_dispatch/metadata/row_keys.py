@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from job_dispatch.metadata.records import ID_FIELDS, Filter, Record, code_ocean_ids, id_filter, value_at
+from job_dispatch.request.fields import NAMES
 from job_dispatch.request.table_cells import sessions_of
 from job_dispatch.request.tables import Key
 
-SUBJECT_FIELD = "subject.subject_id"
-# API version v1 and v2.
-SESSION_FIELDS = ("session.session_start_time", "acquisition.acquisition_start_time")
+[SUBJECT_FIELD] = NAMES["@subject"]
+SESSION_FIELDS = NAMES["@session"]
 FIELDS = {
     "asset_id": tuple(f"{field}.Code Ocean" for field in ID_FIELDS),
     "name": ("name",),

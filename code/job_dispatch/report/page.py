@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Template
 from markupsafe import Markup, escape
 
-from job_dispatch.messages import counted, printable, with_unit
-from job_dispatch.report import charts, parameter_table
+from job_dispatch.messages import counted, with_unit
+from job_dispatch.report import charts, parameter_table, templates
 
 _PAGE_BYTES = 1_000_000
 # Rows of a table and files of a job: the first pair with which the page is small enough is taken.
@@ -134,10 +131,9 @@ def render(page: Page) -> str:
 
     Tables show their first 1,000 rows and each job its first 20 files, fewer where the page would be larger.
     """
-    template = _environment().get_template("page.html.j2")
     text = ""
     for rows, files in _ROWS_AND_FILES:
-        text = template.render(_contents(page, rows, files))
+        text = _template().render(_contents(page, rows, files))
         if len(text.encode()) < _PAGE_BYTES:
             break
     return text
@@ -177,22 +173,8 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
 
 
 @functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).resolve().parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"counted": counted, "hash": _hash, "number": _number, "unit": with_unit}
-    return environment
-
-
-def _shown(value: object) -> object:
-    """Escape what does not print in text that the template shows; markup is the template's own."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def _template() -> Template:
+    return templates.template("page.html.j2", counted=counted, number=_number, unit=with_unit)
 
 
 def _block(text: str, limit: int) -> Markup:
@@ -200,12 +182,6 @@ def _block(text: str, limit: int) -> Markup:
     safe = _NOT_IN_HTML.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text[:limit])
     rest = f"\n… (cut here; {len(text):,} characters in all)" if len(text) > limit else ""
     return escape(safe + rest)
-
-
-def _hash(text: str) -> str:
-    """Return a text's hash as the Content-Security-Policy writes it."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _number(number: int) -> str:

@@ -153,6 +153,9 @@ class Settings:
     output_directory: Path = _flag(_PLACE, "DIR", "where worker folders go", str(_PLACES / "results"), Path)
     overwrite: bool = _flag(_PLACE, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
     dry_run: bool = _flag(_LOOK, "0|1", "1: show what would be dispatched and write no jobs", "0", values.switch)
+    describe: bool = _flag(
+        _LOOK, "0|1", "1: show what there is to select, and what selects it; no jobs", "0", values.switch
+    )
     report_directory: Path | None = _flag(_LOOK, "DIR", "write a report of the run into this folder", convert=Path)
     skip_errors: bool = _flag(_LOOK, "0|1", "1: go on without assets that could not be read", "0", values.switch)
     log_level: str = _flag(

@@ -38,7 +38,7 @@ class Selection:
     ----------
     query : Query or None
     table : Table or None
-        At least one of the two is given.
+        At least one of the two is given, but where everything is only described.
     exclusions : Exclusions
         Assets and jobs that are left out all the same.
     """
@@ -62,7 +62,7 @@ def read_selection(settings: Settings) -> Selection:
     Raises
     ------
     RequestError
-        Neither is asked for, or one that is cannot be read.
+        Neither is asked for and it is not only to be described, or one that is cannot be read.
     """
     filters = _by_flags(settings)
     if settings.docdb_query:
@@ -71,7 +71,7 @@ def read_selection(settings: Settings) -> Selection:
     table = None
     if settings.use_data_asset_csv:
         table = tables.read_table((settings.input_directory, settings.input_directory / PIPELINE_FOLDER))
-    if query is None and table is None:
+    if query is None and table is None and not settings.describe:
         raise RequestError(
             "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
             " or --use_data_asset_csv=1 with a CSV of asset ids"

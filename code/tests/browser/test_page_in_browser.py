@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,35 +17,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
     from playwright.sync_api import Page as Tab
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SCHEMES = ("light", "dark")
 WIDTHS = (400, 1_280)
 LONG = "x" * 300
-
-
-def missing(what: str) -> NoReturn:
-    """Fail where the browser was asked for, else skip."""
-    if os.environ.get("BROWSER_TEST"):
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if importlib.util.find_spec("playwright") is None:
-        missing("no Playwright: `make browser-test` installs it")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        missing("no Chromium found: install the package chromium, or set CHROMIUM to the path of one")
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-    if os.geteuid() == 0:  # Chromium refuses to start as root otherwise
-        flags.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=flags)
-        yield chromium
-        chromium.close()
 
 
 Opened = Callable[..., Any]

@@ -1,0 +1,120 @@
+"""What a description shows: the values that assets have, how many have each, and what selects it."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from job_dispatch.messages import counted
+from job_dispatch.metadata import quality_control
+from job_dispatch.metadata.describing import LEVEL, Cohort
+from job_dispatch.metadata.field_uses import VERSIONS, FieldUse
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value, how many assets have it, and the flag or query that selects them; empty where nothing does."""
+
+    value: str
+    number: int
+    flag: str
+
+
+@dataclass(frozen=True)
+class Trait:
+    """What assets are counted by: its name, its values with the most frequent first (of times the latest first).
+
+    `unknown` assets have none. `remark` says what else there is to know.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    unknown: int
+    remark: str = ""
+
+
+def traits(cohort: Cohort, modalities: Sequence[str]) -> list[Trait]:
+    """Return everything that assets are counted by; `modalities` are those on whose quality control counts."""
+    projects: Counter[str] = Counter()
+    levels: Counter[str] = Counter()
+    months: Counter[str] = Counter()
+    spread: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
+    for cell, number in cohort.cells.items():
+        projects[cell.project] += number
+        levels[cell.level] += number
+        months[cell.month] += number
+        verdicts[_verdict(cell.quality, modalities)] += number
+        for modality in cell.modalities or ("",):
+            spread[modality] += number
+    return [
+        _trait("project", projects, lambda value: _list_flag("project", value)),
+        _trait("modality", spread, lambda value: _list_flag("modality", value)),
+        _trait("level", levels, lambda value: query_flag(LEVEL, value)),
+        _quality_control(verdicts),
+        _by_time("month", months, _month_flags),
+        _by_time("day", cohort.days, lambda day: f"--from={day} --to={day}"),
+        _trait("subject", cohort.subjects, lambda value: _list_flag("subject", value)),
+    ]
+
+
+def _trait(name: str, counts: Mapping[str, int], flag: Any) -> Trait:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rows = [Row(value, number, flag(value)) for value, number in ordered if value]
+    return Trait(name, rows, counts.get("", 0))
+
+
+def _by_time(name: str, counts: Mapping[str, int], flag: Any) -> Trait:
+    rows = [Row(value, counts[value], flag(value)) for value in sorted(counts, reverse=True) if value]
+    return Trait(name, rows, counts.get("", 0))
+
+
+def _verdict(quality: Iterable[tuple[str, str]], modalities: Sequence[str]) -> str:
+    wanted = {modality.casefold() for modality in modalities}
+    return quality_control.worst(
+        verdict for modality, verdict in quality if not wanted or modality.casefold() in wanted
+    )
+
+
+def _quality_control(verdicts: Counter[str]) -> Trait:
+    passed, failed = verdicts[quality_control.PASS], verdicts[quality_control.FAIL]
+    rows = [Row("pass", passed, "--qc=pass"), Row("not_fail", verdicts.total() - failed, "--qc=not_fail")]
+    told = (quality_control.PASS, quality_control.PENDING, quality_control.FAIL, quality_control.NONE)
+    remark = ", ".join(f"{verdict}: {verdicts[verdict]:,}" for verdict in told)
+    return Trait("qc", rows, 0, remark)
+
+
+def _month_flags(month: str) -> str:
+    year, number = map(int, month.split("-"))
+    days = calendar.monthrange(year, number)[1] if year and 1 <= number <= 12 else 31
+    return f"--from={month}-01 --to={month}-{days:02d}"
+
+
+def _list_flag(name: str, value: str) -> str:
+    """Return a flag that takes several values; a JSON list where the value would be taken for several."""
+    is_plain = "," not in value and value == value.strip() and not value.startswith("[")
+    return f"--{name}={shlex.quote(value if is_plain else json.dumps([value], ensure_ascii=False))}"
+
+
+def query_flag(path: str, value: object) -> str:
+    """Return the query for records with a value at a path."""
+    return f"--docdb_query={shlex.quote(json.dumps({path: value}, ensure_ascii=False))}"
+
+
+def shares(use: FieldUse, sampled: Sequence[int]) -> list[str]:
+    """Return in how many per cent of the records of each version a field has a value."""
+    return [f"{100 * number / of:.0f}%" if of else "" for number, of in zip(use.records, sampled, strict=True)]
+
+
+def sampled(cohort: Cohort) -> str:
+    """Return a sentence on the records whose fields were looked at."""
+    parts = [f"{number:,} {version}" for number, version in zip(cohort.fields.sampled, VERSIONS, strict=True) if number]
+    number = sum(cohort.fields.sampled)
+    if number >= cohort.total:
+        return f"Of all {counted(number, 'record')} ({', '.join(parts)})."
+    return f"Of a random sample of {number:,} of {counted(cohort.total, 'record')} ({', '.join(parts)})."

@@ -1,0 +1,115 @@
+"""The page of a description stays small, holds every cell, and lets nothing in it become markup."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from typing import Any
+
+import pytest
+
+from job_dispatch.metadata.describing import Cell, Cohort
+from job_dispatch.report import cohort_page
+from job_dispatch.report.cohort_page import Base
+
+BASE = Base(["python", "run_capsule.py"], None, {}, False)
+QUALITIES = ((), (("ecephys", "Pass"),), (("ecephys", "Fail"),), (("behavior", "Pending"), ("ecephys", "Pass")))
+
+
+def cohort(records: int, projects: int, months: int, subjects: int) -> Cohort:
+    draw = random.Random(1)
+    made = Cohort()
+    modalities = [
+        one for size in (0, 1, 2) for one in itertools.combinations(("behavior", "ecephys", "pophys", "SPIM"), size)
+    ]
+    for _ in range(records):
+        month = draw.randrange(months)
+        day = f"{2015 + month // 12}-{month % 12 + 1:02d}-{draw.randint(1, 28):02d}"
+        project = f"Project number {draw.randrange(projects)} of the laboratory"
+        made.cells[
+            Cell(project, draw.choice(modalities), draw.choice(("raw", "derived")), day[:7], draw.choice(QUALITIES))
+        ] += 1
+        made.subjects[f"{draw.randrange(subjects)}"] += 1
+        made.days[day] += 1
+    for number in range(1_000):
+        made.fields.add(
+            [{"_id": f"{number}", **{f"field_{field}": {"value": "x" * 70 + str(number % 9)} for field in range(300)}}]
+        )
+    return made
+
+
+def data(html: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    parsed: dict[str, Any] = json.loads(found[1])
+    return parsed
+
+
+def decoded(page: dict[str, Any]) -> dict[tuple[int, ...], int]:
+    """Read the cells as the page's script does."""
+    cells, place = {}, 0
+    for token in page["cells"].split():
+        distance, _, assets = token.partition(":")
+        place += int(distance, 36)
+        parts, rest = [], place
+        for size in reversed(page["sizes"]):
+            rest, part = divmod(rest, size)
+            parts.append(part)
+        cells[tuple(reversed(parts))] = int(assets or "1", 36)
+    return cells
+
+
+@pytest.mark.parametrize("shape", [(200_000, 60, 120, 20_000), (200_000, 5_000, 120, 200_000), (1_000, 3, 12, 50)])
+def test_a_page_of_200_000_records_has_at_most_2_mb_and_loses_none(shape: tuple[int, int, int, int]) -> None:
+    made = cohort(*shape)
+    html = cohort_page.render(made, BASE, "a catalog")
+    assert len(html.encode()) <= 2_000_000
+    assert sum(decoded(data(html)).values()) == shape[0]
+
+
+def test_every_cell_is_on_the_page_as_it_was_counted() -> None:
+    made = cohort(5_000, 5, 24, 50)
+    page = data(cohort_page.render(made, BASE, "a catalog"))
+    read = {}
+    for (project, number, level, month, quality), assets in decoded(page).items():
+        values = [
+            page["values"][name][part - 1] for name, part in (("project", project), ("level", level), ("month", month))
+        ]
+        read[
+            Cell(
+                values[0],
+                tuple(page["sets"][number]),
+                values[1],
+                values[2],
+                tuple(map(tuple, page["qualities"][quality])),
+            )
+        ] = assets
+    assert read == dict(made.cells)
+
+
+def test_nothing_that_records_hold_becomes_markup() -> None:
+    nasty = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+    made = Cohort()
+    made.cells[Cell(nasty, (nasty,), nasty, "2025-01", ((nasty, "Pass"),))] = 1
+    made.subjects[nasty] += 1
+    made.days["2025-01-01"] += 1
+    made.fields.add([{"_id": nasty, nasty: {nasty: nasty}}])
+    html = cohort_page.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, False), nasty)
+    assert "<script>alert" not in html
+    assert "<img" not in html
+    assert html.count("<script") == html.count("</script>") == 2
+    assert data(html)["values"]["project"] == [nasty]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\x00", "\ud800", "\u202ereversed", "x" * 300])
+def test_a_value_that_no_command_line_could_hold_is_counted_and_not_offered(value: str) -> None:
+    made = Cohort()
+    made.cells[Cell(value, (), "raw", "", ())] = 2
+    made.cells[Cell("plain", (), "raw", "", ())] = 3
+    made.fields.add([{"_id": "1", "field": value}])
+    html = cohort_page.render(made, BASE, "a catalog")
+    html.encode()
+    assert data(html)["values"]["project"] == ["plain"]
+    assert sum(decoded(data(html)).values()) == 5
