@@ -81,4 +81,4 @@ def _cells(rows: Sequence[Sequence[str]], columns: Mapping[str, int], wanted: Se
 
 def _plain(title: str) -> str:
     """Return a column's title in the spelling of a field: `Asset IDs` is `asset_id`."""
-    return re.sub(r"(?<=_id|name)s$", "", re.sub(r"[\s-]+", "_", title.strip().lower()))
+    return re.sub(r"(_id|name)s$", r"\1", re.sub(r"[\s-]+", "_", title.strip().lower()))
