@@ -1,0 +1,100 @@
+"""How `make` sets up its environment: which interpreter it takes, and what it says where none will do."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CODE
+
+NO_WHEEL = "ERROR: No matching distribution found for numpy>=2.0"
+# What the script asks an interpreter: its version, whether it can make environments, one of them, and pip in that.
+INTERPRETER = """#!/bin/sh
+case "$1 $2" in
+    "-c import sys; print(sys.version_info[1] if"*) echo {minor} ;;
+    '-c import sys; print("Python'*) echo "Python 3.{minor} lacks a dependency" >&2 ;;
+    "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+    "-m pip") echo {minor} >>{tried}; echo {says} >&2; exit {fails} ;;
+esac
+"""
+
+
+class Place:
+    """A folder with interpreters, of which each fails to install where it says why."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = folder / "venv"
+        self._folder, self._tried = folder, folder / "tried"
+
+    def interpreter(self, minor: int, says: str = "") -> str:
+        path = self._folder / f"python3.{minor}"
+        tried = shlex.quote(str(self._tried))
+        path.write_text(INTERPRETER.format(minor=minor, tried=tried, says=shlex.quote(says), fails=int(bool(says))))
+        path.chmod(0o755)
+        return str(path)
+
+    def install(self, *interpreters: str) -> subprocess.CompletedProcess[str]:
+        command = [str(CODE / "tools" / "install"), str(self.environment), "code[dev]", *interpreters]
+        return subprocess.run(command, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+
+    def tried(self) -> list[int]:
+        """The minor versions with which an installation was tried."""
+        return [int(line) for line in self._tried.read_text().split()] if self._tried.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_the_newest_interpreter_is_taken_whatever_their_order(place: Place) -> None:
+    done = place.install(
+        place.interpreter(12), "python-that-is-not-there", place.interpreter(14), place.interpreter(11)
+    )
+    assert (done.returncode, place.tried()) == (0, [14])
+    assert "with Python 3.14" in done.stdout
+    assert not (place.environment / "unfinished").exists()
+
+
+def test_where_a_dependency_has_no_wheel_the_next_newest_is_taken_and_the_reason_told(place: Place) -> None:
+    done = place.install(place.interpreter(15, NO_WHEEL), place.interpreter(14, NO_WHEEL), place.interpreter(13))
+    assert (done.returncode, place.tried()) == (0, [15, 14, 13])
+    assert done.stderr.splitlines() == [
+        NO_WHEEL,
+        "Python 3.15 lacks a dependency",
+        NO_WHEEL,
+        "Python 3.14 lacks a dependency",
+        "",
+    ]
+
+
+def test_where_no_interpreter_has_all_dependencies_it_says_what_would(place: Place) -> None:
+    done = place.install(place.interpreter(15, NO_WHEEL))
+    assert (done.returncode, place.tried()) == (1, [15])
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: none of the interpreters found has wheels of all dependencies"
+    )
+
+
+def test_a_failure_that_is_no_missing_wheel_ends_it(place: Place) -> None:
+    done = place.install(place.interpreter(14, "ERROR: no space left on device"), place.interpreter(13))
+    assert (done.returncode, place.tried()) == (1, [14])
+    assert done.stderr == "ERROR: no space left on device\n"
+
+
+def test_without_any_interpreter_it_names_what_it_tried(place: Place) -> None:
+    done = place.install("python3.99", place.interpreter(0))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no CPython 3.11 or newer found (tried: python3.99 ")
+
+
+def test_an_environment_that_is_there_is_kept_and_one_that_is_unfinished_made_again(place: Place) -> None:
+    older, newer = place.interpreter(12), place.interpreter(13)
+    assert place.install(older).returncode == 0
+    assert "Making" not in place.install(newer, older).stdout
+    (place.environment / "unfinished").touch()
+    assert "with Python 3.13" in place.install(newer, older).stdout
+    assert place.tried() == [12, 12, 13]
