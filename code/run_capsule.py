@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from job_dispatch import stopping
-from job_dispatch.messages import DispatchError, ServiceError, configure_logging, counted, logger
-from job_dispatch.request import flags
+from job_dispatch.messages import DispatchError, ServiceError, configure_logging, counted, label_flags, logger
+from job_dispatch.request import flags, panel
 
 if TYPE_CHECKING:
     from job_dispatch.report.account import Account
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 2: what was asked cannot be done. 1: a service or the disk failed.
     """
     debug = False
+    label_flags(panel.LABELS if panel.is_used() else {})
     try:
         settings = flags.parse(argv, __version__)
         debug = settings.log_level == "DEBUG"

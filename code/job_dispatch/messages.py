@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 LISTED_AT_MOST = 20
 _TEXT_AT_MOST = 2_000
 _SECONDS_BETWEEN_LINES = 10.0
+
+_FLAG = re.compile(r"(?<![\w-])--(\w+)(=\w+)?")
+# What the fields of an app panel are called, by flag; empty where flags are typed.
+_labels: dict[str, str] = {}
 
 logger = logging.getLogger("dispatch")
 
@@ -41,7 +46,7 @@ class DispatchError(Exception):
 
     def __str__(self) -> str:
         details = listed(self.details, f" (all in {self.all_details_in})" if self.all_details_in else "")
-        return "\n".join([printable(self.headline), *(f"  {line}" for line in details)])
+        return _labelled("\n".join([printable(self.headline), *(f"  {line}" for line in details)]))
 
 
 class RequestError(DispatchError):
@@ -98,17 +103,30 @@ def warn_listing(headline: str, items: Sequence[str]) -> None:
 
 
 class _LogFormatter(logging.Formatter):
-    """One line a message, control characters escaped; `details` follow as indented lines."""
+    """One line a message, control characters escaped; `details` follow as indented lines. Times are UTC, ISO 8601."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = printable(record.getMessage())
         record.asctime = self.formatTime(record, self.datefmt)
         lines = [self.formatMessage(record)]
         lines += [f"  {detail}" for detail in getattr(record, "details", ())]
-        return "\n".join(lines)
+        return _labelled("\n".join(lines))
+
+
+def label_flags(labels: Mapping[str, str]) -> None:
+    """Name the label of a panel's field beside each flag from here on."""
+    _labels.clear()
+    _labels.update(labels)
+
+
+def _labelled(text: str) -> str:
+    if not _labels:
+        return text
+    return _FLAG.sub(lambda flag: f'{flag[0]} ("{_labels[flag[1]]}")' if flag[1] in _labels else flag[0], text)
 
 
 def configure_logging(level: str) -> None:

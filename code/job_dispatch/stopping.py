@@ -20,6 +20,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ _NOTES_BYTES = 1 << 20
 # What the run has noted, and where to; the descriptor is None in a run that nobody watches.
 _notes: dict[str, Any] = {}
 _descriptor: int | None = None
+_noting = threading.Lock()
 
 
 def supervise(work: Callable[[], int], clear: Callable[[Mapping[str, Any]], str]) -> NoReturn:
@@ -67,8 +69,10 @@ def supervise(work: Callable[[], int], clear: Callable[[Mapping[str, Any]], str]
 
 def note(**news: Any) -> None:
     """Note what must be known to clear up after a kill; what was noted before under the same name is replaced."""
-    _notes.update(news)
-    if _descriptor is not None:
+    with _noting:  # several threads have something to clear up
+        _notes.update(news)
+        if _descriptor is None:
+            return
         with contextlib.suppress(BlockingIOError):  # more than a pipe holds: the last that fitted counts
             os.write(_descriptor, json.dumps(_notes).encode() + b"\n")
 

@@ -66,7 +66,8 @@ def assert_refused(world: World, completed: Completed, *block: str) -> None:
 
 def logged(completed: Completed, level: str) -> list[str]:
     """Give the messages of one level, without their time."""
-    lines = [line[9:] for line in completed.stderr.splitlines() if line[9:].startswith(level)]
+    lines = [line.partition(" ")[2] for line in completed.stderr.splitlines()]
+    lines = [line for line in lines if line.startswith(level)]
     return [line.removeprefix(level).strip() for line in lines]
 
 

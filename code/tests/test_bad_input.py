@@ -649,6 +649,20 @@ def test_a_traceback_is_shown_only_where_debug_asks_for_it(desk: World) -> None:
         assert completed.stderr.splitlines()[-1] == f"{last} at line 1, column 2, near: {{"
 
 
+def test_messages_in_a_capsule_name_the_label_of_the_panel_beside_the_flag(
+    desk: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting, label in (("", ""), ("a-capsule", ' ("Largest number of jobs")')):
+        monkeypatch.setenv("CO_CAPSULE_ID", setting)
+        completed = desk.call("--docdb_query={}", "--max_number_of_tasks_dispatched=0")
+        assert f"error: --max_number_of_tasks_dispatched{label}: '0' is not" in completed.stderr
+    desk.call("--docdb_query={}")
+    again = desk.call("--docdb_query={}")
+    assert '--overwrite=1 ("Replace earlier jobs") replaces them' in again.stderr
+    limited = desk.call("--docdb_query={}", "--max_number_of_tasks_dispatched=1", "--overwrite=1")
+    assert ' WARNING --max_number_of_tasks_dispatched=1 ("Largest number of jobs"): ' in limited.stderr
+
+
 @pytest.mark.parametrize("bucket", [BUCKET, "no-such-bucket"])
 def test_no_secret_is_in_any_log(world: World, bucket: str) -> None:
     secrets = {

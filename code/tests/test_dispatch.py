@@ -103,7 +103,7 @@ def test_the_jobs_are_there_whether_or_not_the_summary_can_be_read(
 def test_the_first_log_line_names_version_source_and_host(world: World) -> None:
     done = succeeded(world.run(f"--docdb_query={SUBJECT}"))
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d INFO    aind-analysis-job-dispatch \d+\.\d+\.\d+, assets from DocDB "
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO    aind-analysis-job-dispatch \d+\.\d+\.\d+, assets from DocDB "
         rf"{re.escape(world.gateway.host)} v1 metadata_index/data_assets",
         done.stderr.splitlines()[0],
     )

@@ -74,7 +74,7 @@ def with_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def said(completed: Completed) -> list[str]:
     """Return what the command says beyond INFO: warnings without their time, and the error with its details."""
-    lines = [re.sub(r"^\d\d:\d\d:\d\d (?=[A-Z])", "", line) for line in completed.stderr.splitlines()]
+    lines = [re.sub(r"^\S+Z (?=[A-Z])", "", line) for line in completed.stderr.splitlines()]
     return [line for line in lines if not line.startswith("INFO ")]
 
 

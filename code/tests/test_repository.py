@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from job_dispatch.request import flags
+from job_dispatch.request import flags, panel
 
 CODE = Path(__file__).resolve().parent.parent
 ROOT = CODE.parent
@@ -23,8 +23,8 @@ LOCAL_FLAGS = {
 
 
 def panel_parameters() -> dict[str, dict[str, Any]]:
-    panel = json.loads((ROOT / ".codeocean" / "app-panel.json").read_text())
-    return {parameter["param_name"]: parameter for parameter in panel["parameters"]}
+    contents = json.loads((ROOT / ".codeocean" / "app-panel.json").read_text())
+    return {parameter["param_name"]: parameter for parameter in contents["parameters"]}
 
 
 def parser_defaults() -> dict[str, str]:
@@ -58,11 +58,15 @@ def test_app_panel_offers_every_flag_but_the_local_ones_with_the_parsers_default
     assert offered == without_local(parser_defaults())
 
 
+def test_messages_in_a_capsule_name_the_fields_as_the_app_panel_does() -> None:
+    assert {flag: entry["name"] for flag, entry in panel_parameters().items()} == panel.LABELS
+
+
 def test_app_panel_has_the_groups_and_the_order_of_help() -> None:
-    panel = json.loads((ROOT / ".codeocean" / "app-panel.json").read_text())
-    categories = {category["id"]: category["name"].casefold() for category in panel["categories"]}
+    contents = json.loads((ROOT / ".codeocean" / "app-panel.json").read_text())
+    categories = {category["id"]: category["name"].casefold() for category in contents["categories"]}
     declared = [(flag.group.casefold(), name) for name, flag in flags.declared().items() if name not in LOCAL_FLAGS]
-    assert [(categories[entry["category"]], entry["param_name"]) for entry in panel["parameters"]] == declared
+    assert [(categories[entry["category"]], entry["param_name"]) for entry in contents["parameters"]] == declared
     assert list(categories.values()) == list(dict.fromkeys(group for group, _ in declared))
 
 

@@ -45,7 +45,8 @@ def show(account: Account) -> None:
         return
     worker, [first, *_] = next(account.folder_jobs())
     print(f"First job: {worker}/{first.name}.json")
-    print(account.plan.model(first).to_json())
+    for line in account.plan.model(first).to_json().split("\n"):
+        print(printable(line, sys.maxsize))
 
 
 def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

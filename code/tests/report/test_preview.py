@@ -174,3 +174,11 @@ def test_a_preview_refuses_an_output_folder_that_a_run_would_refuse(world: World
     (tmp_path / "catalog.jsonl").touch()
     for flags in ((), ("--dry_run=1",)):
         assert world.call(QUERY, f"--output_directory={tmp_path / below}", *flags).returncode == 2
+
+
+def test_what_does_not_print_is_escaped_in_the_first_job_too(world: World) -> None:
+    world.records[:] = [{**world.records[0], "name": "a\x9b31mb\u202ec\x7fd\u2028e"}]
+    done = world.call("--docdb_query={}", "--dry_run=1")
+    assert done.returncode == 0
+    assert r"a\x9b31mb\u202ec\x7fd\u2028e" in done.stdout.partition("First job: ")[2]
+    assert all(line.isprintable() for line in done.stdout.splitlines())
