@@ -32,6 +32,7 @@ LABELS = {
     "query_in_jobs": "Query in jobs",
     "overwrite": "Replace earlier jobs",
     "dry_run": "Preview only",
+    "describe": "Describe only",
     "report_directory": "Report folder",
     "skip_errors": "Skip unreadable assets",
     "log_level": "Log detail",
