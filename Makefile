@@ -2,6 +2,7 @@
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
+OLD_WRAPPER := .venv-old-wrapper
 
 # Interpreters to try; the newest that really runs and has all dependencies is taken.
 PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
@@ -9,7 +10,7 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run pipeline test pipeline-test browser-test lint format audit bench pin clean stale
+.PHONY: help run pipeline test pipeline-test old-wrapper-test browser-test lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo 'make pipeline      dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
 	@echo 'make test          lint, then all tests, about two minutes'
 	@echo 'make pipeline-test run the pipeline of pipeline/ with Nextflow in many ways'
+	@echo 'make old-wrapper-test  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
 	@echo 'make browser-test  open the pages in Chromium, which must be installed'
 	@echo 'make lint          ruff check, ruff format --check, mypy'
 	@echo 'make format        sort imports and format the code'
@@ -55,6 +57,9 @@ test: lint
 pipeline-test: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml ../pipeline/tests
 
+old-wrapper-test: $(VENV)/test.stamp $(OLD_WRAPPER)/stamp
+	cd code && OLD_WRAPPER=../$(OLD_WRAPPER)/bin/python ../$(VENV_PYTHON) -m pytest tests/old_wrapper
+
 browser-test: $(VENV)/browser.stamp
 	cd code && BROWSER_TEST=1 ../$(VENV_PYTHON) -m pytest tests/browser
 
@@ -78,7 +83,7 @@ pin: $(VENV)/pin.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pin
 
 clean:
-	rm -rf $(VENV) code/*.egg-info code/build example_report example_pipeline code/benchmarks/.venv-peer
+	rm -rf $(VENV) $(OLD_WRAPPER) code/*.egg-info code/build example_report example_pipeline code/benchmarks/.venv-peer
 	find code pipeline -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
 # What each stamp installs besides the project, and the stamps that this makes good as well.
@@ -94,3 +99,11 @@ ALSO_pin := run
 $(VENV)/%.stamp: code/pyproject.toml $(STALE)
 	@code/tools/install $(VENV) 'code$(EXTRAS_$*)' $(PYTHON)
 	@touch $(patsubst %,$(VENV)/%.stamp,$(ALSO_$*)) $@
+
+# Its schema cannot be installed beside that of the newest wrapper.
+$(OLD_WRAPPER)/stamp: $(VENV)/test.stamp
+	@echo 'Installing the wrapper 0.2.1 on aind-data-schema 2.6.0, which takes half a minute'
+	@$(VENV_PYTHON) -m venv --clear $(OLD_WRAPPER)
+	@$(OLD_WRAPPER)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    'analysis-pipeline-utils==0.2.1' 'aind-data-schema==2.6.0' 's3fs<0.5'
+	@touch $@

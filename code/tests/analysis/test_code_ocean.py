@@ -16,7 +16,7 @@ from job_dispatch.jobs.code import Code
 from job_dispatch.messages import DispatchError
 from tests.analysis.code_ocean import SLUG, TOKEN, WRAPPER, CodeOceanGateway, capsule, process
 from tests.analysis.library import released_library
-from tests.conftest import World
+from tests.conftest import NO_WRAPPER, WITH_WRAPPER, World
 from tests.gateway import Fault
 from tests.test_dispatch import succeeded
 
@@ -32,6 +32,8 @@ def ask(is_needed: bool = True) -> asking.Wrapper:
 
 
 def as_the_library_does() -> Code:
+    if not WITH_WRAPPER:
+        pytest.skip(NO_WRAPPER)
     with released_library() as library:
         code = library.codes.get_codeocean_process_metadata(capsule_name="wrapper").code
     attached = tuple(asset.url for asset in code.input_data)

@@ -29,7 +29,7 @@ NUMBERS = {
     "tiny": 5e-324,
     "big": 123456789012345678901234567890,
 }
-FIXED = {
+FIXED: dict[str, Any] = {
     **NUMBERS,
     "cutoff": 0.05,
     "null": None,
@@ -37,7 +37,11 @@ FIXED = {
     "text": 'naïve "quoted" \U0001f9e0',
     "no": False,
 }
-SETS = [{"method": "a", "cutoff": 1e22}, {"method": "b", **NUMBERS}, {"text": "again", "new": [], "method": "c"}]
+SETS: list[dict[str, Any]] = [
+    {"method": "a", "cutoff": 1e22},
+    {"method": "b", **NUMBERS},
+    {"text": "again", "new": [], "method": "c"},
+]
 FIELDS = {"cutoff": "float", "method": "str"}
 ATTACHED = ("s3://aind-open-data/an_atlas", "s3://bucket/models/")
 
