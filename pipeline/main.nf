@@ -143,7 +143,7 @@ workflow {
     DISPATCH(params.input_files ? file(params.input_files, glob: false) : [], named, flags, !isDryRun())
 
     def jobs = DISPATCH.out.jobs.flatMap { found -> found instanceof List ? found : [found] }
-    def together = params.jobs_per_task as int
+    def together = params.jobs_per_task.toString().toInteger()
     def alone = jobs
     def done = channel.empty()
     if (together > 1) {
@@ -160,14 +160,14 @@ workflow {
     def ready = records.combine(reported)
     COLLECT(ready.map { both -> both[0] }, ready.map { both -> both[1] }, scripts)
     SUMMARISE(ready.map { both -> both[0] }, analysis, scripts)
-    COLLECT.out.table.subscribe { Run.collected = true }
-}
+    COLLECT.out.table.subscribe { table -> Run.collected = true }
 
-workflow.onComplete {
-    if (Run.collected) {
-        removeEarlier(file("${params.output_directory}/analysis_results"))
+    workflow.onComplete = {
+        if (Run.collected) {
+            removeEarlier(file("${params.output_directory}/analysis_results"))
+        }
+        tellFailures(workflow.success)
     }
-    tellFailures()
 }
 
 // ---- what is asked for
@@ -249,7 +249,7 @@ def settings() {
     if (given instanceof Map) {
         return given.collect { name, value -> "${name}=${groovy.json.JsonOutput.toJson(value)}".toString() }
     }
-    return given instanceof List ? given*.toString() : given.toString().split(/;(?=\s*[A-Za-z_]\w*\s*=)/)*.trim()
+    return given instanceof List ? given.collect { pair -> pair.toString() } : given.toString().split(/;(?=\s*[A-Za-z_]\w*\s*=)/).collect { pair -> pair.trim() }
 }
 
 def settingFlags(List pairs) {
@@ -305,13 +305,13 @@ def reason(task) {
     return "error: ${task.name}: exit status ${task.exitStatus}${signal}: ${lines ? lines.last() : 'it said nothing'}"
 }
 
-def tellFailures() {
+def tellFailures(success) {
     def failures = Run.failures.collect { reason, folder -> "${reason}\n  all that it left: ${folder}" }
     def lines = failures.take(20) + (failures.size() > 20 ? ["… and ${failures.size() - 20} more"] : [])
     if (failures && Run.collected) {
         lines << "error: ${failures.size()} failed, ${Run.done.size()} jobs are done; -resume tries again only what failed"
     }
-    if (Run.dispatchFailed && !workflow.success && !Run.collected && !failures) {
+    if (Run.dispatchFailed && !success && !Run.collected && !failures) {
         lines << Run.dispatchFailed
     }
     lines.each { line -> System.err.println(line) }
@@ -319,6 +319,10 @@ def tellFailures() {
 
 // Results of jobs that an earlier request had and this one has not.
 def removeEarlier(folder) {
-    def isJob = { path -> path.name ==~ /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ && path.resolve('job.json').exists() }
-    (folder.isDirectory() ? folder.listFiles() : []).findAll { path -> isJob(path) && !(path.name in Run.done) }*.deleteDir()
+    def there = folder.isDirectory() ? folder.listFiles() : []
+    there.findAll { path -> isResultOfJob(path) && !(path.name in Run.done) }.each { path -> path.deleteDir() }
+}
+
+def isResultOfJob(path) {
+    return path.name ==~ /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ && path.resolve('job.json').exists()
 }
