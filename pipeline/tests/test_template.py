@@ -1,0 +1,36 @@
+"""In a pipeline as Code Ocean generates it, the released wrapper can load every job."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from conftest import ROOT, TESTS, Lab, succeeded
+
+
+def each(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects that stand behind each other in a text."""
+    found, rest, decoder = [], text.lstrip(), json.JSONDecoder()
+    while rest:
+        value, end = decoder.raw_decode(rest)
+        found.append(value)
+        rest = rest[end:].lstrip()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_released_model_loads_every_job_with_its_fixed_parameters(lab: Lab) -> None:
+    released = pytest.importorskip(
+        "analysis_pipeline_utils.analysis_dispatch_model", reason="the released library has no wheels for this Python"
+    )
+    (lab.folder / "input" / "query.json").write_text("{}")
+    command = [str(TESTS / "nextflow"), "run", str(TESTS / "template.nf"), "-ansi-log", "false"]
+    done = succeeded(lab.nextflow([*command, f"--code={ROOT / 'code'}", "--input_files=input"]))
+    assert len([task for task in done.tasks if task.process == "WRAPPER"]) == 2
+    jobs = [job for path in (lab.folder / "loaded").glob("*.txt") for job in each(path.read_text())]
+    assert sorted(job["asset_name"][0] for job in jobs) == ["a", "a", "c", "c", "e", "e"]
+    for job in jobs:
+        loaded = released.AnalysisDispatchModel.model_validate(job)
+        assert loaded.analysis_code.parameters.model_dump() == {"cutoff": 0.5}
+        assert loaded.distributed_parameters in ({"threshold": 1}, {"threshold": 2})
