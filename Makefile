@@ -54,8 +54,10 @@ test: lint
 	@echo 'Running all tests side by side, which takes about two minutes on two cores'
 	cd code && ../$(VENV_PYTHON) -m pytest -n auto --dist worksteal
 
+# Nextflow is there before the tests, which run side by side, ask for it.
 pipeline-test: $(VENV)/test.stamp
-	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml ../pipeline/tests
+	pipeline/tests/nextflow -version
+	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml -n auto --dist loadfile ../pipeline/tests
 
 old-wrapper-test: $(VENV)/test.stamp $(OLD_WRAPPER)/stamp
 	cd code && OLD_WRAPPER=../$(OLD_WRAPPER)/bin/python ../$(VENV_PYTHON) -m pytest tests/old_wrapper

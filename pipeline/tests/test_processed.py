@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from conftest import Lab, succeeded
-
 from tests.analysis.code_ocean import CodeOceanGateway, process
 
 
@@ -24,6 +23,7 @@ class AllProcessed(CodeOceanGateway):
 def test_with_everything_processed_the_run_ends_well_and_leaves_an_empty_table(lab: Lab, tmp_path: Path) -> None:
     succeeded(lab.run(query='{"name": "a"}'))
     assert lab.analysed_assets == ["a", "a"]
+    (tmp_path / "code-ocean").mkdir()
     with AllProcessed(tmp_path / "code-ocean") as server:
         server.serve_pipeline(process())
         done = succeeded(lab.run("--skip_processed=1", **server.environment()))
