@@ -130,7 +130,7 @@ def _prepare(run: Account) -> None:
         with run.timed(account.FINDING), utils.open_metadata(settings) as metadata:
             run.selected, run.located = utils.find_assets(metadata, run.selection, settings, run.left_out)
         wrapper = inquiry.answer()
-    if settings.group_by and settings.file_extension and settings.split_files:
+    if settings.group_by and settings.wants_files and settings.split_files:
         logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
     with run.timed(account.BUILDING):
         query = run.selection.query_text if settings.query_in_jobs else None

@@ -15,6 +15,7 @@ from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
 from job_dispatch.metadata.selecting import Selected, select_assets
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.selection import Selection, file_places
+from job_dispatch.storage import matching
 from job_dispatch.storage.locating import Located, Locating, Outcome, run
 
 
@@ -51,9 +52,12 @@ def find_assets(
     ServiceError
         DocDB or the storage failed.
     """
-    locating = Locating(settings.file_extension, metadata.may_name_local_files, settings.max_concurrency)
+    wanted = matching.wanted(settings.file_extension, settings.file_pattern) if settings.wants_files else None
+    locating = Locating(
+        wanted, metadata.may_name_local_files, settings.max_concurrency, each_way=settings.require_files
+    )
     is_final = not (settings.grouping.fields or settings.max_number_of_tasks_dispatched or settings.sample)
-    if settings.file_extension and is_final:
+    if settings.wants_files and is_final:
         selected, outcomes = run(_select_and_list(metadata, selection, settings, left_out, locating))
     else:
         with progress("reading metadata", "records") as shown:

@@ -25,6 +25,7 @@ from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Query, Selection
 from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
 from job_dispatch.storage.locating import Locating
+from job_dispatch.storage.matching import ByEnding
 
 _CONCURRENCY = 256
 _FOLDERS = 50
@@ -37,7 +38,7 @@ def _assets(shape: str, count: int) -> list[Asset]:
 
 
 def _list(shape: str, assets: list[Asset]) -> int:
-    outcomes = Locating((SHAPES[shape].ending,), False, _CONCURRENCY).list_all(assets)
+    outcomes = Locating(ByEnding((SHAPES[shape].ending,)), False, _CONCURRENCY).list_all(assets)
     files = 0
     for outcome in outcomes.values():
         if isinstance(outcome, DispatchError):

@@ -631,6 +631,7 @@ def test_all_assets_without_a_match_is_an_error_that_names_them(world: World) ->
         world,
         completed,
         "error: --file_extension: no asset has a file whose name ends in .mp4 or _eye.avi",
+        "  in 2 assets looked at: .zarr 2 (stores), .h5 1, .nwb 1",
         *(f"  {world.records[number]['name']} ({world.records[number]['location']})" for number in (3, 2)),
     )
 

@@ -19,7 +19,8 @@ from job_dispatch.metadata.selecting import Selected
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Selection
-from job_dispatch.storage.locating import Located
+from job_dispatch.storage import matching
+from job_dispatch.storage.locating import Located, path_within
 
 # The steps of a run.
 READING, FINDING, BUILDING, WRITING = "reading the request", "finding assets and files", "building jobs", "writing jobs"
@@ -79,7 +80,7 @@ class Account:
         if self.settings.qc:
             steps.append(("left by QC", self.selected.matched - self.left_out.counts()[quality_control.KIND]))
         steps.append(("assets", len(self.selected.assets)))
-        if self.settings.file_extension:
+        if self.settings.wants_files:
             steps.append(("with files", len(self.located.assets)))
         number = len(self.plan.jobs) + (self.plan.left_off.number if self.plan.left_off else 0)
         jobs_left_out = self.left_out.counts(of_jobs=True)
@@ -118,17 +119,15 @@ class Account:
         counts = Counter(getattr(asset, trait) or "unknown" for asset in self.selected.assets)
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
-    def files_by_ending(self) -> list[tuple[str, Sequence[File]]]:
-        """Return the files that have each wanted ending."""
-        files = list(self._files())
-        return [
-            (ending, [file for file in files if file.address.endswith(ending)])
-            for ending in self.settings.file_extension
-        ]
-
-    def _files(self) -> Iterator[File]:
+    def files_by_way(self) -> list[tuple[str, Sequence[File]]]:
+        """Return the files that each wanted ending or pattern takes."""
+        wanted = matching.wanted(self.settings.file_extension, self.settings.file_pattern)
+        found: dict[int, list[File]] = {number: [] for number in range(len(wanted.ways))}
         for one in self.located.assets:
-            yield from one.files or ()
+            for file in one.files or ():
+                for number in wanted.ways_of(path_within(one.asset, file)):
+                    found[number].append(file)
+        return [(way, found[number]) for number, way in enumerate(wanted.ways)]
 
     def folder_jobs(self) -> Iterator[tuple[str, list[Job]]]:
         """Yield each worker folder's name and its jobs."""
@@ -178,7 +177,7 @@ def _factors(account: Account) -> str:
     settings = account.settings
     if settings.group_by:
         work = counted(len(account.selected.groups), "group")
-    elif settings.file_extension and settings.split_files:
+    elif settings.wants_files and settings.split_files:
         work = counted(sum(len(one.files or ()) for one in account.located.assets), "file")
     else:
         work = counted(len(account.located.assets), "asset")

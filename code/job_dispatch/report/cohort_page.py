@@ -20,6 +20,7 @@ from job_dispatch.metadata.describing import LEVEL, Cell, Cohort
 from job_dispatch.metadata.field_uses import VERSIONS
 from job_dispatch.report import cohort as shown
 from job_dispatch.report import files, templates
+from job_dispatch.request import panel
 from job_dispatch.request.fields import NAMES
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.selection import read_query
@@ -157,6 +158,7 @@ def _contents(
         "values": values,
         "subjects": [row.number for section in sections if section.trait.name == "subject" for row in section.rows],
         "base": {"query": base.query, "flags": base.flags, "hasTable": base.has_table, "command": list(base.command)},
+        "labels": {name: panel.LABELS[name] for name in sorted(_COMPOSED)},
         "levelField": LEVEL,
         "sessionFields": NAMES["@session"],
     }

@@ -76,9 +76,9 @@ def _top(counts: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
 
 
 def _files(account: Account) -> list[tuple[str, str, str]]:
-    if not account.settings.file_extension:
+    if not account.settings.wants_files:
         return [("any", _NOT_LISTED, _NOT_LISTED)]
-    return [(ending, f"{len(files):,}", _bytes(files)) for ending, files in account.files_by_ending()]
+    return [(way, f"{len(files):,}", _bytes(files)) for way, files in account.files_by_way()]
 
 
 def _bytes(files: Sequence[File]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from job_dispatch.messages import RequestError
-from job_dispatch.request import values
+from job_dispatch.request import file_patterns, values
 
 # The code folder in a clone and in a capsule, site-packages where the project is installed.
 _CODE = Path(__file__).resolve().parents[2]
@@ -134,6 +134,16 @@ class Settings:
         convert=values.endings,
         absent=(),
     )
+    file_pattern: tuple[str, ...] = _flag(
+        _FILES,
+        "PATTERNS",
+        "patterns of files within an asset as git's ignore files have them, comma separated; ! leaves out",
+        convert=file_patterns.patterns,
+        absent=(),
+    )
+    require_files: bool = _flag(
+        _FILES, "0|1", "1: skip assets without a match for each ending or pattern", "0", values.switch
+    )
     split_files: bool = _flag(_FILES, "0|1", "1: one job a matched file; 0: one job an asset", "1", values.switch)
     parameter_schema: str | None = _flag(_PARAMETERS, "FILE", "JSON Schema that every parameter set must meet")
     num_parallel_workers: int = _flag(_WORKERS, "N", "at most this many worker folders", "50", values.count)
@@ -182,6 +192,11 @@ class Settings:
     max_concurrency: int = _flag(_SERVICES, "N", "at most this many requests to S3 in flight", "256", values.count)
 
     @property
+    def wants_files(self) -> bool:
+        """Whether files of the assets are looked for."""
+        return bool(self.file_extension or self.file_pattern)
+
+    @property
     def is_described(self) -> bool:
         """Whether assets are described by project, subject and day."""
         return self.dry_run or self.report_directory is not None or self.sample is not None
@@ -218,6 +233,11 @@ def parse(argv: Sequence[str] | None, version: str) -> Settings:
 def _check_combinations(settings: Settings) -> None:
     if settings.from_ and settings.to and settings.from_ > settings.to:
         raise RequestError(f"--from={settings.from_} is after --to={settings.to}; no session is in between")
+    if settings.file_pattern and settings.file_extension:
+        written = ",".join(f"**/*{ending}" for ending in settings.file_extension)
+        raise RequestError(f"--file_pattern and --file_extension: give one; as patterns the endings are {written}")
+    if settings.require_files and not settings.wants_files:
+        raise RequestError("--require_files=1 needs --file_pattern or --file_extension: the files that are required")
     if settings.filter_latest and not settings.filter_by:
         raise RequestError("--filter_latest needs --filter_by: the fields of whose values only the latest counts")
     if settings.filter_by and not settings.filter_latest:

@@ -23,6 +23,8 @@ LABELS = {
     "skip_processed": "Skip processed",
     "exclude": "Exclude",
     "file_extension": "File extension",
+    "file_pattern": "File pattern",
+    "require_files": "Require files",
     "split_files": "Split files",
     "parameter_schema": "Parameter schema",
     "num_parallel_workers": "Parallel workers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -24,7 +25,10 @@ from job_dispatch.messages import (
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import Asset, File, LocatedAsset, check_asset
 from job_dispatch.storage.keys import THREADS
-from job_dispatch.storage.matching import ByEnding, Endings, Matching
+from job_dispatch.storage.matching import Matching, Wanted
+from job_dispatch.storage.occurring import Occurring
+
+_LOOKED_AT = 5
 
 Result = TypeVar("Result")
 Outcome = tuple[File, ...] | DispatchError | None
@@ -73,17 +77,19 @@ class Locating:
 
     Parameters
     ----------
-    endings : tuple of str
-        Wanted endings of names; without any, nothing is listed.
+    wanted : Wanted or None
+        Which files are wanted; None: nothing is listed.
     may_be_local : bool
         Whether a location may name a local folder.
     max_concurrency : int
         At most this many requests, and assets, at once.
+    each_way : bool
+        Whether an asset must have a match for each way in which files were asked for.
     """
 
-    def __init__(self, endings: Endings, may_be_local: bool, max_concurrency: int) -> None:
-        self._endings = endings
-        self._matching = ByEnding(endings)
+    def __init__(self, wanted: Wanted | None, may_be_local: bool, max_concurrency: int, each_way: bool = False) -> None:
+        self._wanted = wanted
+        self._each_way = each_way
         self._may_be_local = may_be_local
         self._max_concurrency = max_concurrency
         self._s3: Place | None = None
@@ -102,9 +108,10 @@ class Locating:
         """Return the same as `list_all` for assets that come in batches; each is listed once."""
         outcomes: dict[str, Outcome] = {}
 
-        async def find(asset: Asset, place: Place) -> None:
+        async def find(asset: Asset, place: Place, wanted: Wanted) -> None:
             try:
-                outcomes[asset.record_id] = tuple(await place.find_files(asset.location, self._matching))
+                found = await place.find_files(asset.location, wanted)
+                outcomes[asset.record_id] = tuple(sorted(found, key=lambda file: _order(asset, file, wanted)))
             except DispatchError as error:
                 outcomes[asset.record_id] = error
             shown.advance()
@@ -115,8 +122,8 @@ class Locating:
                     if asset.record_id in outcomes:
                         continue
                     outcomes[asset.record_id] = refusal = self._refusal(asset)
-                    if refusal is None and self._endings:
-                        await start(find(asset, self._place(asset.location)))
+                    if refusal is None and self._wanted is not None:
+                        await start(find(asset, self._place(asset.location), self._wanted))
         return outcomes
 
     def _refusal(self, asset: Asset) -> RequestError | None:
@@ -167,20 +174,59 @@ class Locating:
         located: list[LocatedAsset] = []
         without_match: list[Asset] = []
         failed: list[tuple[Asset, DispatchError]] = []
+        incomplete: list[tuple[Asset, str]] = []
         for asset in assets:
             outcome = outcomes[asset.record_id]
             if isinstance(outcome, DispatchError):
                 failed.append((asset, outcome))
             elif outcome == ():
                 without_match.append(asset)
+            elif lacking := self._lacking(asset, outcome):
+                incomplete.append((asset, lacking))
             else:
                 located.append(LocatedAsset(asset, outcome))
         left_out.add("without a matching file", *without_match)
+        for asset, lacking in incomplete:
+            left_out.add("without a required file", asset, reason=f"without a file for {lacking}")
         for asset, error in failed:
             left_out.add("not readable", asset, reason=error.headline)
-        _report_without_match(without_match, self._endings, is_all=len(without_match) == len(assets))
+        self._report_without_match(without_match, is_all=len(without_match) == len(assets))
+        _report_incomplete(incomplete, is_all=len(incomplete) + len(without_match) == len(assets))
         _report_failures(failed, len(assets), bool(located), skip_errors)
         return Located(located, without_match, failed)
+
+    def _lacking(self, asset: Asset, files: tuple[File, ...] | None) -> str:
+        """Return the ways for which an asset that must have a file for each has none."""
+        if not self._each_way or self._wanted is None or files is None:
+            return ""
+        met = {number for file in files for number in self._wanted.ways_of(path_within(asset, file))}
+        return ", ".join(way for number, way in enumerate(self._wanted.ways) if number not in met)
+
+    def _report_without_match(self, assets: Sequence[Asset], is_all: bool) -> None:
+        if not assets or self._wanted is None:
+            return
+        sought, details = self._wanted.sought, [str(asset) for asset in assets]
+        if is_all:
+            seen = self.look_at(assets)
+            raise RequestError(
+                f"{self._wanted.flag}: no asset has a file {sought}", [*seen.lines(self._wanted), *details]
+            )
+        warn_listing(f"{counted(len(assets), 'asset')} without a file {sought}; skipped:", details)
+
+    def look_at(self, assets: Sequence[Asset]) -> Occurring:
+        """Return what files there are in a few of the assets, spread over all; never an error."""
+        seen = Occurring()
+
+        async def look() -> None:
+            self._s3 = None  # it belongs to the event loop that listed
+            async with _side_by_side(_LOOKED_AT) as start:
+                for asset in assets[:: -(-len(assets) // _LOOKED_AT) or 1]:
+                    if self._refusal(asset) is None:
+                        await start(seen.look(asset, self._place(asset.location).find_files))
+
+        with contextlib.suppress(DispatchError):
+            run(look())
+        return seen
 
     def measure(self, located: Sequence[LocatedAsset]) -> list[LocatedAsset]:
         """Return the same assets with the size of each store, or of the whole asset where nothing was listed.
@@ -190,7 +236,7 @@ class Locating:
         unknown = [address for one in located for address in _without_size(one)]
         if not unknown:
             return list(located)
-        what = "store" if self._endings else "asset"
+        what = "store" if self._wanted else "asset"
         logger.info("--balance=size: listing all objects of %s for their sizes", counted(len(unknown), what))
         started = time.monotonic()
         with progress("measuring", f"{what}s", len(unknown)) as shown:
@@ -253,13 +299,24 @@ def _with_sizes(one: LocatedAsset, sizes: dict[str, int]) -> LocatedAsset:
     return replace(one, files=tuple(files))
 
 
-def _report_without_match(assets: Sequence[Asset], endings: Endings, is_all: bool) -> None:
-    if not assets:
+def path_within(asset: Asset, file: File) -> str:
+    """Return the path of a file within its asset; its name where it is the asset itself."""
+    within = file.address.removeprefix(f"{asset.location}/")
+    return within if within != file.address else file.address.rpartition("/")[2]
+
+
+def _order(asset: Asset, file: File, wanted: Wanted) -> tuple[int, str]:
+    """Return what orders the files of a job: the patterns, if any, then the path."""
+    return (min(wanted.ways_of(path_within(asset, file)), default=0) if wanted.orders else 0), file.address
+
+
+def _report_incomplete(incomplete: Sequence[tuple[Asset, str]], is_all: bool) -> None:
+    if not incomplete:
         return
-    wanted, details = " or ".join(endings), [str(asset) for asset in assets]
+    details = [f"{asset}: without a file for {lacking}" for asset, lacking in incomplete]
     if is_all:
-        raise RequestError(f"--file_extension: no asset has a file whose name ends in {wanted}", details)
-    warn_listing(f"{counted(len(assets), 'asset')} without a file whose name ends in {wanted}; skipped:", details)
+        raise RequestError("--require_files=1: no asset has every file that is required", details)
+    warn_listing(f"{counted(len(incomplete), 'asset')} without a required file; skipped:", details)
 
 
 def _report_failures(

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from job_dispatch.request import file_patterns
+from job_dispatch.request.file_patterns import STORE_ENDINGS, Pattern
 from job_dispatch.storage.keys import Level, Page, end_of
 
 Endings = tuple[str, ...]
-STORE_ENDINGS: Endings = (".zarr", ".n5", ".nwb")
 
 # Keys of matches, stores without a trailing slash, with their size in bytes; None for a store.
 Found = dict[str, int | None]
@@ -37,6 +38,34 @@ class Matching(Protocol):
         ...
 
 
+class Wanted(Matching, Protocol):
+    """What of an asset's files was asked for, in one or several ways."""
+
+    @property
+    def ways(self) -> Sequence[str]:
+        """The endings or patterns that take files, in their order."""
+        ...
+
+    @property
+    def sought(self) -> str:
+        """What a file is that is wanted: `whose name ends in .nwb`."""
+        ...
+
+    @property
+    def flag(self) -> str:
+        """What asks for them."""
+        ...
+
+    @property
+    def orders(self) -> bool:
+        """Whether the order of the ways is that of a job's files."""
+        ...
+
+    def ways_of(self, path: str) -> Sequence[int]:
+        """Return the numbers of the ways in which a match was asked for."""
+        ...
+
+
 @dataclass(frozen=True)
 class ByEnding:
     """Files and stores whose names end in one of some endings; case-sensitive.
@@ -45,6 +74,8 @@ class ByEnding:
     """
 
     endings: Endings
+    flag = "--file_extension"
+    orders = False
 
     @property
     def folders(self) -> Sequence[str]:
@@ -59,13 +90,81 @@ class ByEnding:
         """Tell whether a name ends as that of a store."""
         return path.endswith(STORE_ENDINGS) or path.endswith(self.endings)
 
+    @property
+    def ways(self) -> Sequence[str]:
+        """The endings."""
+        return self.endings
+
+    @property
+    def sought(self) -> str:
+        """What a file is that is wanted."""
+        return f"whose name ends in {' or '.join(self.endings)}"
+
+    def ways_of(self, path: str) -> Sequence[int]:
+        """Return the numbers of the endings that a name has."""
+        return [number for number, ending in enumerate(self.endings) if path.endswith(ending)]
+
+
+class ByPattern:
+    """Files and stores that fit patterns, in the syntax of git's ignore files; the last one that fits decides.
+
+    A folder is a store if its name ends in `.zarr`, `.n5`, `.nwb`, or in the ending by which a pattern such as
+    `*.nwb` asks.
+    """
+
+    flag = "--file_pattern"
+    orders = True  # an analysis may rely on that of the patterns
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._patterns: list[Pattern] = [file_patterns.compiled(text) for text in texts]
+        self._taking = [pattern for pattern in self._patterns if pattern.takes]
+        self._last_first = [(pattern.takes, pattern.expression.search) for pattern in reversed(self._patterns)]
+        self._store_endings = (*STORE_ENDINGS, *(pattern.ending for pattern in self._taking if pattern.ending))
+
+    @property
+    def folders(self) -> Sequence[str]:
+        """The folders in which the patterns begin, none within another."""
+        found = sorted({pattern.folder for pattern in self._taking})
+        return [one for one in found if not any(one != other and one.startswith(other) for other in found)]
+
+    def matches(self, path: str) -> bool:
+        """Tell whether the last pattern that fits takes."""
+        name = f"{path}/" if path.endswith(self._store_endings) else path  # nwb/ means folders alone
+        for takes, search in self._last_first:
+            if search(name):
+                return takes
+        return False
+
+    def is_store(self, path: str) -> bool:
+        """Tell whether a name ends as that of a store."""
+        return path.endswith(self._store_endings)
+
+    @property
+    def ways(self) -> Sequence[str]:
+        """The patterns that take."""
+        return [pattern.text for pattern in self._taking]
+
+    @property
+    def sought(self) -> str:
+        """What a file is that is wanted."""
+        texts = (f"{'' if pattern.takes else '!'}{pattern.text}" for pattern in self._patterns)
+        return f"that fits {', '.join(texts)}"
+
+    def ways_of(self, path: str) -> Sequence[int]:
+        """Return the numbers of the patterns that take a match."""
+        name = f"{path}/" if path.endswith(self._store_endings) else path
+        return [number for number, pattern in enumerate(self._taking) if pattern.fits(name)]
+
+
+def wanted(endings: Endings, patterns: Sequence[str]) -> Wanted:
+    """Return what is wanted by endings of names or, where there are any, by patterns."""
+    return ByPattern(patterns) if patterns else ByEnding(endings)
+
 
 def is_own_match(location: str, matching: Matching) -> bool | None:
     """Tell whether a location itself is a match; None where matches may lie below it."""
     name = location.rpartition("/")[2]
-    if matching.matches(name):
-        return True
-    return False if matching.is_store(name) else None
+    return matching.matches(name) if matching.is_store(name) else None
 
 
 class Taker(Protocol):

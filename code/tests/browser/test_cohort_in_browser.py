@@ -19,6 +19,7 @@ from tests.conftest import CODE
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+PANEL = CODE.parent / ".codeocean" / "app-panel.json"
 NASTY = 'O\'Neill, "A" & <b>$HOME'
 PROJECTS = ("Behavior Platform", "Ephys Platform", NASTY, "[x]")
 MODALITIES = ("behavior", "ecephys", "pophys")
@@ -181,8 +182,9 @@ def test_the_values_for_the_app_panel_are_those_of_the_command(described: Descri
     choose(tab, NASTY, "raw", "pass", "2024-12", "2025-02", "pophys")
     text, _ = shown(tab)
     tab.get_by_text("Values for the app panel").click()
-    panel = [line.partition(": ") for line in tab.locator("#panel").inner_text().splitlines()]
-    assert [f"--{name}={value}" for name, _, value in panel] == shlex.split(text)[len(command(lab)) :]
+    labels = {parameter["name"]: parameter["param_name"] for parameter in json.loads(PANEL.read_text())["parameters"]}
+    filled = [line.partition(": ") for line in tab.locator("#panel").inner_text().splitlines()]
+    assert [f"--{labels[label]}={value}" for label, _, value in filled] == shlex.split(text)[len(command(lab)) :]
 
 
 def test_what_was_selected_before_stays_selected(described: Described, lab: Path) -> None:

@@ -12,6 +12,7 @@ from job_dispatch.messages import DispatchError, RequestError, ServiceError
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import Asset, LocatedAsset
 from job_dispatch.storage.locating import Located, Locating
+from job_dispatch.storage.matching import ByEnding
 from tests import conftest
 
 Endpoint = conftest.S3
@@ -24,7 +25,7 @@ def asset_at(location: str, name: str = "") -> Asset:
 def locate(
     *assets: Asset, endings: Sequence[str] = (".nwb",), may_be_local: bool = True, skip_errors: bool = False
 ) -> Located:
-    locating = Locating(tuple(endings), may_be_local, max_concurrency=256)
+    locating = Locating(ByEnding(tuple(endings)) if endings else None, may_be_local, max_concurrency=256)
     return locating.report(assets, locating.list_all(assets), skip_errors, LeftOut())
 
 
@@ -73,6 +74,7 @@ def test_all_assets_without_a_match_is_an_error_that_names_them(local: list[Asse
         locate(local[0], local[1], endings=(".h5", ".zarr"))
     assert str(raised.value).splitlines() == [
         "--file_extension: no asset has a file whose name ends in .h5 or .zarr",
+        "  in 2 assets looked at: .nwb 1, .txt 1",
         f"  one ({local[0].location})",
         f"  two ({local[1].location})",
     ]
@@ -90,7 +92,7 @@ def test_a_list_of_thousands_without_a_match_is_cut(local: list[Asset], tmp_path
         locate(*many)
     lines = str(raised.value).splitlines()
     assert len(lines) == 22
-    assert lines[-1] == "  … and 1,480 more"
+    assert lines[-1] == "  … and 1,481 more"
 
 
 # Order

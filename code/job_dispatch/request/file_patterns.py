@@ -1,0 +1,103 @@
+"""Patterns of files within an asset, in the syntax of git's ignore files."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from job_dispatch.messages import RequestError
+
+STORE_ENDINGS = (".zarr", ".n5", ".nwb")
+_WILD = frozenset("*?[]\\")
+# `*.nwb` asks by the ending of a name: a folder of such a name is a store, as with an ending.
+_BY_ENDING = re.compile(r"(?:\*\*/)*\*([^*?\[\]\\/]*\.[^*?\[\]\\/]*)")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One pattern: its text, whether it takes or leaves out, and what it is in Python's regular expressions."""
+
+    text: str
+    takes: bool
+    expression: re.Pattern[str]
+
+    def fits(self, path: str) -> bool:
+        """Tell whether a path within an asset fits, as a whole or by a folder that it lies in."""
+        return self.expression.search(path) is not None
+
+    @property
+    def folder(self) -> str:
+        """The folder with a trailing slash in which all that fits lies; empty where that is the asset."""
+        *folders, _ = self.text.lstrip("/").split("/")
+        is_anchored = self.text.startswith("/") or (bool(folders) and self.text.find("/") < len(self.text) - 1)
+        fixed = []
+        for name in folders if is_anchored else ():
+            if _WILD & set(name):
+                break
+            fixed.append(f"{name}/")
+        return "".join(fixed)
+
+    @property
+    def ending(self) -> str:
+        """The ending of names by which it asks, and nothing else; empty where it asks otherwise."""
+        found = _BY_ENDING.fullmatch(self.text)
+        return found[1] if found else ""
+
+
+def patterns(text: str) -> tuple[str, ...]:
+    """Return the patterns that a comma-separated text or a JSON list names, each once.
+
+    Raises
+    ------
+    RequestError
+        One cannot be read or aims into a store, or all leave out.
+    """
+    pieces = list(dict.fromkeys(piece.strip() for piece in _listed(text) if piece.strip()))
+    takes = [compiled(piece).takes for piece in pieces]  # all of them, so that each mistake is found
+    if not any(takes):
+        raise RequestError(f"{text!r} takes no file; give a pattern without ! first, such as **/*.nwb")
+    return tuple(pieces)
+
+
+def _listed(text: str) -> Sequence[str]:
+    if not re.match(r'\[\s*"', text):  # [ab]*.csv is a pattern
+        return text.split(",")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise RequestError(f"{text!r} is not a JSON list of patterns")
+    return value
+
+
+@functools.cache
+def compiled(text: str) -> Pattern:
+    """Return a pattern as the library pathspec reads it.
+
+    Raises
+    ------
+    RequestError
+        It cannot be read, or aims into a store.
+    """
+    from pathspec import GitIgnoreSpec
+
+    if text.startswith("#"):
+        raise RequestError(f"{text!r} begins with #, which makes a comment of it; write \\# for that character")
+    try:
+        [read] = GitIgnoreSpec.from_lines([text]).patterns
+    except ValueError:
+        raise RequestError(f"{text!r} is not a pattern of files such as **/*.nwb") from None
+    if read.include is None or read.regex is None:
+        raise RequestError(f"{text!r} is not a pattern of files such as **/*.nwb")
+    bare = text.removeprefix("!")
+    *folders, last = bare.split("/")
+    if store := next((name for name in folders if name.endswith(STORE_ENDINGS) and last), None):
+        raise RequestError(
+            f"{text!r} aims into a store, which is one thing and is not entered;"
+            f" end the pattern with {bare[: bare.index(store) + len(store)]!r}"
+        )
+    return Pattern(bare, bool(read.include), re.compile(read.regex.pattern))
