@@ -161,10 +161,11 @@ workflow {
     COLLECT(ready.map { both -> both[0] }, ready.map { both -> both[1] }, scripts)
     SUMMARISE(ready.map { both -> both[0] }, analysis, scripts)
     COLLECT.out.table.subscribe { table -> Run.collected = true }
+    SUMMARISE.out.subscribe { summary -> Run.summarised = true }
 
     workflow.onComplete = {
         if (Run.collected) {
-            removeEarlier(file("${params.output_directory}/analysis_results"))
+            removeEarlier(file(params.output_directory, glob: false))
         }
         tellFailures(workflow.success)
     }
@@ -283,7 +284,8 @@ def cut(List jobs, int size, int bit) {
 
 // A service or the disk failed, or a signal ended it: the next try may succeed. What was asked wrongly stays wrong.
 def tryAgain(task) {
-    Run.dispatchFailed = reason(task)
+    def report = task.workDir.resolve('report')
+    Run.dispatchFailed = (report.exists() ? "The dispatcher's report: ${report.toUriString()}\n" : '') + reason(task)
     return task.exitStatus == 1 || task.exitStatus > 128 ? 'retry' : 'terminate'
 }
 
@@ -317,10 +319,14 @@ def tellFailures(success) {
     lines.each { line -> System.err.println(line) }
 }
 
-// Results of jobs that an earlier request had and this one has not.
-def removeEarlier(folder) {
-    def there = folder.isDirectory() ? folder.listFiles() : []
+// What an earlier request left and this one did not replace.
+def removeEarlier(output) {
+    def results = output.resolve('analysis_results')
+    def there = results.isDirectory() ? results.listFiles() : []
     there.findAll { path -> isResultOfJob(path) && !(path.name in Run.done) }.each { path -> path.deleteDir() }
+    if (!Run.summarised && output.resolve('analysis_summary').isDirectory()) {
+        output.resolve('analysis_summary').deleteDir()
+    }
 }
 
 def isResultOfJob(path) {

@@ -8,4 +8,6 @@ class Run {
     static volatile String dispatchFailed = null
     /** Whether the table holds them. */
     static volatile boolean collected = false
+    /** Whether there is a summary of them. */
+    static volatile boolean summarised = false
 }

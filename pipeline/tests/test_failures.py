@@ -35,6 +35,11 @@ def test_what_was_asked_wrongly_is_said_last_and_not_tried_again(lab: Lab) -> No
     misspelt = failed(lab.run("--docdb_qery={}", PATH=path))
     assert misspelt.last_line == "error: unrecognized arguments: --docdb_qery={}"
     assert tries() == 1
+    unanswered = failed(lab.run(query='{"name": "z"}', PATH=path))
+    sentence = unanswered.output[unanswered.output.rindex("\nerror: ") :]
+    assert sentence.startswith("\nerror: no record matches the query")
+    assert "Work dir" not in sentence
+    assert tries() == 2
     assert not lab.results.exists()
 
 
@@ -54,7 +59,10 @@ def test_a_service_that_stays_away_ends_the_run_with_the_dispatchers_sentence(la
 def test_jobs_that_fail_in_different_ways_are_each_named_with_the_reason(lab: Lab) -> None:
     lab.assets("a", "b", "c", "d", "e")
     lab.parameters({"threshold": 1})
+    earlier = lab.results / "analysis_summary"
+    earlier.mkdir(parents=True)
     done = failed(lab.run(WRONG="b=exit c=list d=kill", WRONG_SUMMARY="1"))
+    assert not earlier.exists()
     assert "(b): SystemExit: the analysis left by itself" in done.output
     assert "(c): analyse returned list; it must return a dict of values, or None" in done.output
     assert "exit status 137 (signal 9)" in done.output

@@ -83,7 +83,7 @@ def test_the_pipeline_knows_each_flag_of_the_dispatcher_that_names_a_file_or_a_f
     assert own is not None
     assert named is not None
     known = set(re.findall(r"'(\w+)'", own[1] + named[1]))
-    assert places <= known
+    assert places <= known <= set(flags.declared())
 
 
 def test_every_profile_can_be_read_and_says_what_to_fill_in() -> None:
