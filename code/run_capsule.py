@@ -64,8 +64,6 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
 def _describe(settings: Settings, command: Sequence[str]) -> None:
     """Show what there is to select instead of dispatching it."""
     import utils
-    from job_dispatch.metadata import describing
-    from job_dispatch.metadata.quality_control import Wanted
     from job_dispatch.report import account, cohort_page, cohort_table, files
     from job_dispatch.request import selection
 
@@ -75,7 +73,7 @@ def _describe(settings: Settings, command: Sequence[str]) -> None:
         selection.check_input_directory(settings.input_directory)
     selected = selection.read_selection(settings)
     with utils.open_metadata(settings) as metadata:
-        cohort = describing.describe(metadata, selected, Wanted(settings.qc or "", settings.modality))
+        cohort = utils.describe(metadata, selected, settings)
     source = account.source(settings)
     _print(list(cohort_table.lines(cohort, source, settings.modality)))
     if settings.report_directory is not None:

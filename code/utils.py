@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from job_dispatch.messages import DispatchError, progress
-from job_dispatch.metadata import sampling
+from job_dispatch.metadata import describing, sampling
+from job_dispatch.metadata.describing import Cohort
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.quality_control import Wanted
 from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
@@ -52,10 +53,7 @@ def find_assets(
     ServiceError
         DocDB or the storage failed.
     """
-    wanted = matching.wanted(settings.file_extension, settings.file_pattern) if settings.wants_files else None
-    locating = Locating(
-        wanted, metadata.may_name_local_files, settings.max_concurrency, each_way=settings.require_files
-    )
+    locating = _locating(metadata, settings)
     is_final = not (settings.grouping.fields or settings.max_number_of_tasks_dispatched or settings.sample)
     if settings.wants_files and is_final:
         selected, outcomes = run(_select_and_list(metadata, selection, settings, left_out, locating))
@@ -70,6 +68,27 @@ def find_assets(
         measured = locating.measure(located.assets[:at_most])
         located = replace(located, assets=measured + located.assets[len(measured) :])
     return selected, located
+
+
+def describe(metadata: MetadataSource, selection: Selection, settings: Settings) -> Cohort:
+    """Return what there is to select; where files are asked for, with what files a few of the assets have.
+
+    Raises
+    ------
+    RequestError
+        There is nothing.
+    ServiceError
+        The source of records fails.
+    """
+    cohort = describing.describe(metadata, selection, Wanted(settings.qc or "", settings.modality))
+    if settings.wants_files:
+        cohort.endings = _locating(metadata, settings).look_at(cohort.examples).endings()
+    return cohort
+
+
+def _locating(metadata: MetadataSource, settings: Settings) -> Locating:
+    wanted = matching.wanted(settings.file_extension, settings.file_pattern) if settings.wants_files else None
+    return Locating(wanted, metadata.may_name_local_files, settings.max_concurrency, each_way=settings.require_files)
 
 
 def _select(

@@ -15,7 +15,17 @@ from job_dispatch.metadata import quality_control, table_rows
 from job_dispatch.metadata.field_uses import FieldUses
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.quality_control import Wanted
-from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, id_filter, projection, value_at
+from job_dispatch.metadata.records import (
+    ASSET_FIELDS,
+    Asset,
+    Filter,
+    MetadataSource,
+    Record,
+    asset_of,
+    id_filter,
+    projection,
+    value_at,
+)
 from job_dispatch.metadata.row_keys import SESSION_FIELDS, SUBJECT_FIELD
 from job_dispatch.request.fields import NAMES, all_of
 from job_dispatch.request.selection import Query, Selection
@@ -27,6 +37,7 @@ _FIELDS = (*ASSET_FIELDS, _PROJECT, LEVEL, SUBJECT_FIELD, *_MODALITIES, *SESSION
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MONTH_LENGTH, _DAY_LENGTH = 7, 10
 _SAMPLED = 2_000
+_EXAMPLES = 5
 _SAMPLING_SECONDS = 60.0
 # A batch of which less than this part is new shows that little is left to be seen.
 _NEW_OF_BATCH = 10
@@ -73,12 +84,18 @@ class Cohort:
         Assets by subject, and by day (`YYYY-MM-DD`) on the session's own clock; "" where unknown.
     fields : FieldUses
         Which fields a sample of the records has.
+    examples : list of Asset
+        A few assets of the sample.
+    endings : list of (str, int, bool)
+        Endings of files in the examples, how often each occurs, and whether as stores; empty where nobody looked.
     """
 
     cells: Counter[Cell] = field(default_factory=Counter)
     subjects: Counter[str] = field(default_factory=Counter)
     days: Counter[str] = field(default_factory=Counter)
     fields: FieldUses = field(default_factory=FieldUses)
+    examples: list[Asset] = field(default_factory=list)
+    endings: list[tuple[str, int, bool]] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -138,7 +155,9 @@ def describe(metadata: MetadataSource, selection: Selection, wanted: Wanted) -> 
 
         raise RequestError("there is nothing to describe: no record matches", explain_nothing(metadata, query))
     for batch in _sample(metadata, query, min(_SAMPLED, cohort.total)):
-        cohort.fields.add(filter(wanted.takes, batch))
+        taken = list(filter(wanted.takes, batch))
+        cohort.fields.add(taken)
+        cohort.examples += map(asset_of, taken[: _EXAMPLES - len(cohort.examples)])
     return cohort
 
 

@@ -181,6 +181,9 @@ def _factors(account: Account) -> str:
         work = counted(sum(len(one.files or ()) for one in account.located.assets), "file")
     else:
         work = counted(len(account.located.assets), "asset")
+    rows = len(account.selected.groups) - len({group.assets for group in account.selected.groups})
+    if rows and not settings.group_by:
+        work += f" and {counted(rows, 'further row')} of the table"
     sets = len(account.parameters.sets)
     return f"{work} × {counted(sets, 'parameter set')}" if sets else work
 

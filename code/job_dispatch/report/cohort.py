@@ -60,6 +60,7 @@ def traits(cohort: Cohort, modalities: Sequence[str]) -> list[Trait]:
         _by_time("month", months, _month_flags),
         _by_time("day", cohort.days, lambda day: f"--from={day} --to={day}"),
         _trait("subject", cohort.subjects, lambda value: _list_flag("subject", value)),
+        _endings(cohort),
     ]
 
 
@@ -67,6 +68,16 @@ def _trait(name: str, counts: Mapping[str, int], flag: Any) -> Trait:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rows = [Row(value, number, flag(value)) for value, number in ordered if value]
     return Trait(name, rows, counts.get("", 0))
+
+
+def _endings(cohort: Cohort) -> Trait:
+    rows = [
+        Row(f"{ending}{' (stores)' * is_store}", number, f"--file_extension={shlex.quote(ending)}")
+        for ending, number, is_store in cohort.endings
+        if ending
+    ]
+    remark = f"Of the files and stores in {counted(len(cohort.examples), 'asset')} looked at."
+    return Trait("ending", rows, sum(number for ending, number, _ in cohort.endings if not ending), remark)
 
 
 def _by_time(name: str, counts: Mapping[str, int], flag: Any) -> Trait:

@@ -179,14 +179,14 @@ def _contents(
 
 @dataclass(frozen=True)
 class _Section:
-    """A trait and those of its values that are shown; days only tell, months can be chosen."""
+    """A trait and those of its values that are shown; days and endings only tell, months can be chosen."""
 
     trait: shown.Trait
     rows: Sequence[shown.Row]
 
     @property
     def is_chosen_from(self) -> bool:
-        return self.trait.name != "day"
+        return self.trait.name not in ("day", "ending")
 
     @property
     def more(self) -> int:

@@ -27,7 +27,7 @@ def lines(cohort: Cohort, source: str, modalities: Sequence[str]) -> Iterator[st
         if trait.unknown:
             rows.append(("(unknown)", f"{trait.unknown:,}", ""))
         yield ""
-        yield from _table([(trait.name, "assets", "selected by"), *rows])
+        yield from _table([(trait.name, "files" if trait.name == "ending" else "assets", "selected by"), *rows])
         if trait.remark:
             yield trait.remark
     yield ""

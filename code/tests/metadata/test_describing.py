@@ -200,3 +200,19 @@ def test_a_page_of_somebody_else_is_replaced_only_if_that_is_wanted(lab: World, 
         assert lab.call(*flags, more).returncode == 0
         assert "my thesis" not in page.read_text()
     assert [path.name for path in page.parent.iterdir()] == ["describe.html"]
+
+
+def test_what_is_excluded_is_not_counted(lab: World) -> None:
+    (lab.input_directory / "done.txt").write_text("asset_001\nr002\n")
+    flags = ("--describe=1", "--exclude=done.txt")
+    for done in (lab.call(*flags), call_catalog(lab, *flags)):
+        assert done.stdout.startswith("118 assets in ")
+
+
+def test_endings_of_files_are_told_where_files_are_asked_for(world: World) -> None:
+    done = world.call("--describe=1", "--file_extension=.nwb", "--docdb_query={}")
+    [block] = [block for block in done.stdout.split("\n\n") if block.startswith("ending")]
+    assert " ".join(block.split()[:4]) == "ending files selected by"
+    assert "--file_extension=.nwb" in block
+    assert block.endswith("Of the files and stores in 5 assets looked at.")
+    assert "ending" not in world.call("--describe=1").stdout.split()
