@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from job_dispatch.report.account import Account
     from job_dispatch.request.flags import Settings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

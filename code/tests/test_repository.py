@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import run_capsule
 from job_dispatch.request import flags, panel
 
 CODE = Path(__file__).resolve().parent.parent
@@ -68,6 +69,11 @@ def test_app_panel_has_the_groups_and_the_order_of_help() -> None:
     declared = [(flag.group.casefold(), name) for name, flag in flags.declared().items() if name not in LOCAL_FLAGS]
     assert [(categories[entry["category"]], entry["param_name"]) for entry in contents["parameters"]] == declared
     assert list(categories.values()) == list(dict.fromkeys(group for group, _ in declared))
+
+
+def test_the_changelog_begins_with_the_version_that_the_command_tells() -> None:
+    [newest, *_] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert newest == run_capsule.__version__
 
 
 def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:
