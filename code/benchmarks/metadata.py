@@ -33,15 +33,17 @@ class MetadataServer:
         Where the certificate authority is written, for `REQUESTS_CA_BUNDLE`.
     latency : float
         Seconds between a request and its answer.
+    handler : type of Handler or None
+        What answers further questions as well.
     """
 
-    def __init__(self, directory: Path, latency: float) -> None:
+    def __init__(self, directory: Path, latency: float, handler: type[Handler] | None = None) -> None:
         self.ca_path = directory / "authority.pem"
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(self.ca_path))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(context)
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), handler or Handler)
         self._server.latency = latency
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -61,7 +63,9 @@ class _Server(ThreadingHTTPServer):
     latency = 0.0
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers every request after the latency, with what `respond` says."""
+
     server: _Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -69,10 +73,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
+    def do_GET(self) -> None:
+        self._answer(None)
+
     def do_POST(self) -> None:
-        pipeline = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def respond(self, pipeline: Any) -> bytes:
+        """Return the body of the answer to `self.path`; `pipeline` is None in a GET."""
+        return _answer(pipeline)
+
+    def _answer(self, pipeline: Any) -> None:
         time.sleep(self.server.latency)
-        body = _answer(pipeline)
+        body = self.respond(pipeline)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

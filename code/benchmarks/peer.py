@@ -2,6 +2,7 @@
 
 python -m benchmarks.peer list SHAPE COUNT
 python -m benchmarks.peer dispatch ENDING QUERY INPUT_DIRECTORY OUTPUT_DIRECTORY
+python -m benchmarks.peer unprocessed QUERY INPUT_DIRECTORY OUTPUT_DIRECTORY
 """
 
 from __future__ import annotations
@@ -38,8 +39,19 @@ def _dispatch(ending: str, query: str, inputs: Path, output: Path) -> None:
     print_and_leave({"jobs": len(jobs)})
 
 
+def _dispatch_unprocessed(query: str, inputs: Path, output: Path) -> None:
+    records = dispatch.get_data_asset_records(inputs, docdb_query=query)
+    parameters = json.loads((inputs / "analysis_parameters.json").read_text())
+    jobs = dispatch.expand_task_list(records, "", True, parameters["distributed_parameters"])
+    left = list(dispatch.check_task_parameters(jobs, parameters["fixed_parameters"]))
+    dispatch.write_input_model_list(left, output, 1, _NO_LIMIT)
+    print_and_leave({"jobs": len(left)})
+
+
 if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
+    if what == "unprocessed":
+        _dispatch_unprocessed(arguments[0], Path(arguments[1]), Path(arguments[2]))
     if what == "list":
         report(lambda: _list(arguments[0], int(arguments[1])))
     _dispatch(arguments[0], arguments[1], Path(arguments[2]), Path(arguments[3]))

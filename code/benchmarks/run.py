@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import processes
+from benchmarks import processed, processes
 from benchmarks.endpoint import Endpoint
 from benchmarks.metadata import MetadataServer, query
 from benchmarks.shapes import SHAPES, keys_of
@@ -43,11 +43,18 @@ _DISPATCHED = (
     ("behaviour", 200, 200),
     ("light-sheet", 2, 2),
 )
-_PARAMETERS = {
+_PARAMETERS: dict[str, Any] = {
     "fixed_parameters": {"analysis_name": "benchmark", "cutoff": 0.05},
     "distributed_parameters": [{"method": "isolation_distance"}, {"method": "amplitude_cutoff"}],
 }
 _JOBS_WRITTEN = 20_000
+# (jobs, how many of them are processed already, the server)
+_LOOKED_UP = (
+    (500, "none", processed.NoneDone),
+    (500, "all", processed.AllDone),
+    (10_000, "all", processed.AllDone),
+)
+_JOBS_OF_PEER = 500
 _PEER_IMPORTS = "import analysis_pipeline_utils.utils_analysis_dispatch"
 _NO_START = {"seconds": 0.0, "cpu": 0.0}
 
@@ -116,6 +123,43 @@ class Bench:
             print(_line(row), flush=True)
         return rows
 
+    def processed(self) -> list[Row]:
+        """Leave out what is processed already, as whole processes."""
+        rows = []
+        for jobs, done, handler in _LOOKED_UP:
+            directory = self._directory / f"{jobs}-{done}"
+            directory.mkdir()
+            with MetadataServer(directory, self._latency, handler) as server:
+                row = self._processed(jobs // 10 if self._quick else jobs, done, server)
+            rows.append(row)
+            peer = f"{row['peer']['seconds']:>10.1f} s of the peer{row['ratio']:>8.0f} ×" if "peer" in row else ""
+            print(f"{row['jobs']:>6,} jobs, {done} done{row['ours']['seconds']:>8.2f} s{peer}", flush=True)
+        return rows
+
+    def _processed(self, jobs: int, done: str, server: MetadataServer) -> Row:
+        sets = len(_PARAMETERS["distributed_parameters"])
+        asked, results = query("flat", jobs // sets), self._directory / "unprocessed"
+        found = {**self._environment, "REQUESTS_CA_BUNDLE": str(server.ca_path), **processed.environment(server.host)}
+        directories = [f"--input_directory={self._directory}", f"--output_directory={results}"]
+        flags = [f"--docdb_query={asked}", "--skip_processed=1", "--tasks_per_job=1", *directories]
+        expected = 0 if done == "all" else jobs
+
+        def measure(command: list[str]) -> Row:
+            ran = processes.run(command, found)
+            if (written := sum(1 for _ in results.glob("*/*.json"))) != expected:
+                raise RuntimeError(f"{' '.join(command)}: {written} jobs instead of {expected}")
+            if results.exists():
+                results.rename(self._directory / f"results-{time.monotonic_ns()}")
+            return {"seconds": ran.seconds, "cpu": ran.cpu, "peak": ran.peak}
+
+        row: Row = {"jobs": jobs, "done": done}
+        row["ours"] = self._median(lambda: measure([sys.executable, "run_capsule.py", *flags]))
+        if self._peer and jobs <= _JOBS_OF_PEER:
+            command = [self._peer, "-m", "benchmarks.peer", "unprocessed", asked, str(self._directory), str(results)]
+            row["peer"] = measure(command)
+            row["ratio"] = row["peer"]["seconds"] / row["ours"]["seconds"]
+        return row
+
     def _start_of_peer(self) -> dict[str, float]:
         runs = [processes.run([self._peer, "-c", _PEER_IMPORTS], self._environment) for _ in range(3)]
         return {"seconds": min(run.seconds for run in runs), "cpu": min(run.cpu for run in runs)}
@@ -165,7 +209,9 @@ class Bench:
 
     def start(self) -> dict[str, float]:
         """Start processes that do nothing yet."""
-        all_modules = "import run_capsule, utils, docdb, s3, jobs, workers"
+        all_modules = (
+            "import run_capsule, utils; from job_dispatch.metadata import docdb; from job_dispatch.storage import s3"
+        )
         commands = {
             "bare interpreter": [sys.executable, "-c", "pass"],
             "--help": [sys.executable, "run_capsule.py", "--help"],
@@ -225,6 +271,7 @@ _SECTIONS = {
     "writing": ("Writing", False),
     "listing": ("Listing: imports done before the clock starts", True),
     "dispatch": ("Dispatching: whole processes, from the query to files × 2 parameter sets", True),
+    "processed": ("Leaving out what is processed already: whole processes", False),
     "balance": (
         "Balance: the heaviest of 50 folders, 500 jobs of log-normal sizes (sigma 2), median of 50 seeds",
         False,

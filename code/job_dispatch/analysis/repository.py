@@ -60,7 +60,7 @@ class Repository:
 
     def commits_since(self, moment: int | str) -> list[str]:
         """Return the hashes of all commits since a moment, in Unix seconds or as git reads a date. Raises as above."""
-        branch = [] if self._branch == "HEAD" else ["--branch", self._branch]
+        branch = [] if self._branch in ("", "HEAD") else ["--branch", self._branch]
         with self._scratch() as folder:
             # The whole history: a shallow one fails where nothing is newer.
             self._git("clone", "--quiet", "--bare", "--single-branch", *branch, self._address, str(folder))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+import signal
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,9 +160,8 @@ def test_with_none_or_several_wrappers_jobs_tell_their_parameters_alone(lab: Wor
     assert sentence in done.stderr
     refused = lab.call("--docdb_query={}", "--overwrite=1", "--skip_processed=1")
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1] == (
-        f"error: --skip_processed: the code that will run the jobs is not known: {reason}"
-    )
+    told = f'error: --skip_processed ("Skip processed"): the code that will run the jobs is not known: {reason}'
+    assert refused.stderr.splitlines()[-1] == told
 
 
 @pytest.mark.parametrize("missing", ["CODEOCEAN_API_TOKEN", "CO_COMPUTATION_ID"])
@@ -279,3 +280,38 @@ def test_the_token_is_in_no_output_at_all(lab: World, version: int | None, tmp_p
     written = [path for path in (*lab.output_directory.rglob("*"), *report.rglob("*")) if path.is_file()]
     assert written
     assert not any(TOKEN.encode() in path.read_bytes() for path in written)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_while_git_is_asked_leaves_nothing_of_it(
+    lab: World, code_ocean: CodeOceanGateway, tmp_path: Path, number: signal.Signals
+) -> None:
+    code_ocean.serve_pipeline(process(version=None))
+    code_ocean.make_repository([FIRST])
+    code_ocean.documents[f"capsules/{WRAPPER}"] = capsule(release_capsule=RELEASE)
+    versions = [{"major_version": 1, "minor_version": 0, "release_time": RELEASED}]
+    code_ocean.documents[f"capsules/{RELEASE}"] = capsule(RELEASE, versions=versions)
+    is_asked = threading.Event()
+
+    def hold(request: Any) -> Fault | None:
+        code_ocean.faults.append(hold)
+        if not request.path.startswith("/capsule-"):
+            return None
+        is_asked.set()
+        return Fault(delay=60)
+
+    code_ocean.faults = [hold]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process_of_it = lab.start("--docdb_query={}", env={"TMPDIR": str(scratch)})
+    try:
+        assert is_asked.wait(60)
+        assert list(scratch.iterdir())
+        process_of_it.send_signal(number)
+        _, stderr = process_of_it.communicate(timeout=60)
+    finally:
+        process_of_it.kill()
+    assert process_of_it.returncode == 128 + number
+    assert stderr.splitlines()[-1] == f"error: stopped by {number.name}; no job is written"
+    assert list(scratch.iterdir()) == []
+    assert list(lab.output_directory.iterdir()) == []

@@ -183,7 +183,7 @@ def test_nothing_is_skipped_where_the_wrapper_alone_knows_a_value(
     record(code_ocean, map(record_name, jobs))
     ran = pipeline.call(*SKIP)
     assert len(ran.jobs) == (8 if is_left_to_the_wrapper else 0)
-    told = "--skip_processed: whether 8 jobs were processed is left to the wrapper"
+    told = "whether 8 jobs were processed is left to the wrapper"
     assert (told in ran.stderr) == is_left_to_the_wrapper
 
 
@@ -223,7 +223,7 @@ def test_the_collection_of_the_results_must_be_named(
     ran = pipeline.call(*SKIP)
     assert ran.returncode == 2
     assert ran.stderr.splitlines()[-1] == (
-        "error: --skip_processed: DOCDB_COLLECTION, the collection of the results, is not set"
+        'error: --skip_processed ("Skip processed"): DOCDB_COLLECTION, the collection of the results, is not set'
     )
     assert code_ocean.requests == []
 
