@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PIPELINE, ROOT
+from conftest import PIPELINE, ROOT, TESTS
 
 JOB = {"s3_location": ["s3://b/a"], "asset_name": ["a"], "docdb_record_id": ["1"]}
 
@@ -181,3 +181,12 @@ def test_the_job_array_of_the_documentation_analyses_every_worker_folder(tmp_pat
         assert done.returncode == 0, done.stderr
     jobs = {path.stem for path in tmp_path.glob("my_jobs/*/*.json")}
     assert {path.parent.name for path in tmp_path.glob("analysis_results/*/job.json")} == jobs
+
+
+def test_without_nextflow_and_java_it_says_how_to_get_them(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["/bin/bash", TESTS / "nextflow", "-version"], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "error: neither nextflow nor java is installed; Nextflow needs Java 17 or newer" in done.stderr
+    assert "pip install nextflow" in done.stderr
