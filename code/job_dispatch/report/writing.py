@@ -43,7 +43,11 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
             f"--report_directory: {state}, but no report: cannot write into {directory}: {error.strerror}"
         ) from error
     number = len(account.left_out.items)
-    logger.info("report in %s%s", directory / PAGE, f"; {SKIPPED} beside it has all {number:,} left out" * bool(number))
+    logger.info(
+        "report in %s%s",
+        directory / PAGE,
+        f"; {SKIPPED} beside it names all that was left out ({number:,})" * bool(number),
+    )
 
 
 def write_failure(account: Account, directory: Path, command: Sequence[str], version: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,6 +101,18 @@ def test_nothing_overflows_even_where_names_are_long_and_everything_is_unfolded(
         for _ in range(2):
             assert tab.evaluate("document.scrollingElement.scrollWidth") <= width
             tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+
+
+def test_the_name_of_a_processed_asset_takes_two_lines_at_most_on_a_laptop(opened: Opened) -> None:
+    name = "multiplane-ophys_774659_2025-06-07_14-31-15_processed_2025-06-08_03-49-49"
+    jobs = [dataclasses.replace(one, assets=(name,), parameter_set='{"window": 1}') for one in sample().jobs]
+    with opened(sample(jobs=jobs), width=1_280) as tab:
+        cell = tab.locator("#jobs-table td.assets").first
+        lines = cell.evaluate(
+            "cell => { const range = document.createRange(); range.selectNodeContents(cell);"
+            " return new Set([...range.getClientRects()].map(one => Math.round(one.top))).size }"
+        )
+        assert lines <= 2
 
 
 def test_filtering_the_skipped_to_one_name_leaves_one_row_though_another_name_begins_with_it(opened: Opened) -> None:
