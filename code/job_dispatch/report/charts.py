@@ -1,7 +1,7 @@
 """Drawing column charts: where each column, tick and label stands, for the page's template to write as SVG.
 
-Of libraries, plotly (4.8 MB), bokeh (1.3 MB) and Vega-Lite (0.9 MB) fill or burst the page; the SVG of matplotlib, pygal
-and vl-convert has fixed colours and text that shrinks with the page: neither dark mode nor telephones.
+Of libraries, plotly (4.8 MB), bokeh (1.3 MB) and Vega-Lite (0.9 MB) fill or burst the page; the SVG of matplotlib,
+pygal and vl-convert has fixed colours and text that shrinks with the page: neither dark mode nor telephones.
 """
 
 from __future__ import annotations
