@@ -101,8 +101,8 @@ class Unprocessed:
     ) -> None:
         self._jobs, self._wrapper, self._fixed = iter(jobs), wrapper, fixed
         self._database, self._leave_out = database, leave_out
-        self.names: dict[str, Names | None] = {}
-        """What the records of the jobs that were let through will be named, by the names of the jobs."""
+        self.undecided = 0
+        """How many jobs were let through since the names of their records cannot be known."""
 
     def __iter__(self) -> Iterator[Job]:
         waiting: collections.deque[tuple[_Batch, Future[set[str]] | None]] = collections.deque()
@@ -119,23 +119,19 @@ class Unprocessed:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def undecided(self) -> int:
-        """How many jobs were let through since their names cannot be known."""
-        return sum(names is None for names in self.names.values())
-
-    def _next_batch(self) -> _Batch:
-        return [(job, self._names(job)) for job in itertools.islice(self._jobs, _JOBS_A_REQUEST)]
-
-    def _names(self, job: Job) -> Names | None:
+    def names(self, job: Job) -> Names | None:
+        """Return what the record of a job's results will be named, None where that cannot be known."""
         locations = [asset.location for asset in job.group.assets]
         files = None if job.files is None else [file.address for file in job.files]
         return record_names(self._wrapper, locations, files, self._fixed, job.parameter_set)
+
+    def _next_batch(self) -> _Batch:
+        return [(job, self.names(job)) for job in itertools.islice(self._jobs, _JOBS_A_REQUEST)]
 
     def _undone(self, batch: _Batch, done: set[str]) -> Iterator[Job]:
         for job, names in batch:
             if names is not None and not done.isdisjoint(names):
                 self._leave_out(job)
             else:
-                self.names[job.name] = names
+                self.undecided += names is None
                 yield job

@@ -75,7 +75,7 @@ class Wanted:
 def _warn_of_folders(bucket: str, plan: Plan, unprocessed: Unprocessed) -> None:
     from job_dispatch.analysis.results_bucket import existing_folders
 
-    jobs = {name: job for job in plan.jobs for name in unprocessed.names.get(job.name) or ()}
+    jobs = {name: job for job in plan.jobs for name in unprocessed.names(job) or ()}
     try:
         folders = existing_folders(bucket, jobs)
     except DispatchError as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import openpyxl
 import pytest
 
 from tests.conftest import DESCRIPTION, World, assert_refused, asset_id
@@ -66,6 +68,20 @@ def test_assets_are_left_out_by_any_of_their_names(desk: World, text: str, kind:
     names, log = left(desk, text)
     assert names == sorted(NAMES[1:])
     assert f"{desk.input_directory}/done.csv is taken for {kind}" in log
+
+
+def test_tables_are_read_as_excel_saves_them(desk: World) -> None:
+    path = desk.input_directory / "done.xlsx"
+    book = openpyxl.Workbook()
+    sheet: Any = book.active
+    for row in (("Subject", "Asset ID"), (774659, asset_id(0)), (None, None)):
+        sheet.append(row)
+    book.save(path)
+    names = {"--exclude=done.xlsx": path, "--exclude=utf16.csv": desk.input_directory / "utf16.csv"}
+    names["--exclude=utf16.csv"].write_text(f"subject\tasset_id\n774659\t{asset_id(0)}\n", encoding="utf-16")
+    for flag in names:
+        done = succeeded(desk.call("--docdb_query={}", flag, "--overwrite=1"))
+        assert sorted(name for job in done.jobs for name in job["asset_name"]) == sorted(NAMES[1:])
 
 
 def test_of_a_row_only_the_most_certain_name_counts(desk: World) -> None:
