@@ -10,13 +10,14 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run pipeline test pipeline-test old-wrapper-test browser-test lint format audit bench pin clean stale
+.PHONY: help run pipeline test storage-test pipeline-test old-wrapper-test browser-test lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
 	@echo 'make run           dispatch the bundled example into results/'
 	@echo 'make pipeline      dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
 	@echo 'make test          lint, then all tests, about two minutes'
+	@echo 'make storage-test  list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
 	@echo 'make pipeline-test run the pipeline of pipeline/ with Nextflow in many ways'
 	@echo 'make old-wrapper-test  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
 	@echo 'make browser-test  open the pages in Chromium, which must be installed'
@@ -53,6 +54,9 @@ pipeline: $(VENV)/example.stamp
 test: lint
 	@echo 'Running all tests side by side, which takes about two minutes on two cores'
 	cd code && ../$(VENV_PYTHON) -m pytest -n auto --dist worksteal
+
+storage-test: $(VENV)/storage.stamp
+	cd code && ../$(VENV_PYTHON) -m pytest tests/servers
 
 # Nextflow is there before the tests, which run side by side, ask for it.
 pipeline-test: $(VENV)/test.stamp
@@ -92,10 +96,12 @@ clean:
 EXTRAS_example := [example]
 EXTRAS_test := [dev]
 EXTRAS_browser := [dev,browser]
+EXTRAS_storage := [dev,storage-test]
 EXTRAS_pin := [pin]
 ALSO_example := run
 ALSO_test := run example
 ALSO_browser := run example test
+ALSO_storage := run example test
 ALSO_pin := run
 
 $(VENV)/%.stamp: code/pyproject.toml $(STALE)
