@@ -243,7 +243,7 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
         *(script("weed"), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"),
         *("-filer", "-s3", f"-s3.config={folder / 'identities.json'}", f"-s3.port={s3}", "-s3.port.iceberg=0"),
         *("-s3.port.lance=0", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
-        *("-volume.max=20", "-master.volumeSizeLimitMB=64", "-filer.localSocket=", "-s3.localSocket="),
+        *("-volume.max=200", "-master.volumeSizeLimitMB=64", "-filer.localSocket=", "-s3.localSocket="),
     ]
     with running(command, folder / "weed.log", _answers(client)):
         yield Server(f"http://127.0.0.1:{s3}", data, client)
