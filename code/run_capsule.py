@@ -128,8 +128,9 @@ def _prepare(run: Account) -> None:
         with run.timed(account.FINDING), utils.open_metadata(settings) as metadata:
             run.selected, run.located = utils.find_assets(metadata, run.selection, settings, run.left_out)
         wrapper = inquiry.answer()
-    if settings.group_by and settings.wants_files and settings.split_files:
-        logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
+    if settings.wants_files and settings.split_files and (settings.group_by or settings.with_raw):
+        flag, whole = ("group_by", "group") if settings.group_by else ("with_raw", "pair")
+        logger.info("--split_files does not apply with --%s: each job lists all files of its %s", flag, whole)
     with run.timed(account.BUILDING):
         query = run.selection.query_text if settings.query_in_jobs else None
         code = wrapper.code if wrapper else None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from job_dispatch.messages import DispatchError, progress
-from job_dispatch.metadata import describing, sampling
+from job_dispatch.metadata import describing, pairs, sampling
 from job_dispatch.metadata.describing import Cohort
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.quality_control import Wanted
@@ -54,14 +54,22 @@ def find_assets(
         DocDB or the storage failed.
     """
     locating = _locating(metadata, settings)
-    is_final = not (settings.grouping.fields or settings.max_number_of_tasks_dispatched or settings.sample)
+    is_final = not (
+        settings.grouping.fields or settings.max_number_of_tasks_dispatched or settings.sample or settings.with_raw
+    )
     if settings.wants_files and is_final:
         selected, outcomes = run(_select_and_list(metadata, selection, settings, left_out, locating))
     else:
         with progress("reading metadata", "records") as shown:
             selected = _select(metadata, selection, settings, left_out, lambda page: shown.advance(len(page)))
         outcomes = locating.list_all(selected.assets)
-    located = locating.report(selected.assets, outcomes, settings.skip_errors, left_out)
+    optional = pairs.may_lack_files(
+        selected.partners, {one for one, outcome in outcomes.items() if _has_files(outcome)}
+    )
+    located = locating.report(selected.assets, outcomes, settings.skip_errors, left_out, optional)
+    if selected.partners:
+        there = frozenset(one.asset.record_id for one in located.assets)
+        selected = replace(selected, groups=pairs.whole(selected.groups, selected.partners, there, left_out))
     if settings.balance == "size":
         # Each asset makes a job at least, so what a limit leaves off need not be measured.
         at_most = None if settings.group_by else settings.max_number_of_tasks_dispatched
@@ -91,6 +99,10 @@ def _locating(metadata: MetadataSource, settings: Settings) -> Locating:
     return Locating(wanted, metadata.may_name_local_files, settings.max_concurrency, each_way=settings.require_files)
 
 
+def _has_files(outcome: Outcome) -> bool:
+    return isinstance(outcome, tuple) and outcome != ()
+
+
 def _select(
     metadata: MetadataSource,
     selection: Selection,
@@ -101,7 +113,15 @@ def _select(
     more_fields = TRAIT_FIELDS if settings.is_described else ()
     quality = Wanted(settings.qc, settings.modality) if settings.qc else None
     selected = select_assets(
-        metadata, selection, settings.grouping, settings.skip_errors, left_out, tell, more_fields, quality
+        metadata,
+        selection,
+        settings.grouping,
+        settings.skip_errors,
+        left_out,
+        tell,
+        more_fields,
+        quality,
+        settings.with_raw,
     )
     return sampling.sample(selected, settings.sample, left_out) if settings.sample else selected
 

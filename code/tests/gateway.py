@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import re
@@ -64,13 +65,13 @@ class RecordedRequest:
     path: str
     body: Any
     time: float
+    headers: Mapping[str, str]
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request: in this order a delay, a dropped connection, another answer, a cut.
+    """What goes wrong with one request: in this order a delay, a dropped connection, another answer, a cut or drip.
 
     Parameters
     ----------
@@ -82,6 +83,8 @@ class Fault:
         The connection is reset and nothing is answered.
     truncate : bool
         Only the first half of the answer is sent, then the connection ends.
+    drip : float
+        Seconds between the bytes of the answer, its first line included.
     """
 
     status: int | None = None
@@ -90,6 +93,7 @@ class Fault:
     delay: float = 0.0
     reset: bool = False
     truncate: bool = False
+    drip: float = 0.0
 
 
 FaultHook = Callable[[RecordedRequest], Fault | None]
@@ -104,7 +108,11 @@ class Gateway:
 
     Tests change `records` (of v1/metadata_index/data_assets), `payload_limit` (bytes of an answer) and
     `faults` (one entry is consumed a request: a `Fault`, None for a request that goes well, or a function
-    of the request that gives either and may change the records first) and read `requests`.
+    of the request that gives either and may change the records first) and read `requests`. Counts are kept
+    apart, with `count_faults` and `counts`, since one travels beside the first page of records.
+
+    An `_id` may be text, a number or `{"$oid": …}`, which stands for an ObjectId; with `prints_ids` it is
+    printed as its text alone. `knows_sample` is whether `$sample` is known.
 
     `$match` is mongomock's, another engine than the one that judges the records of catalogs.
 
@@ -147,7 +155,11 @@ class Gateway:
         self.collections: dict[CollectionKey, list[Record]] = {DEFAULT_COLLECTION: []}
         self.faults: list[Fault | FaultHook | None] = []
         self.requests: list[RecordedRequest] = []
+        self.count_faults: list[Fault | FaultHook | None] = []
+        self.counts: list[RecordedRequest] = []
         self.payload_limit = DEFAULT_PAYLOAD_LIMIT
+        self.prints_ids = False
+        self.knows_sample = True
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -183,7 +195,10 @@ class Gateway:
             return 403, {"message": "Missing Authentication Token"}
         records = list(self.collections.get((version, database, collection), []))
         if action == "aggregate":
-            return 200, aggregate(records, body)
+            if not self.knows_sample and any("$sample" in stage for stage in body):
+                raise BadRequestError("Unrecognized pipeline stage name: '$sample'")
+            answer = aggregate(records, body)
+            return 200, [_with_text_id(one) for one in answer] if self.prints_ids else answer
         found = aggregate(records, _find_pipeline(parse_qs(url.query)))
         # As the real one: records beyond the limit are left out without a word.
         while len(json.dumps(found)) > self.payload_limit:
@@ -191,8 +206,13 @@ class Gateway:
         return 200, found
 
 
+def _with_text_id(record: Record) -> Record:
+    record_id = record.get("_id")
+    return {**record, "_id": record_id["$oid"]} if isinstance(record_id, dict) and "$oid" in record_id else record
+
+
 def aggregate(records: list[Record], pipeline: Any) -> list[Record]:
-    """The answer of a pipeline of `$match`, `$sort`, `$limit`, `$skip`, inclusive `$project` and `$count`.
+    """The answer of a pipeline of `$match`, `$sample`, `$sort`, `$limit`, `$skip`, inclusive `$project` and `$count`.
 
     Raises
     ------
@@ -236,8 +256,17 @@ def _sort(records: list[Record], keys: Any) -> list[Record]:
     if not isinstance(keys, dict) or not keys or not set(keys.values()) <= {1, -1}:
         raise BadRequestError("$sort key ordering must be 1 (for ascending) or -1 (for descending)")
     for path, order in reversed(keys.items()):
-        records = sorted(records, key=lambda record: resolve_sort_key(path, record), reverse=order == -1)
+        key = _id_order if path == "_id" else functools.partial(resolve_sort_key, path)
+        records = sorted(records, key=key, reverse=order == -1)
     return records
+
+
+def _id_order(record: Record) -> tuple[int, Any]:
+    """Order ids by type first, as BSON does: numbers, text, ObjectIds."""
+    record_id = record.get("_id")
+    if isinstance(record_id, dict):
+        return (2, record_id["$oid"]) if "$oid" in record_id else (3, resolve_sort_key("_id", record))
+    return (1, record_id) if isinstance(record_id, str) else (0, record_id or 0)
 
 
 def _limit(records: list[Record], count: Any) -> list[Record]:
@@ -352,6 +381,7 @@ def _sample(records: list[Record], spec: Any) -> list[Record]:
 
 _STAGES: dict[str, Callable[[list[Record], Any], list[Record]]] = {
     "$match": _match,
+    "$sample": _sample,
     "$sort": _sort,
     "$limit": _limit,
     "$skip": _skip,
@@ -435,9 +465,11 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(text) if text else None
         except json.JSONDecodeError:
             body = None
-        request = RecordedRequest(self.command, self.path, body, time.monotonic(), headers=dict(self.headers))
-        gateway.requests.append(request)
-        entry = gateway.faults.pop(0) if gateway.faults else None
+        request = RecordedRequest(self.command, self.path, body, time.monotonic(), dict(self.headers))
+        is_count = isinstance(body, list) and bool(body) and "$count" in body[-1]
+        (gateway.counts if is_count else gateway.requests).append(request)
+        faults = gateway.count_faults if is_count else gateway.faults
+        entry = faults.pop(0) if faults else None
         fault = (entry(request) if callable(entry) else entry) or Fault()
         if fault.delay:
             released.wait(fault.delay)
@@ -445,18 +477,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         elif fault.status is None:
             status, payload = gateway.respond(request.method, request.path, request.body)
-            self._send(request, status, payload, {}, fault.truncate)
+            self._send(request, status, payload, {}, fault)
         else:
             payload = fault.body.encode() if isinstance(fault.body, str) else fault.body
-            self._send(request, fault.status, payload, fault.headers, fault.truncate)
+            self._send(request, fault.status, payload, fault.headers, fault)
 
     def _send(
-        self,
-        request: RecordedRequest,
-        status: int,
-        payload: bytes,
-        headers: Mapping[str, str],
-        truncate: bool,
+        self, request: RecordedRequest, status: int, payload: bytes, headers: Mapping[str, str], fault: Fault
     ) -> None:
         request.status = status
         self.send_response(status)
@@ -464,9 +491,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
-        self.wfile.write(payload[: len(payload) // 2] if truncate else payload)
-        if truncate:
+        if fault.drip:
+            self._drip(payload, fault.drip)
+        else:
+            self.wfile.write(payload[: len(payload) // 2] if fault.truncate else payload)
+        if fault.truncate:
             self.close_connection = True
+
+    def _drip(self, payload: bytes, seconds: float) -> None:
+        for byte in payload:
+            self.wfile.write(bytes([byte]))
+            if self.server.gateway.released.wait(seconds):
+                break
+        self.close_connection = True
 
     def _reset(self) -> None:
         """Close at once with a TCP reset: lingering for zero seconds."""

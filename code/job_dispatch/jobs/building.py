@@ -109,7 +109,7 @@ class Jobs:
     query : str or None
         The query that jobs tell.
     split_files : bool
-        A job for each file; the files of groups with metadata are not split.
+        A job for each file; the files of groups with metadata and of pairs are not split.
     code : Code or None
         The code that will run them, None where it is not known.
     """
@@ -181,7 +181,8 @@ class Jobs:
                 continue
             found = replace(group, assets=tuple(one.asset for one in there))
             files = None if there[0].files is None else tuple(file for one in there for file in one.files or ())
-            if self._split_files and files is not None and group.metadata is None:
+            is_alone = group.metadata is None and not any(asset.role for asset in group.assets)
+            if self._split_files and files is not None and is_alone:
                 for file in files:
                     yield found, (file,), file.size
             else:
@@ -268,6 +269,7 @@ def _model(
         asset_id=[asset.asset_id for asset in group.assets],
         asset_name=[asset.name for asset in group.assets],
         docdb_record_id=[asset.record_id for asset in group.assets],
+        asset_role=[asset.role for asset in group.assets] if any(asset.role for asset in group.assets) else None,
         file_location=addresses,
         fixed_parameters=fixed_parameters,
         distributed_parameters=parameter_set,

@@ -27,6 +27,9 @@ class AnalysisDispatchModel(BaseModel):
     )
     asset_name: list[str] = Field(description="Name of each asset")
     docdb_record_id: list[str] = Field(description="_id of each asset's metadata record")
+    asset_role: list[str] | None = Field(
+        default=None, description="derived or raw, for each asset, where pairs were asked for"
+    )
     file_location: list[str] | None = Field(
         default=None, description="Files to analyse, when a file extension was asked for"
     )

@@ -71,6 +71,8 @@ class Asset:
         Code Ocean data asset id; empty where the record has none.
     project, subject, day : str
         From the metadata, day as `YYYY-MM-DD`; empty where it has none or was not read with `TRAIT_FIELDS`.
+    role : str
+        `derived` or `raw` in a pair, else empty.
     """
 
     record_id: str
@@ -80,6 +82,7 @@ class Asset:
     project: str = ""
     subject: str = ""
     day: str = ""
+    role: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.location or 'no location'})"

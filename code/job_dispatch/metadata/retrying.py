@@ -21,14 +21,18 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 T = TypeVar("T")
 
 
-def retried(ask: Callable[[], T], service: str, within: float | None = None) -> T:
+class TooSlowError(requests.Timeout):
+    """An answer that was not there as a whole in time; another try would most likely take as long."""
+
+
+def retried(ask: Callable[[], T], service: str | None, within: float | None = None) -> T:
     """Return what `ask` returns, which only reads; it is called again after a failure that may pass.
 
     Parameters
     ----------
     ask : callable
-    service : str
-        What is asked, for the log.
+    service : str or None
+        What is asked, for the log; None where further tries are not told.
     within : float or None
         Seconds for all tries, where that is less than usual.
     """
@@ -64,6 +68,8 @@ def _is_transient(error: BaseException) -> bool:
         return status(error) in _TRANSIENT
     if isinstance(error, requests.exceptions.SSLError):
         return "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    if isinstance(error, TooSlowError):
+        return False
     return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
 
 
@@ -73,7 +79,9 @@ def _pause(state: tenacity.RetryCallState) -> float:
     return tenacity.wait_exponential_jitter(initial=1, max=_LONGEST_PAUSE)(state) if wait is None else wait
 
 
-def _announce(service: str, state: tenacity.RetryCallState) -> None:
+def _announce(service: str | None, state: tenacity.RetryCallState) -> None:
+    if service is None:
+        return
     error = state.outcome.exception() if state.outcome else None
     code = status(error)
     reason = f"HTTP {code}" if code else "no answer in time" if isinstance(error, requests.Timeout) else "no connection"

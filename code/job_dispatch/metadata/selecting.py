@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
-from job_dispatch.metadata import quality_control, table_rows
+from job_dispatch.metadata import duplicates, pairs, quality_control, table_rows
 from job_dispatch.metadata.excluding import is_excluded, without_excluded
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import (
@@ -38,10 +38,13 @@ class Selected:
     groups : list of Group
         One group an asset, ordered by name, then `_id` (with a table in its order); with `group_by` one a
         combination of values, ordered by them. Where rows of a table have other parameters, one group for each.
+    partners : dict
+        By the `_id` of each derived asset, those of its raw ones, where pairs are asked for.
     """
 
     matched: int
     groups: list[Group]
+    partners: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def assets(self) -> list[Asset]:
@@ -58,6 +61,7 @@ def select_assets(
     tell: Callable[[Sequence[Asset]], None],
     more_fields: Sequence[str] = (),
     quality: quality_control.Wanted | None = None,
+    with_raw: bool = False,
 ) -> Selected:
     """Return the assets that are selected, in groups.
 
@@ -66,27 +70,33 @@ def select_assets(
     Raises
     ------
     RequestError
-        Nothing matches, rows have no record and `skip_errors` is false, quality control leaves nothing, or no record
-        has a field of the grouping.
+        Nothing matches, rows have no record or derived assets no raw one and `skip_errors` is false, quality control
+        leaves nothing, or no record has a field of the grouping.
     ServiceError
         The source of records fails.
     """
     needed = ASSET_FIELDS if selection.table is None else table_rows.FIELDS
     judged = quality_control.FIELDS if quality else ()
-    fields = projection([*needed, *more_fields, *grouping.fields, *judged])
+    paired = pairs.FIELDS if with_raw else ()
+    fields = projection([*needed, *more_fields, *grouping.fields, *judged, *duplicates.FIELDS, *paired])
     read = _Reading(metadata, fields, tell, quality, selection.exclusions)
     if selection.table is not None:
         fitting = table_rows.find(read.records, metadata, selection.table, selection.query, skip_errors, left_out)
     else:
         fitting = table_rows.Fitting(_find(read, selection.query or Query({})), {})
-    found = quality.keep(fitting.found, left_out) if quality else fitting.found
+    found, parameters = duplicates.without_duplicates(fitting.found, fitting.parameters, left_out)
+    if quality:
+        found = quality.keep(found, left_out)
     assets, records = [asset for asset, _ in found], [record for _, record in found]
     groups = [Group((asset,)) for asset in assets]
     if grouping.fields:
         groups = _arranged(metadata, selection, assets, records, grouping, left_out)
-    groups = [one for group in groups for one in _by_parameters(group, fitting.parameters)]
-    groups = without_excluded(groups, fitting.found, selection.exclusions, left_out)
-    return Selected(len(fitting.found), groups)
+    groups = [one for group in groups for one in _by_parameters(group, parameters)]
+    groups = without_excluded(groups, found, selection.exclusions, left_out)
+    if not (with_raw and groups):
+        return Selected(len(fitting.found), groups)
+    by_id = {record["_id"]: record for record in records}
+    return Selected(len(fitting.found), *pairs.with_raw(metadata, groups, by_id, fields, skip_errors, left_out))
 
 
 def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -120,6 +122,9 @@ class Settings:
         _WHAT, "FIELDS", "spread the lists of these fields before grouping", convert=values.fields, absent=()
     )
     drop_null_groups: bool = _flag(_WHAT, "0|1", "1: leave out records without a value to group by", "1", values.switch)
+    with_raw: bool = _flag(
+        _WHAT, "0|1", "1: put each derived asset and the raw one that it was made from into one job", "0", values.switch
+    )
     sample: int | None = _flag(
         _WHAT, "N", "take only N assets (or groups), spread over subjects and days: for a trial", convert=values.count
     )
@@ -187,7 +192,7 @@ class Settings:
     docdb_database: str = _flag(_SERVICES, "NAME", "database of the metadata", "metadata_index", values.name)
     docdb_collection: str = _flag(_SERVICES, "NAME", "collection of the metadata", "data_assets", values.name)
     docdb_timeout: int = _flag(
-        _SERVICES, "SECONDS", "how long DocDB may take to answer one request", "60", values.seconds
+        _SERVICES, "SECONDS", "how long one answer of DocDB may take altogether", "60", values.seconds
     )
     max_concurrency: int = _flag(_SERVICES, "N", "at most this many requests to S3 in flight", "256", values.count)
 
@@ -258,7 +263,10 @@ class _Parser(argparse.ArgumentParser):
     """Raises its errors like all others, instead of printing the usage and leaving."""
 
     def error(self, message: str) -> NoReturn:
-        raise RequestError(message.removeprefix("argument "))
+        unknown = re.match(r"unrecognized arguments: (?:.* )?--?([^ =]+)", message)
+        near = difflib.get_close_matches(unknown[1], [*declared(), "version", "help"], n=1) if unknown else []
+        remedy = f"; did you mean --{near[0]}?" if near else ""
+        raise RequestError(message.removeprefix("argument ") + remedy)
 
 
 def build_parser(version: str) -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError, printable
+from job_dispatch.request import pasted
 
 # MongoDB's own limit for nested documents: https://www.mongodb.com/docs/manual/reference/limits/
 _LEVELS_AT_MOST = 100
@@ -129,8 +130,17 @@ def _parse(text: str) -> Any:
         python_error = error
     try:
         return _json5(text)
+    except NotReadableError as error:
+        reason = str(error)
     except ValueError:
-        raise NotReadableError(_where_reading_stopped(text, json_error, python_error)) from None
+        reason = _where_reading_stopped(text, json_error, python_error)
+    try:
+        other = pasted.translated(text)
+    except pasted.PastedError as error:
+        raise NotReadableError(str(error)) from None
+    if other == text:
+        raise NotReadableError(reason)
+    return _parse(other)
 
 
 def _without_trailing_commas(text: str) -> str:

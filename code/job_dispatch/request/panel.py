@@ -19,6 +19,7 @@ LABELS = {
     "filter_by": "Latest of",
     "unwind_list_fields": "Unwind lists",
     "drop_null_groups": "Drop records without a value",
+    "with_raw": "With raw assets",
     "sample": "Sample",
     "skip_processed": "Skip processed",
     "exclude": "Exclude",

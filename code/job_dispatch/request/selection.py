@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError, logger
-from job_dispatch.request import fields, json_text, tables
+from job_dispatch.request import fields, json_text, pasted, tables
 from job_dispatch.request.exclusions import Exclusions, read_exclusions
 from job_dispatch.request.flags import Settings
 
@@ -112,10 +112,12 @@ def read_query(text: str, input_directory: Path) -> Query:
         The file is missing, the text cannot be read, or it is not one object.
     """
     place = "--docdb_query"
-    if not text.strip().lstrip("\ufeff").lstrip().startswith(("{", "[")):
+    text = _unwrapped(text, place)
+    if not text.lstrip().startswith(("{", "[")):
         remedy = "give a query that starts with {, or the path of a file with one"
         path = find_file("--docdb_query", text.strip(), input_directory, remedy)
-        place, text = str(path), json_text.read_file(path)
+        place = str(path)
+        text = _unwrapped(json_text.read_file(path), place)
     value = json_text.read(text, place)
     if isinstance(value, list):
         raise RequestError(
@@ -124,10 +126,18 @@ def read_query(text: str, input_directory: Path) -> Query:
     if not isinstance(value, dict):
         raise RequestError(f'{place}: a query is an object such as {{"subject.subject_id": "774659"}}')
     try:
-        fields.expanded(value)
-    except RequestError as error:
-        raise RequestError(f"{place}: {error.headline}") from None
-    return Query(value)
+        query = Query(pasted.meant(value))
+        fields.expanded(query.filter)
+    except (pasted.PastedError, RequestError) as error:
+        raise RequestError(f"{place}: {error}") from None
+    return query
+
+
+def _unwrapped(text: str, place: str) -> str:
+    try:
+        return pasted.unwrapped(text)
+    except pasted.PastedError as error:
+        raise RequestError(f"{place}: {error}") from None
 
 
 def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:

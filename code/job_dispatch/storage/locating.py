@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -158,11 +158,16 @@ class Locating:
             return self._s3
 
     def report(
-        self, assets: Sequence[Asset], outcomes: dict[str, Outcome], skip_errors: bool, left_out: LeftOut
+        self,
+        assets: Sequence[Asset],
+        outcomes: dict[str, Outcome],
+        skip_errors: bool,
+        left_out: LeftOut,
+        may_lack_files: Collection[str] = (),
     ) -> Located:
         """Return the assets with their files, in order; name those without a match and those that failed.
 
-        Both are added to `left_out`.
+        Both are added to `left_out`. Those of the record ids in `may_lack_files` need no match.
 
         Raises
         ------
@@ -179,7 +184,7 @@ class Locating:
             outcome = outcomes[asset.record_id]
             if isinstance(outcome, DispatchError):
                 failed.append((asset, outcome))
-            elif outcome == ():
+            elif outcome == () and asset.record_id not in may_lack_files:
                 without_match.append(asset)
             elif lacking := self._lacking(asset, outcome):
                 incomplete.append((asset, lacking))

@@ -50,8 +50,9 @@ def stages(request: RecordedRequest) -> set[str]:
 
 
 def explained(world: World) -> list[RecordedRequest]:
-    """Give the requests but those for the pages of the query itself."""
-    return [request for request in world.gateway.requests if "$project" not in stages(request)]
+    """Give the requests but those for the pages of the query itself, and the count beside them."""
+    sampled = [request for request in world.gateway.requests if "$project" not in stages(request)]
+    return [*sampled, *world.gateway.counts[1:]]
 
 
 SUBJECT = {"subject.subject_id": "774659"}
@@ -228,9 +229,10 @@ def test_docdb_is_asked_at_most_twice_a_condition_and_twice_more(desk: World, co
 
     for query in ({"$and": [*fine, PROCESS]}, {"$and": [PROCESS, *fine]}, {"$and": [*fine, {"name": "none"}]}):
         desk.gateway.requests.clear()
+        desk.gateway.counts.clear()
         assert desk.call(query_flag(query)).returncode == 2
         assert len(explained(desk)) <= 2 + 2 * conditions
-        assert all(stages(request) <= {"$match", "$count", "$sort", "$limit"} for request in explained(desk))
+        assert all(stages(request) <= {"$match", "$count", "$sample"} for request in explained(desk))
 
 
 def refuse(status: int, *queries: object) -> Any:
@@ -245,17 +247,17 @@ def refuse(status: int, *queries: object) -> Any:
     return fault
 
 
-def test_the_sample_is_of_two_hundred_records_by_descending_id_of_what_still_matches(desk: World) -> None:
+def test_the_sample_is_of_two_hundred_records_drawn_from_all_that_still_match(desk: World) -> None:
     desk.call(query_flag({**SUBJECT, **PROCESS}))
 
-    [sample] = [request.body for request in explained(desk) if "$limit" in stages(request)]
-    assert sample[1:] == [{"$sort": {"_id": -1}}, {"$limit": 200}]
+    [sample] = [request.body for request in explained(desk) if "$sample" in stages(request)]
+    assert sample[1:] == [{"$sample": {"size": 200}}]
     assert sample[0]["$match"] in (SUBJECT, {"$and": [SUBJECT]})
 
 
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_count_that_fails_is_a_question_mark_and_changes_nothing_else(desk: World, status: int) -> None:
-    desk.gateway.faults = [refuse(status, SUBJECT)] * 20
+    desk.gateway.count_faults = [refuse(status, SUBJECT)] * 20
 
     completed = desk.call(query_flag({**SUBJECT, **PROCESS}))
 
@@ -270,7 +272,7 @@ def test_a_count_that_fails_is_a_question_mark_and_changes_nothing_else(desk: Wo
 
 @pytest.mark.parametrize("status", [400, 403])
 def test_where_all_counts_fail_the_values_are_still_shown(desk: World, status: int) -> None:
-    desk.gateway.faults = [refuse(status)] * 20
+    desk.gateway.count_faults = [None, *[refuse(status)] * 20]
 
     completed = desk.call(query_flag({**SUBJECT, **PROCESS}))
 
@@ -285,7 +287,7 @@ def test_where_all_counts_fail_the_values_are_still_shown(desk: World, status: i
 
 def test_a_sample_that_fails_leaves_the_counts(desk: World) -> None:
     def fault(request: RecordedRequest) -> Fault | None:
-        return Fault(status=403) if "$limit" in stages(request) and "$project" not in stages(request) else None
+        return Fault(status=403) if "$sample" in stages(request) else None
 
     desk.gateway.faults = [fault] * 20
 
@@ -300,6 +302,17 @@ def test_a_sample_that_fails_leaves_the_counts(desk: World) -> None:
     )
 
 
+def test_a_server_that_cannot_draw_is_asked_for_the_greatest_ids(desk: World) -> None:
+    desk.gateway.knows_sample = False
+
+    completed = desk.call(query_flag({**SUBJECT, **PROCESS}))
+
+    assert '0 records   values there: "processed"' in completed.stderr
+    assert [one.body[1:] for one in explained(desk) if "$sort" in stages(one)] == [
+        [{"$sort": {"_id": -1}}, {"$limit": 200}]
+    ]
+
+
 def test_a_sample_too_large_for_the_gateway_is_a_smaller_one(desk: World) -> None:
     for one in desk.records:
         one["notes"] = "x" * 3_000
@@ -308,12 +321,16 @@ def test_a_sample_too_large_for_the_gateway_is_a_smaller_one(desk: World) -> Non
     completed = desk.call(query_flag(PROCESS))
 
     [_, line] = error_block(completed)
-    assert line == '  data_description.process_name = "procesed"   0 records   values there: "sorted"'
+    values = {'"processed"', '"sorted"', '"processed", "sorted"', '"sorted", "processed"'}
+    assert line.removeprefix('  data_description.process_name = "procesed"   0 records   values there: ') in values
+    sizes = [stage["$sample"]["size"] for one in explained(desk) for stage in one.body if "$sample" in stage]
+    assert sizes == [200 >> halved for halved in range(len(sizes))]
 
 
 def test_a_slow_gateway_is_not_waited_for_beyond_the_limit(desk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "_SECONDS", 0.5)
     desk.gateway.faults = [None, *[Fault(delay=60)] * 20]
+    desk.gateway.count_faults = [None, *[Fault(delay=60)] * 20]
     start = time.monotonic()
 
     completed = desk.call(query_flag({**SUBJECT, **PROCESS}))
