@@ -14,19 +14,19 @@ STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 .NOTPARALLEL:
 
 help:
-	@echo 'make run           dispatch the bundled example into results/'
-	@echo 'make pipeline      dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
-	@echo 'make test          lint, then all tests, about two minutes'
-	@echo 'make storage-test  list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
-	@echo 'make pipeline-test run the pipeline of pipeline/ with Nextflow in many ways'
+	@echo 'make run               dispatch the bundled example into results/'
+	@echo 'make pipeline          dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
+	@echo 'make test              lint, then all tests, about two minutes'
+	@echo 'make storage-test      list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
+	@echo 'make pipeline-test     run the pipeline of pipeline/ with Nextflow in many ways'
 	@echo 'make old-wrapper-test  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
-	@echo 'make browser-test  open the pages in Chromium, which must be installed'
-	@echo 'make lint          ruff check, ruff format --check, mypy'
-	@echo 'make format        sort imports and format the code'
-	@echo 'make audit         look up the dependencies in the list of known vulnerabilities'
-	@echo 'make bench         time the dispatcher beside the public one, about seven minutes'
-	@echo 'make pin           pin the newest versions of all dependencies for the capsule'
-	@echo 'make clean         remove $(VENV) and caches, keep results/'
+	@echo 'make browser-test      open the pages in Chromium, which must be installed'
+	@echo 'make lint              ruff check, ruff format --check, mypy'
+	@echo 'make format            sort imports and format the code'
+	@echo 'make audit             look up the dependencies in the list of known vulnerabilities'
+	@echo 'make bench             time the dispatcher beside the public one, about seven minutes'
+	@echo 'make pin               pin the newest versions of all dependencies for the capsule'
+	@echo 'make clean             remove $(VENV) and caches, keep results/'
 
 run: $(VENV)/run.stamp
 	@$(VENV_PYTHON) code/run_capsule.py \
