@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -392,11 +391,9 @@ def test_a_page_too_large_for_the_gateway_is_halved_until_it_fits(world: World) 
     template = world.records[0]
     world.records[:] = [{**template, "_id": f"r{n:05d}", "name": f"n{n:05d}"} for n in range(500)]
     world.gateway.payload_limit = 20_000
-    started = time.monotonic()
     done = succeeded(world.call("--docdb_query={}"))
     assert len(done.jobs) == 500
     assert 413 in {request.status for request in world.gateway.requests}
-    assert time.monotonic() - started < 60
 
 
 def test_records_that_repeat_or_vanish_between_pages_are_dispatched_once_or_not_at_all(

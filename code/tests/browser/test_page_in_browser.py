@@ -118,7 +118,7 @@ def test_the_name_of_a_processed_asset_takes_two_lines_at_most_on_a_laptop(opene
 def test_filtering_the_skipped_to_one_name_leaves_one_row_though_another_name_begins_with_it(opened: Opened) -> None:
     with opened(sample()) as tab:
         assert rows(tab, "skipped").count() == 3
-        tab.get_by_label("Filter by name or reason").fill(SKIPPED_NAME)
+        tab.get_by_label("Filter by name, reason or id").fill(SKIPPED_NAME)
         assert rows(tab, "skipped").count() == 1
         assert "1 of 3 shown: exactly this; 1 more contains it" in tab.locator("#skipped output").inner_text()
 
@@ -126,8 +126,8 @@ def test_filtering_the_skipped_to_one_name_leaves_one_row_though_another_name_be
 @pytest.mark.parametrize(("typed", "left"), [("774659 DENIED", 1), ("14-31", 2), ("nowhere", 0), ("", 3)])
 def test_a_row_stays_that_holds_all_words_of_the_filter_in_whatever_case(opened: Opened, typed: str, left: int) -> None:
     with opened(sample()) as tab:
-        tab.get_by_label("Filter by name or reason").fill("xyz")
-        tab.get_by_label("Filter by name or reason").fill(typed)
+        tab.get_by_label("Filter by name, reason or id").fill("xyz")
+        tab.get_by_label("Filter by name, reason or id").fill(typed)
         assert rows(tab, "skipped").count() == left
         assert tab.locator("#skipped output").inner_text() == f"{left} of 3 shown"
 
@@ -154,7 +154,7 @@ def test_worker_numbers_sort_as_numbers_and_names_in_the_order_of_words(opened: 
 
 def test_a_filter_survives_sorting(opened: Opened) -> None:
     with opened(sample()) as tab:
-        tab.get_by_label("Filter by name or reason").fill("denied")
+        tab.get_by_label("Filter by name, reason or id").fill("denied")
         tab.locator("#skipped-table th button").first.click()
         assert rows(tab, "skipped").count() == 1
 
@@ -174,7 +174,7 @@ def test_without_script_every_row_is_there_and_no_control_that_does_nothing(open
         assert rows(tab, "skipped").count() == 3
         assert rows(tab, "jobs").count() == 3
         assert tab.locator("input, button").locator("visible=true").count() == 0
-        tab.locator("summary").first.click()
+        tab.locator("#work summary").click()
         assert tab.locator("#work details table").is_visible()
 
 

@@ -256,3 +256,11 @@ def test_without_an_extension_an_asset_weighs_what_its_whole_prefix_holds(world:
     assert done.returncode == 0
     assert "0 to 10 bytes" in done.stdout
     assert "listing all objects of 6 assets for their sizes" in done.stderr
+
+
+def test_building_sharing_and_writing_tell_how_far_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("job_dispatch.messages._SECONDS_BETWEEN_LINES", 0.0)
+    done = world.call("--docdb_query={}", "--balance=size", "--num_parallel_workers=2")
+    for step in ("building jobs", "sharing out", "writing jobs"):
+        assert f" INFO    {step}: 1 of 6 jobs\n" in done.stderr
+        assert f" INFO    {step}: 6 of 6 jobs\n" in done.stderr
