@@ -374,6 +374,16 @@ def test_a_signal_after_the_final_moves_says_that_all_jobs_are_written(
     assert len(list(desk.output.iterdir())) == desk.jobs() == FEW
 
 
+def test_a_signal_while_the_report_is_written_leaves_none_of_its_unfinished_files(desk: Desk, few: Path) -> None:
+    report = desk.folder / "report"
+    at_second = "after(os, 'rename', lambda source, target: target == 'skipped.csv', signal.SIGTERM)"
+    run = desk.run_patched(at_second, few, f"--report_directory={report}")
+
+    assert run.errors == ["error: stopped by SIGTERM; all its jobs are written"]
+    assert desk.jobs() == FEW
+    assert not [path.name for path in report.iterdir() if path.name.startswith(".")]
+
+
 def test_a_run_that_the_kernel_kills_for_want_of_memory_says_so_and_leaves_nothing(desk: Desk, few: Path) -> None:
     kill = "after(os, 'open', lambda path, *_: str(path).endswith('.json'), -signal.SIGKILL)"
     run = desk.run_patched(f"send = lambda number: os.kill(os.getpid(), -number)\n{kill}", few)
