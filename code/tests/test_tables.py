@@ -221,3 +221,30 @@ def test_a_table_of_thousands_of_rows_reads_a_catalog_once(lab: World, monkeypat
     done = lab.call(f"--metadata_catalog={lab.write_catalog(records)}", TABLE, "--tasks_per_job=1")
     assert names(done) == [one["name"] for one in reversed(records)]
     assert len(asked) == 1
+
+
+def test_a_table_and_the_flags_that_select_without_a_query_are_joined_by_and(lab: World) -> None:
+    write(lab, "name", "a_raw", "b_raw", "c_raw", "a_sorted")
+    for flags, found in (
+        ((f"--subject={OTHER}",), ["c_raw"]),
+        (("--from=2025-06-07", "--to=2025-06-07", f"--subject={MOUSE}"), ["a_raw", "b_raw", "a_sorted"]),
+        (("--from=2025-06-08",), None),
+    ):
+        done = call_both(lab, TABLE, *flags, "--tasks_per_job=1")
+        if found is None:
+            assert "error: no record fits both data_asset_input.csv and the query" in done.stderr
+        else:
+            assert names(done) == found
+
+
+def test_a_pair_has_the_parameters_of_the_row_of_its_derived_asset(lab: World) -> None:
+    for number, (derived, raw) in enumerate((("a_sorted", "a_raw"), ("b_sorted", "b_raw"))):
+        lab.records.append(session_record(f"{derived}_{number}", MOUSE, "2025-06-07T21:31:15Z"))
+        lab.records[-1]["data_description"] = {"input_data_name": raw, "data_level": "derived"}
+    write(lab, "name,parameters.a", "a_sorted_0,1", "b_sorted_1,2", "a_sorted_0,3")
+    done = call_both(lab, TABLE, "--with_raw=1", "--tasks_per_job=1")
+    assert [(job["asset_name"], job["distributed_parameters"]) for job in done.jobs] == [
+        (["a_sorted_0", "a_raw"], {"a": 1}),
+        (["a_sorted_0", "a_raw"], {"a": 3}),
+        (["b_sorted_1", "b_raw"], {"a": 2}),
+    ]
