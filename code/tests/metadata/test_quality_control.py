@@ -176,3 +176,12 @@ def test_assets_that_fail_are_not_listed(world: World) -> None:
     world.records[3]["location"] = "s3://no-such-bucket/at-all"
     done = world.call("--docdb_query={}", "--qc=pass", "--file_extension=.nwb")
     assert [job["docdb_record_id"] for job in done.jobs] == [[world.records[2]["_id"]]]
+
+
+def test_only_the_modality_that_is_asked_for_is_judged(lab: World) -> None:
+    for one in lab.records:
+        one["data_description"] = {"modalities": [{"abbreviation": "ecephys"}, {"abbreviation": "behavior"}]}
+    assert names(call_both(lab, "--modality=ecephys", "--qc=pass")) == "adf"
+    assert names(call_both(lab, "--modality=behavior", "--qc=pass")) == "c"
+    assert names(call_both(lab, "--modality=behavior,ecephys", "--qc=pass")) == "adf"
+    assert names(call_both(lab, "--modality=behavior", "--qc=not_fail")) == "abcdefgh"
