@@ -94,10 +94,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _answer(pipeline: list[dict[str, Any]]) -> bytes:
-    """Answer the pipelines of both dispatchers: `$match`, for further pages one on `_id`, …, `$project`."""
+    """Answer the pipelines of both dispatchers: `$match`, for further pages one on `_id`, …, `$project` or `$count`."""
     if "_id" in pipeline[1].get("$match", {}):
         return b"[]"
     shape, _, count = pipeline[0]["$match"][_FIELD].partition(":")
+    if "$count" in pipeline[-1]:
+        return json.dumps([{"records": int(count)}]).encode()
     return _rendered(shape, int(count), "s3_location" in pipeline[-1]["$project"])
 
 
