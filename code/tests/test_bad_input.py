@@ -35,7 +35,7 @@ def write(world: World, name: str, text: str) -> Path:
     ("flag", "message"),
     [
         ("--worker=3", "unrecognized arguments: --worker=3"),
-        ("--docdb_q={}", "unrecognized arguments: --docdb_q={}"),
+        ("--docdb_q={}", "unrecognized arguments: --docdb_q={}; did you mean --docdb_query?"),
         ("results", "unrecognized arguments: results"),
         ("--docdb_query", "--docdb_query: expected one argument"),
         ("--num_parallel_workers=0", "--num_parallel_workers: '0' is not a whole number from 1"),
