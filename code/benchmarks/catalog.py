@@ -44,11 +44,16 @@ def measure(directory: Path, environment: Mapping[str, str], quick: bool) -> Row
 
 
 def _line(row: Row) -> str:
-    sides = [
-        f"{name} {row[name]['seconds']:.1f} s, {row[name]['peak']:,.0f} MB" for name in ("ours", "old") if name in row
-    ]
-    ratio = f": {row['ratio']:.1f} × as fast" if "ratio" in row else "; the old code is not in this checkout's history"
-    return f"{row['records']:,} records, {row['megabytes']:,.0f} MB: {'; '.join(sides)}{ratio}"
+    sides = "; ".join(f"{name} {_side_of(row[name])}" for name in ("ours", "old") if name in row)
+    if "ratio" not in row:
+        return f"{row['records']:,} records, {row['megabytes']:,.0f} MB: {sides}; the old code is not in this history"
+    cpu = row["old"]["cpu"] / row["ours"]["cpu"]
+    ratio = f"{row['ratio']:.1f} × as fast, {cpu:.1f} × by CPU"
+    return f"{row['records']:,} records, {row['megabytes']:,.0f} MB: {sides}: {ratio}"
+
+
+def _side_of(measured: Row) -> str:
+    return f"{measured['seconds']:.1f} s, CPU {measured['cpu']:.1f} s, {measured['peak']:,.0f} MB"
 
 
 def _command(code: Path, catalog: Path) -> list[str]:

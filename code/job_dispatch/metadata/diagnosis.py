@@ -61,7 +61,7 @@ def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
     """Return which part of a query that matches nothing is to blame, one line a condition.
 
     Each top-level condition is counted alone; then they are added one by one until nothing is left. At most
-    2 + 2 × conditions requests in at most 60 seconds. A count that fails shows `?` and changes nothing else.
+    2 + 3 × conditions requests in at most 60 seconds. A count that fails shows `?` and changes nothing else.
     """
     asked = _Asked(metadata, time.monotonic() + _SECONDS)
     conditions = list(_conditions(query))
@@ -75,7 +75,7 @@ def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
     for number, (condition, count) in enumerate(zip(conditions, alone, strict=True)):
         if count != 0 and number != culprit:
             lines.append(_Line(_text(condition), _records(count), ""))
-        elif missing := [name for name in _fields(condition) if sample and not _is_known(name, known)]:
+        elif missing := [name for name in _fields(condition) if sample and asked.is_nowhere(name, known)]:
             lines.append(_Line(_text(condition), "no such field", suggestion(missing[0], known)))
         else:
             together = "none of them with all above" if count else ""
@@ -108,6 +108,12 @@ class _Asked:
             return self.metadata.count(query, left)
         except DispatchError:
             return None
+
+    def is_nowhere(self, name: str, known: set[str]) -> bool:
+        """Tell whether no record has a field: it is not among those of a sample, and none is counted that has it."""
+        if _is_known(name, known):
+            return False
+        return self.count({"$or": [{path: {"$exists": True}} for path in paths_of_key(name)]}) in (0, None)
 
     def sample(self, conditions: Sequence[Filter]) -> list[Record]:
         left = self.deadline - time.monotonic()

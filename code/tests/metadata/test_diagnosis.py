@@ -302,6 +302,18 @@ def test_a_sample_that_fails_leaves_the_counts(desk: World) -> None:
     )
 
 
+def test_a_field_that_only_records_outside_the_sample_have_is_not_called_missing(
+    desk: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "_SAMPLE_SIZE", 2)
+    desk.records[:] = [*(record(f"{number:03}", common=1) for number in range(40)), record("rare", seldom=1)]
+
+    for _ in range(3):  # whatever is drawn
+        completed = call_both(desk, query_flag({"common": 1, "seldom": 2}))
+        assert "seldom = 2    0 records" in completed.stderr
+        assert "no such field" not in completed.stderr
+
+
 def test_a_server_that_cannot_draw_is_asked_for_the_greatest_ids(desk: World) -> None:
     desk.gateway.knows_sample = False
 
