@@ -86,6 +86,20 @@ def test_a_catalog_without_records_has_none_to_select(path: Path, text: str) -> 
             ": not JSON: Expecting ',' delimiter at line 3, column 2;"
             " a catalog has one record a line, or is one JSON array",
         ),
+        (
+            '{"_id": "a"}\n{"_id": "b", "x": [{"y": 1, "y": 2}]}',
+            ", line 2: the key 'y' occurs twice in one object; keep one of the two",
+        ),
+        (
+            '{"_id": "a", "x": "\\u003a", "x": "\\u003a:"}',
+            ", line 1: the key 'x' occurs twice in one object; keep one of the two",
+        ),
+        (
+            '[{"_id": "a"}, {"_id": "b", "_id": "c"}]',
+            ", record 2: the key '_id' occurs twice in one object; keep one of the two",
+        ),
+        ('{"_id": "a", "x": -1e999}', ", line 1: the number -1e999 is infinite, which JSON cannot hold"),
+        ('[{"_id": "a", "x": 1e999}]', ", record 1: the number 1e999 is infinite, which JSON cannot hold"),
         ('{"_id": "a", "weight": NaN}', ", line 1: not JSON: NaN is no JSON value"),
         ('{"_id": "a"}\n' + "[" * 100_000, ", line 2: nested too deep to read"),
         ('{"_id": "a"}\n{"name": "b"}\n', f", line 2: {NO_RECORD}"),

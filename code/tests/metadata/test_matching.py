@@ -258,6 +258,7 @@ def test_a_comment_changes_nothing(query: dict[str, Any], record: dict[str, Any]
 
 
 def test_a_type_that_is_none_is_refused_before_any_record() -> None:
-    for wanted in ("text", 0, True, [], [2, "x"], None, {}):
+    none: list[Any] = ["text", 0, True, [], [2, "x"], None, {}]
+    for wanted in none:
         with pytest.raises(RequestError, match=r"^here cannot evaluate the query: "):
             Matching({"a": {"$type": wanted}}, "here")
