@@ -91,8 +91,9 @@ def _begin(ending: set[signal.Signals], noting: int, alive: int, parent: int) ->
     _descriptor = noting
     os.set_blocking(noting, False)
     # The pipe's other end closes with the parent, whatever ends it, and then the kernel sends SIGIO.
-    fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(alive, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    with contextlib.suppress(OSError):  # a system without this: such a run goes on to its end
+        fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(alive, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     for number in ending:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ending, signal.SIGCHLD})

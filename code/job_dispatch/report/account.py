@@ -65,7 +65,7 @@ class Account:
     def headline(self) -> str:
         """One sentence on the whole run."""
         if self.error is not None:
-            return f"Stopped: {self.error.headline}"
+            return self.error.headline
         assets = {asset.record_id for job in self.plan.jobs for asset in job.group.assets}
         of_assets = f"{len(assets):,} of {counted(self.selected.matched, 'asset')}"
         jobs = f"{counted(len(self.plan.jobs), 'job')} for {of_assets} on {counted(len(self.shares), 'worker')}"
