@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections import deque
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -73,7 +73,7 @@ class Endpoint:
         return counts
 
 
-@cache
+@lru_cache(maxsize=2_000)
 def _rendered(shape: str, prefix: str, delimiter: str, after: str, token: str, size: int) -> bytes:
     """Return the body of an answer; prefix and `after` are relative to the asset."""
     keys = keys_of(shape)

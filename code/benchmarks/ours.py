@@ -1,21 +1,28 @@
 """Our side, in a process of its own.
 
 python -m benchmarks.ours list SHAPE COUNT
+python -m benchmarks.ours measure SHAPE COUNT
+python -m benchmarks.ours bare SHAPE COUNT
 python -m benchmarks.ours write DIRECTORY JOBS ROUNDS
 python -m benchmarks.ours balance
 """
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.store import S3Store
 
 from benchmarks.measuring import print_and_leave, report
-from benchmarks.shapes import SHAPES, locations, names
+from benchmarks.shapes import BUCKET, SHAPES, locations, names
 from job_dispatch.jobs.building import Jobs, Plan, plan
 from job_dispatch.jobs.output_folder import OutputFolder
 from job_dispatch.jobs.sharing import Shares, share, share_by_size, write
@@ -26,6 +33,9 @@ from job_dispatch.request.selection import Query, Selection
 from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
 from job_dispatch.storage.locating import Locating
 from job_dispatch.storage.matching import ByEnding
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
 
 _CONCURRENCY = 256
 _FOLDERS = 50
@@ -45,6 +55,23 @@ def _list(shape: str, assets: list[Asset]) -> int:
             raise outcome
         files += len(outcome or ())
     return files
+
+
+def _measure(shape: str, assets: list[Asset]) -> int:
+    """Find out the sizes of all stores."""
+    locating = Locating(ByEnding((SHAPES[shape].ending,)), False, _CONCURRENCY)
+    outcomes = locating.list_all(assets)
+    located = [LocatedAsset(one, outcomes[one.record_id]) for one in assets]  # type: ignore[arg-type]
+    return len([file for one in locating.measure(located) for file in one.files or () if file.size])
+
+
+def _bare(shape: str, count: int) -> int:
+    """List first pages by obstore alone, one after the other."""
+    options: ClientConfig = {"allow_http": True}
+    store = S3Store(BUCKET, endpoint=os.environ["AWS_ENDPOINT_URL_S3"], skip_signature=True, client_options=options)
+    for name in names(shape, count):
+        next(obstore.list(store, f"{name}/", chunk_size=1_000, return_arrow=True), None)
+    return count
 
 
 def _plan(jobs: int) -> Plan:
@@ -122,6 +149,12 @@ if __name__ == "__main__":
         shape, count = arguments
         selected = _assets(shape, int(count))
         report(lambda: _list(shape, selected))
+    elif what == "measure":
+        shape, count = arguments
+        selected = _assets(shape, int(count))
+        report(lambda: _measure(shape, selected))
+    elif what == "bare":
+        report(lambda: _bare(arguments[0], int(arguments[1])))
     elif what == "write":
         _write(Path(arguments[0]), int(arguments[1]), int(arguments[2]))
     else:

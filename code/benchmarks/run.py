@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import catalog, processed, processes
 from benchmarks.endpoint import Endpoint
 from benchmarks.metadata import MetadataServer, query
-from benchmarks.shapes import SHAPES, keys_of
+from benchmarks.shapes import SHAPES, keys_of, least_requests
 
 _RESULTS = Path(__file__).resolve().parent / "results.json"
 _CONCURRENCY = 256
@@ -35,7 +35,13 @@ _LISTED = (
     ("light-sheet", 10, 0),
     ("tiffs", 10, 0),
     ("behaviour", 3_000, 0),
+    ("raw-light-sheet", 1, 1),
+    ("raw-light-sheet", 10, 0),
+    ("one-folder", 1, 1),
 )
+# Stores whose objects are all listed for their sizes; the peer has nothing like it.
+_MEASURED = (("large-stores", 1),)
+_BARE_REQUESTS = 50
 _DISPATCHED = (
     ("flat", 200, 200),
     ("flat", 1_000, 0),
@@ -86,7 +92,7 @@ class Bench:
         for shape, count, peer_count in self._chosen(_LISTED):
             ours = self._median(lambda: self._list(sys.executable, "ours", shape, count))  # noqa: B023
             row: Row = {"assets": f"{shape}:{count}", "keys": count * len(keys_of(shape)), "ours": ours}
-            row["limit"] = max(count / _CONCURRENCY, 1) * self._latency
+            row["limit"] = self._least_seconds(shape, count, ours["requests"])
             row["times_limit"] = ours["seconds"] / row["limit"]
             row["ms_cpu_a_request"] = 1_000 * ours["cpu"] / ours["requests"]
             if self._peer and peer_count:
@@ -99,9 +105,26 @@ class Bench:
             print(_line(row), flush=True)
         return rows
 
-    def _list(self, python: str, side: str, shape: str, count: int) -> Row:
+    def _least_seconds(self, shape: str, count: int, asked: int) -> float:
+        """Return the least possible: round trips with all slots full, and obstore's CPU on all cores."""
+        requests = min(least_requests(shape) * count, asked)
+        bare = self._list(sys.executable, "ours", shape, _BARE_REQUESTS, "bare")
+        computing = requests * bare["cpu"] / _BARE_REQUESTS / (os.cpu_count() or 1)
+        return float(max(requests / _CONCURRENCY, 1) * self._latency + computing)
+
+    def measuring(self) -> list[Row]:
+        """Find out the sizes of stores, for which all their objects are listed."""
+        rows = []
+        for shape, count in _MEASURED:
+            ours = self._median(lambda: self._list(sys.executable, "ours", shape, count, "measure"))  # noqa: B023
+            row: Row = {"assets": f"{shape}:{count}", "keys": count * len(keys_of(shape)), "ours": ours}
+            rows.append(row)
+            print(_line(row), flush=True)
+        return rows
+
+    def _list(self, python: str, side: str, shape: str, count: int, what: str = "list") -> Row:
         self._endpoint.counts()
-        done = processes.run([python, "-m", f"benchmarks.{side}", "list", shape, str(count)], self._environment)
+        done = processes.run([python, "-m", f"benchmarks.{side}", what, shape, str(count)], self._environment)
         counts = self._endpoint.counts()
         return {**done.answer, "requests": counts["list"], "other": counts["other"], "in_flight": counts["in_flight"]}
 
@@ -274,6 +297,7 @@ def _line(row: Row) -> str:
 _SECTIONS = {
     "writing": ("Writing", False),
     "listing": ("Listing: imports done before the clock starts", True),
+    "measuring": ("Sizes of stores (--balance=size), whose objects are all listed", True),
     "dispatch": ("Dispatching: whole processes, from the query to files × 2 parameter sets", True),
     "processed": ("Leaving out what is processed already: whole processes", False),
     "catalog": ("A catalog of 200,000 records, one subject asked for: imports done before the clock starts", False),

@@ -140,6 +140,11 @@ def _raw_light_sheet() -> list[Block]:
     ]
 
 
+def _ten_million() -> list[Block]:
+    names = _numbered("{:06}.tiff", 1_000)
+    return [*((f"SPIM/tile_{tile:05}/", names) for tile in range(10_000)), ("", ["acquisition.json"])]
+
+
 def _one_folder() -> list[Block]:
     return [("", ["acquisition.json"]), ("images/", _numbered("{:06}.tiff", 100_000))]
 
@@ -178,6 +183,7 @@ SHAPES = {
     "many-stores": Shape(".zarr", _many_stores, "500,000 keys: 500 stores of 1,000 chunks"),
     "deep": Shape(".nwb", _deep, "10,000 keys: as many folders"),
     "raw-light-sheet": Shape(".json", _raw_light_sheet, "100,001 keys: 100 folders of 1,000 plain files"),
+    "ten-million": Shape(".json", _ten_million, "10,000,001 keys: 10,000 folders of 1,000 plain files"),
     "one-folder": Shape(".json", _one_folder, "100,001 keys: one folder of plain files"),
     "large-stores": Shape(".ome.zarr", _large_stores, "200,000 keys: 2 stores of 100,000 chunks"),
     "tiffs": Shape(".nwb", _tiffs, "100,001 keys in 421 folders, no store"),
@@ -198,3 +204,43 @@ def names(shape: str, count: int) -> list[str]:
 def locations(shape: str, count: int) -> list[str]:
     """Return the locations of assets of a shape."""
     return [f"s3://{BUCKET}/{name}" for name in names(shape, count)]
+
+
+_STORES = (".zarr", ".n5", ".nwb")
+
+
+def _is_store(shape: str, folder: str) -> bool:
+    return folder.rstrip("/").endswith((*_STORES, SHAPES[shape].ending))
+
+
+@cache
+def least_requests(shape: str) -> int:
+    """Return how many requests an asset takes at least: all pages of keys in a row, or folder by folder."""
+    return min(_flat_requests(shape), _walk_requests(shape))
+
+
+def _flat_requests(shape: str) -> int:
+    keys, position, requests = keys_of(shape), 0, 0
+    while position < len(keys):
+        requests += 1
+        position += 1_000
+        if position < len(keys):
+            parts = keys[position - 1].split("/")
+            stores = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+            store = next((one for one in stores if _is_store(shape, one)), None)
+            position = position if store is None else keys.from_key(f"{store}0")
+    return requests
+
+
+def _walk_requests(shape: str) -> int:
+    keys, folders, requests = keys_of(shape), [""], 0
+    while folders:
+        folder, position = folders.pop(), 0
+        while True:
+            requests += 1
+            entries = page(keys, folder, "/", position, 1_000)
+            folders += [one for one in entries.prefixes if not _is_store(shape, one)]
+            if entries.next_position is None:
+                break
+            position = entries.next_position
+    return requests

@@ -439,6 +439,22 @@ def test_a_key_that_obstore_refuses_is_found_in_a_bucket_that_refuses_signed_req
     assert find("s3://bucket/asset", ".nwb") == ["s3://bucket/asset/a\tb.nwb", "s3://bucket/asset/a.nwb"]
 
 
+def test_a_key_that_xml_cannot_hold_comes_out_right(front: Front) -> None:
+    """Servers write U+FFFD in its place, unless they are asked to encode keys."""
+    shown = {False: "asset/a\ufffdb.nwb", True: "asset/a%01b.nwb"}
+    front.answer = lambda one: (
+        (200, page_of(shown[True])[1].replace("<Name>", "<EncodingType>url</EncodingType><Name>"))
+        if "encoding-type=url" in one.path
+        else page_of(shown[False])
+    )
+    assert find("s3://bucket/asset", ".nwb") == ["s3://bucket/asset/a\x01b.nwb"]
+
+
+def test_keys_that_do_not_begin_as_asked_are_dropped(front: Front) -> None:
+    front.answer = lambda _: page_of("a.nwb", "asset", "asset/a.nwb", "asset/b.nwb", "asset0/c.nwb")
+    assert find("s3://bucket/asset", ".nwb") == ["s3://bucket/asset/a.nwb", "s3://bucket/asset/b.nwb"]
+
+
 def test_access_denied_is_named_with_its_bucket(front: Front) -> None:
     front.answer = lambda _: DENIED
     with pytest.raises(ServiceError, match=rf"^{re.escape(DENIED_TO_ALL)}$"):
