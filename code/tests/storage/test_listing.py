@@ -241,13 +241,13 @@ def walk_in_memory(tree: Tree, endings: tuple[str, ...]) -> set[str]:
     return {key.removeprefix("asset/") for key in taken.found}
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(keys_of(ODD_SEGMENTS), some_endings)
 def test_the_walk_finds_what_the_rules_say_of_each_key(keys: set[str], endings: tuple[str, ...]) -> None:
     assert walk_in_memory(Tree(f"asset/{key}" for key in keys), endings) == reference(keys, endings)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(keys_of(SEGMENTS), some_endings)
 def test_the_walk_asks_for_no_folder_twice_and_for_none_in_a_store(keys: set[str], endings: tuple[str, ...]) -> None:
     tree = Asked(f"asset/{key}" for key in keys)
