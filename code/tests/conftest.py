@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -45,6 +46,17 @@ needs_wrapper = pytest.mark.skipif(not WITH_WRAPPER, reason=NO_WRAPPER)
 
 def pytest_report_header() -> str | None:
     return None if WITH_WRAPPER else f"job files are not read by the released wrapper: {NO_WRAPPER}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_not_ignored() -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT, with nohup SIGHUP; commands under test would inherit it."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
