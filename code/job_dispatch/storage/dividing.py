@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 from job_dispatch.storage import keys as paging
@@ -40,6 +41,10 @@ class First(Enum):
     PAGE = "page"
     LEVEL = "level"
     BOTH = "both"
+
+
+# Something to do; not a coroutine, which would complain if it were never begun.
+Work = Callable[[], Coroutine[None, None, None]]
 
 
 class Begun(NamedTuple):
@@ -130,7 +135,7 @@ class Division:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 for stretch in stretches:
-                    self._start(self._list(stretch))
+                    self._start(partial(self._list, stretch))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -144,13 +149,13 @@ class Division:
         self._budget.stretches -= 1
         self._budget.idle -= 1
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Work) -> None:
         self._running += 1
         self._tasks.create_task(self._run(work))
 
-    async def _run(self, work: Coroutine[None, None, None]) -> None:
+    async def _run(self, work: Work) -> None:
         try:
-            await work
+            await work()
         finally:
             self._running -= 1
         self._divide()
@@ -161,13 +166,13 @@ class Division:
             may_ask = self._budget.may_ask_level()
             if may_ask and self._is_level_wanted(stretch):
                 if self._is_walking or not self._budget.may_double():
-                    await self._level(stretch)
+                    await self._level(stretch)()
                     continue
                 self._start(self._level(stretch))
             if self._budget.may_read() or (self._running == 1 and not may_ask):
                 await self._read(stretch)
             elif may_ask and not stretch.is_asking_level:
-                await self._level(stretch)
+                await self._level(stretch)()
             else:
                 self._held.append(stretch)
                 return
@@ -188,7 +193,7 @@ class Division:
     def _divide(self) -> None:
         """Let those go on that were held, and divide what is left as far as that is worth it."""
         while self._held and (self._budget.may_read() or self._budget.may_ask_level() or not self._running):
-            self._start(self._list(self._held.popleft()))
+            self._start(partial(self._list, self._held.popleft()))
         while len(self._open) < self._turn.full_pages_at_once and self._budget.may_split():
             longest = max(self._open, key=lambda one: len(one.folders), default=None)
             number = self._number_to_split_off(longest) if longest is not None else 0
@@ -196,7 +201,7 @@ class Division:
                 return
             part = longest.split(number)
             self._add(part)
-            self._start(self._list(part))
+            self._start(partial(self._list, part))
 
     def _number_to_split_off(self, stretch: Stretch) -> int:
         """Return how many folders at the end of a stretch are worth a stretch of their own; 0 for none."""
@@ -265,11 +270,11 @@ class Division:
             stretch.end_first()
         return outside
 
-    def _level(self, stretch: Stretch) -> Coroutine[None, None, None]:
-        """Count a level, and return what puts what lies directly in the first folder of a stretch in its place."""
+    def _level(self, stretch: Stretch) -> Work:
+        """Count a level, and return what asks for it and puts it in the place of the first folder of a stretch."""
         stretch.is_asking_level = True
         self._budget.begin_level()
-        return self._ask_level(stretch, stretch.folders[0])
+        return partial(self._ask_level, stretch, stretch.folders[0])
 
     async def _ask_level(self, stretch: Stretch, folder: str) -> None:
         level = None
