@@ -33,7 +33,7 @@ def counting_dispatcher(lab: Lab, *beginnings: str) -> tuple[str, Callable[[], i
 def test_what_was_asked_wrongly_is_said_last_and_not_tried_again(lab: Lab) -> None:
     path, tries = counting_dispatcher(lab)
     misspelt = failed(lab.run("--docdb_qery={}", PATH=path))
-    assert misspelt.last_line == "error: unrecognized arguments: --docdb_qery={}"
+    assert misspelt.last_line == "error: unrecognized arguments: --docdb_qery={}; did you mean --docdb_query?"
     assert tries() == 1
     unanswered = failed(lab.run(query='{"name": "z"}', PATH=path))
     sentence = unanswered.output[unanswered.output.rindex("\nerror: ") :]
