@@ -40,7 +40,7 @@ def inspect(directory: Path, overwrite: bool) -> None:
             raise ServiceError(f"--output_directory: cannot write into {existing}: no permission")
         earlier: Sequence[str] = ()
         if directory.exists():
-            with _opened(directory) as descriptor:
+            with own_files.opened(directory) as descriptor:
                 earlier = _worker_folders(directory, descriptor)
     if earlier and not overwrite:
         logger.warning(_EARLIER, directory)
@@ -131,7 +131,7 @@ def clear(directory: Path, made: Sequence[Path]) -> bool:
         The folders that it made, which are removed where they are empty.
     """
     is_complete = False
-    with contextlib.suppress(OSError, DispatchError), _opened(directory) as descriptor:
+    with contextlib.suppress(OSError, DispatchError), own_files.opened(directory) as descriptor:
         if own_files.exists(HIDDEN, descriptor):
             hidden = HiddenFolder(directory, descriptor)
             is_complete = hidden.was_complete
@@ -154,15 +154,6 @@ def _give_back(made: Sequence[Path]) -> None:
     with contextlib.suppress(OSError):  # not empty
         for path in made:
             path.rmdir()
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _worker_folders(directory: Path, descriptor: int) -> list[str]:

@@ -16,6 +16,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError
@@ -200,3 +201,13 @@ def read_json(name: str, parent: int, place: str) -> Any:
         return json.loads(text)
     except ValueError:
         return None
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[int]:
+    """Open a folder for the calls that take its descriptor, and close it behind them."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
