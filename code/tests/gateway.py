@@ -172,6 +172,13 @@ class Gateway:
         self._server.drop_connections()
         self._server.server_close()
 
+    def wait_for_count(self) -> None:
+        """Return when a count has been made: it travels beside the first page, and may come after the second."""
+        deadline = time.monotonic() + 60
+        while not any(request.status for request in self.counts):
+            if time.monotonic() > deadline or self.released.wait(0.005):
+                raise AssertionError("no count was asked for")
+
     def respond(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         """Status and body of the answer to one request."""
         try:

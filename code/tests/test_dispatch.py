@@ -405,6 +405,7 @@ def test_a_record_that_vanishes_between_pages_ends_the_run_since_none_may_be_los
     gone = world.records[5]
 
     def take_away(_: object) -> None:
+        world.gateway.wait_for_count()
         world.records.remove(gone)
         world.records.append(world.records[0])
 

@@ -353,6 +353,7 @@ def test_a_record_that_moves_behind_the_page_gets_one_job(desk: World, pages_of_
 
 def test_a_record_that_vanishes_between_pages_is_an_error(desk: World, pages_of_two: None) -> None:
     def vanish(_: object) -> None:
+        desk.gateway.wait_for_count()
         desk.records.pop()
 
     desk.gateway.faults.extend([None, vanish])
