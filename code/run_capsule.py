@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from job_dispatch.request.flags import Settings
 
 __version__ = "0.2.0"
+
+# A run makes many objects and few circles of them, for which Python would look after every 700.
+_OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES = 50_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -201,6 +205,7 @@ def run() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    gc.set_threshold(_OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES)
     stopping.supervise(main, _clear)
 
 

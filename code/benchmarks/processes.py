@@ -59,7 +59,8 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
 
 def environment(s3: str, docdb: str, authority: Path) -> dict[str, str]:
     """Return the environment in which both sides find the stand-ins and nothing else of AWS."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("AWS_", "DOCDB_"))}
+    others = ("AWS_", "DOCDB_", "PYTHONDONTWRITEBYTECODE")  # the peer's code is compiled when it is installed
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(others)}
     return {
         **kept,
         "AWS_ACCESS_KEY_ID": "benchmark",

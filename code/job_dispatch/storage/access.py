@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.utils import get_environ_proxies
 from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.store import S3Store
+from obstore.exceptions import BaseError
+from obstore.store import HTTPStore, S3Store
 
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.storage.keys import THREADS
@@ -91,10 +91,13 @@ def _ca_bundle(core: botocore.session.Session) -> bytes | None:
     if not configured:
         return None
     try:
-        ssl.create_default_context(cafile=configured)
-        return Path(configured).read_bytes()
+        bundle = Path(configured).read_bytes()
+        HTTPStore("https://localhost", client_options={"root_certificate": bundle})
     except OSError as error:
         raise RequestError(f"{name}: {configured} is no file of certificates: {error.strerror}") from error
+    except (ValueError, BaseError) as error:
+        raise RequestError(f"{name}: {configured} is no file of certificates; give a file in the PEM format") from error
+    return bundle
 
 
 class Access:

@@ -142,7 +142,11 @@ def test_a_configuration_of_aws_that_cannot_be_used_is_named(
     assert_refused(desk, completed, f"error: S3: the AWS configuration cannot be used: {reason}")
 
 
-@pytest.mark.parametrize("content", [None, "", "no certificate"], ids=["missing", "empty", "garbage"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "no certificate", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"],
+    ids=["missing", "empty", "garbage", "broken"],
+)
 def test_a_ca_bundle_that_is_none_is_named(
     desk: World, no_aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
 ) -> None:
