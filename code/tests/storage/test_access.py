@@ -82,7 +82,8 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Place]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
+            # The handshake waits for the connection's own thread: a client that never begins it holds up nobody.
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         place.port = server.server_address[1]
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

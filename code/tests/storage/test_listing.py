@@ -311,6 +311,8 @@ def front_that(answer: Answer) -> Iterator[Front]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        # A connection on which nothing is ever asked does not hold up the end.
+        server.daemon_threads = True
         front.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
