@@ -17,7 +17,7 @@ def make_world(gateway: Gateway, directory: Path, s3: S3 | None = None) -> World
         (directory / name).mkdir()
     return World(
         gateway,
-        s3 or S3(None, ""),
+        s3 or S3(""),
         gateway.records,
         directory / "data",
         directory / "results",

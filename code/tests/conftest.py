@@ -13,17 +13,17 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import requests
-from botocore.config import Config
 from botocore.loaders import create_loader
 from hypothesis import settings
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.s3.exceptions import BucketAlreadyExists
 from moto.server import ThreadedMotoServer
 
 from tests.gateway import Gateway, Record
@@ -80,16 +80,23 @@ def gateway(gateway_server: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @dataclass(frozen=True)
 class S3:
-    """An S3 endpoint and a boto3 client for it."""
+    """An S3 endpoint, served by moto from this process."""
 
-    client: Any
     endpoint: str
 
     def put(self, bucket: str, keys: Iterable[str], body: bytes = b"") -> None:
-        """Write objects, all with the same body; the bucket is made if need be."""
-        self.client.create_bucket(Bucket=bucket)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda key: self.client.put_object(Bucket=bucket, Key=key, Body=body), keys))
+        """Write objects, all with the same body; the bucket is made if need be.
+
+        They go straight into what moto serves: a request for each takes longer than most tests.
+        """
+        with contextlib.suppress(BucketAlreadyExists):
+            _store().create_bucket(bucket, "us-east-1")
+        for key in keys:
+            _store().put_object(bucket, key, body)
+
+
+def _store() -> Any:
+    return get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
 
 
 @pytest.fixture(scope="session")
@@ -123,23 +130,15 @@ def _models_of_aws_are_read_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def s3_client(s3_endpoint: str) -> Iterator[Any]:
-    session = boto3.session.Session("testing", "testing-secret", region_name="us-east-1")
-    client = session.client("s3", endpoint_url=s3_endpoint, config=Config(proxies={}))
-    yield client
-    client.close()
-
-
 @pytest.fixture
-def s3(s3_endpoint: str, s3_client: Any, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> S3:
+def s3(s3_endpoint: str, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> S3:
     """An empty S3 endpoint that boto3 and every command find by the environment, with credentials for it."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     requests.post(f"{s3_endpoint}/moto-api/reset", timeout=10).raise_for_status()
-    return S3(s3_client, s3_endpoint)
+    return S3(s3_endpoint)
 
 
 @dataclass(frozen=True)
@@ -280,7 +279,7 @@ def desk(gateway: Gateway, tmp_path: Path) -> World:
     ]
     return World(
         gateway,
-        S3(None, ""),
+        S3(""),
         gateway.records,
         tmp_path / "data",
         tmp_path / "results",

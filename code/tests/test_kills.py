@@ -195,7 +195,7 @@ def world(gateway: Gateway, front: S3Front, tmp_path: Path, monkeypatch: pytest.
     ]
     return World(
         gateway,
-        S3(None, front.url),
+        S3(front.url),
         gateway.records,
         tmp_path / "data",
         tmp_path / "results",

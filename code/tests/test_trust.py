@@ -49,7 +49,7 @@ def desk(gateway: Gateway, front: S3Front, tmp_path: Path, monkeypatch: pytest.M
     gateway.records = [record("fine")]
     return World(
         gateway,
-        S3(None, front.url),
+        S3(front.url),
         gateway.records,
         tmp_path / "data",
         tmp_path / "results",

@@ -44,7 +44,7 @@ def lab(code_ocean: CodeOceanGateway, tmp_path: Path) -> World:
     code_ocean.records[3]["location"] = "s3://aind-open-data/behavior_781162_2025-06-04"
     return World(
         code_ocean,
-        S3(None, ""),
+        S3(""),
         code_ocean.records,
         tmp_path / "data",
         tmp_path / "results",

@@ -184,7 +184,7 @@ def test_a_location_that_obstore_refuses_is_listed_all_the_same(s3: Endpoint, as
 def test_a_level_of_more_than_a_page_is_listed_whole(s3: Endpoint) -> None:
     files = [f"{number}.h5" for number in range(1_001)]
     stores = [f"{number}.nwb" for number in range(1_001)]
-    s3.client.create_bucket(Bucket=BUCKET)
+    s3.put(BUCKET, [])
     # Through the wire, 2,002 objects would take seconds.
     backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
     for key in [*files, *(f"{store}/0" for store in stores)]:
