@@ -26,7 +26,7 @@ from tests.conftest import CODE, S3, World, make_record
 from tests.gateway import Fault, Gateway
 from tests.s3_front import S3Front
 
-MANY, FEW = 3_000, 20
+MANY, FEW = 600, 20
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 STOPS = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
@@ -255,10 +255,10 @@ def test_of_two_runs_into_one_folder_the_second_says_so_before_any_request(world
 
 @dataclass(frozen=True)
 class Moment:
-    """When to send a signal: so long after the start, or after writing has begun."""
+    """When to send a signal: once so many jobs lie in the hidden folder, and so long after that."""
 
     number: signal.Signals
-    is_writing: bool
+    jobs: int
     seconds: float
 
 
@@ -268,15 +268,16 @@ def random_moments() -> list[Moment]:
     for index in range(30):
         number = (signal.SIGTERM, signal.SIGKILL)[index % 2]
         is_writing = index % 3 != 0
-        moments.append(Moment(number, is_writing, chance.uniform(0, 1)))
+        jobs = chance.randrange(MANY) if is_writing else 0
+        moments.append(Moment(number, jobs, chance.uniform(0, 0.05 if is_writing else 1)))
     return moments
 
 
 def stop_at(moment: Moment, desk: Desk, many: Path) -> str:
     """Stop a run at a moment and check what it left; tell what became of it."""
     process = desk.start(many)
-    if moment.is_writing:
-        wait_until(lambda: (desk.output / ".dispatch" / "new").exists() or process.poll() is not None)
+    new = desk.output / ".dispatch" / "new"
+    wait_until(lambda: sum(1 for _ in new.glob("*/*")) >= moment.jobs or process.poll() is not None)
     time.sleep(moment.seconds)
     process.send_signal(moment.number)
     run = ended(process)

@@ -69,7 +69,7 @@ def test_a_relative_location_is_found_in_a_catalog_that_names_its_folders_so(lab
     write(lab, "location", "assets/y")
     assert names(lab.run_catalog(records, TABLE)) == ["y"]
     write(lab, "location", f"file://{tmp_path}/assets/x/")
-    assert names(lab.run_catalog(records, TABLE, "--overwrite=1")) == ["x"]
+    assert names(lab.call(f"--metadata_catalog={lab.catalog}", TABLE, "--overwrite=1")) == ["x"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import subprocess
@@ -28,14 +30,11 @@ class Ran:
         The records of the results, in the same order; their `name` is the hash.
     skipped : list of str
         Names of the jobs that it left out as done.
-    stderr : str
-        Its log.
     """
 
     given: list[dict[str, Any]]
     records: list[dict[str, Any]]
     skipped: list[str]
-    stderr: str
 
     @property
     def hashes(self) -> list[str]:
@@ -72,23 +71,34 @@ def run_wrapper(
     (data / "job_dict").mkdir(parents=True)
     for path in jobs:
         (data / "job_dict" / path.name).write_bytes(path.read_bytes())
-    done = subprocess.run(
-        [python, str(_CAPSULE), f"--input_directory={data}", *flags],
-        env={
-            **os.environ,
-            **server.environment(),
-            "CO_CAPSULE_ID": WRAPPER,
-            "WRAPPER_RESULTS": str(results),
-            "WRAPPER_FIELDS": json.dumps(fields),
-            **(env or {}),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    log = results / "log.txt"
+    environment = {
+        **os.environ,
+        **server.environment(),
+        "CO_CAPSULE_ID": WRAPPER,
+        "WRAPPER_RESULTS": str(results),
+        "WRAPPER_FIELDS": json.dumps(fields),
+        **(env or {}),
+    }
+    asked = {"environment": environment, "flags": [f"--input_directory={data}", *flags], "log": str(log)}
+    capsule = _capsule(python)
+    assert capsule.stdin is not None
+    assert capsule.stdout is not None
+    capsule.stdin.write(json.dumps(asked) + "\n")
+    capsule.stdin.flush()
+    if capsule.stdout.readline() != "0\n":
+        raise RuntimeError(log.read_text() if log.exists() else f"{python}: the wrapper does not start")
     given = json.loads((results / "given.json").read_text())
     records = [json.loads((results / f"{number}.json").read_text()) for number in range(1, len(given) + 1)]
     skipped = [path.name.removeprefix("skip_") for path in results.glob("skip_*")]
-    return Ran(given, records, skipped, done.stderr)
+    return Ran(given, records, skipped)
+
+
+@functools.cache
+def _capsule(python: str) -> subprocess.Popen[str]:
+    """Start the capsule, which runs jobs as often as it is asked; it ends when this process does."""
+    capsule = subprocess.Popen(
+        [python, str(_CAPSULE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    atexit.register(capsule.communicate)
+    return capsule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from job_dispatch.metadata.describing import Cell, Cohort
+from job_dispatch.metadata.field_uses import FieldUses
 from job_dispatch.report import cohort_page
 from job_dispatch.report.cohort_page import Base
 
@@ -18,9 +20,19 @@ BASE = Base(["python", "run_capsule.py"], None, {}, False)
 QUALITIES = ((), (("ecephys", "Pass"),), (("ecephys", "Fail"),), (("behavior", "Pending"), ("ecephys", "Pass")))
 
 
+@functools.cache
+def fields() -> FieldUses:
+    """Fields of a thousand records, more than a page shows."""
+    made = FieldUses()
+    for number in range(1_000):
+        values = {f"field_{field}": {"value": "x" * 70 + str(number % 9)} for field in range(300)}
+        made.add([{"_id": f"{number}", **values}])
+    return made
+
+
 def cohort(records: int, projects: int, months: int, subjects: int) -> Cohort:
     draw = random.Random(1)
-    made = Cohort()
+    made = Cohort(fields=fields())
     modalities = [
         one for size in (0, 1, 2) for one in itertools.combinations(("behavior", "ecephys", "pophys", "SPIM"), size)
     ]
@@ -33,10 +45,6 @@ def cohort(records: int, projects: int, months: int, subjects: int) -> Cohort:
         ] += 1
         made.subjects[f"{draw.randrange(subjects)}"] += 1
         made.days[day] += 1
-    for number in range(1_000):
-        made.fields.add(
-            [{"_id": f"{number}", **{f"field_{field}": {"value": "x" * 70 + str(number % 9)} for field in range(300)}}]
-        )
     return made
 
 

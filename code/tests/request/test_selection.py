@@ -357,7 +357,7 @@ def test_parameters_keep_their_order_and_their_values(tmp_path: Path) -> None:
 
 # Laws
 
-LAW = settings(max_examples=300, deadline=None)
+LAW = settings(max_examples=100, deadline=None)
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 json_values = st.recursive(
@@ -427,7 +427,7 @@ def refusal(read: Callable[[], object]) -> DispatchError | None:
     return None
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(any_text)
 def test_any_text_is_refused_or_read_as_what_can_be_written(text: str) -> None:
     refused = refusal(lambda: json_text.read(text, "query"))
@@ -467,7 +467,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", READERS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_file_of_any_bytes_is_read_or_refused_with_exit_code_2(kind: str, folder: Path, data: st.DataObject) -> None:
     name, well_formed, read = READERS[kind]

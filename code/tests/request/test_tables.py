@@ -344,7 +344,7 @@ def test_only_rows_with_the_same_values_count_once(tmp_path: Path, caplog: pytes
     assert "data_asset_input.csv: 1 repeated id dropped" in caplog.messages
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -356,7 +356,7 @@ def test_json_of_any_value_in_a_cell_is_that_value(value: Any) -> None:
     assert repr(table_cells.parameter(json.dumps(value), False)) == repr((value,))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.timezones()))
 def test_a_session_is_found_by_its_day_and_by_its_time_in_any_zone(start: datetime) -> None:
     said = set(table_cells.sessions_of(start.isoformat()))

@@ -60,7 +60,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_pages")
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(keys=trees, endings=some_endings, first=some_first)
 @example(
     keys={"a/s.zarr/1", "a/s.zarr/2", "a/s.zarr/3", "a/s.zarr/4", "a/s.zarr/5", "a/s.zarr0"}, endings=("0",), first=None
@@ -70,7 +70,7 @@ def test_what_is_found_is_what_the_rules_say_of_each_key(keys: set[str], endings
 
 
 @pytest.mark.usefixtures("small_pages")
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(keys=trees, endings=some_endings, first=some_first)
 def test_an_asset_takes_at_most_three_times_the_requests_of_the_better_way_and_two_more(
     keys: set[str], endings: Endings, first: First | None
@@ -82,14 +82,14 @@ def test_an_asset_takes_at_most_three_times_the_requests_of_the_better_way_and_t
 
 
 @pytest.mark.usefixtures("small_pages")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(keys=trees, order=st.sampled_from(["text", "folders"]))
 def test_each_object_is_measured_once(keys: set[str], order: str) -> None:
     assert measure(Tree(keys, order)) == (len(keys), sum(len(key.rpartition("/")[2]) for key in keys))
 
 
 @pytest.mark.usefixtures("small_pages")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(keys=trees, endings=some_endings, first=some_first)
 def test_a_place_that_lists_by_folders_is_listed_as_well(keys: set[str], endings: Endings, first: First | None) -> None:
     async def run() -> Found:

@@ -139,14 +139,14 @@ keys = st.sets(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(keys=keys, ending=st.sampled_from([".nwb", ".zarr", ".h5", ".x"]), first=st.sampled_from([None, *First]))
 def test_an_ending_is_the_pattern_of_that_ending(keys: set[str], ending: str, first: First | None) -> None:
     for pattern in (f"**/*{ending}", f"*{ending}"):
         assert find(Tree(keys), ByPattern([pattern]), first) == find(Tree(keys), ByEnding((ending,)), first)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(keys=keys, pattern=st.sampled_from(["d/*.nwb", "d/e/**", "d/**/c.h5", "e/d/0", "/d/e/*"]))
 def test_listing_only_fixed_folders_loses_nothing(keys: set[str], pattern: str) -> None:
     matching = ByPattern([pattern])
