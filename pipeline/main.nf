@@ -140,7 +140,7 @@ workflow {
     def named = flags.findAll { flag -> flag.file != null }.collect { flag -> flag.path }
     def scripts = [file("${projectDir}/run_analysis.py"), file("${projectDir}/collect.py")]
     def analysis = file(params.analysis, glob: false)
-    DISPATCH(params.input_files ? file(params.input_files, glob: false) : [], named, flags, !isDryRun())
+    DISPATCH(params.input_files ? file(params.input_files, glob: false) : [], named, flags, !isOnlyLookedAt())
 
     def jobs = DISPATCH.out.jobs.flatMap { found -> found instanceof List ? found : [found] }
     def together = params.jobs_per_task.toString().toInteger()
@@ -173,8 +173,9 @@ workflow {
 
 // ---- what is asked for
 
-def isDryRun() {
-    return params.containsKey('dry_run') && params.dry_run.toString() in ['true', '1']
+// Such a run has no jobs and no report, so that nothing in the output folder is taken for that of an earlier request.
+def isOnlyLookedAt() {
+    return ['dry_run', 'describe'].any { name -> "${params.get(name)}".trim().toLowerCase() in ['true', '1'] }
 }
 
 // What the pipeline itself decides about the dispatcher.
@@ -224,7 +225,10 @@ def asText(value) {
     if (value instanceof Boolean) {
         return value ? '1' : '0'
     }
-    return value instanceof Map || value instanceof List ? groovy.json.JsonOutput.toJson(value) : value.toString()
+    if (value instanceof List) {
+        return groovy.json.JsonOutput.toJson(value.collect { one -> one instanceof Number ? one.toString() : one })
+    }
+    return value instanceof Map ? groovy.json.JsonOutput.toJson(value) : value.toString()
 }
 
 // The file that a flag names, counted from the folder in which Nextflow is started; a catalog may lie among the
@@ -250,7 +254,7 @@ def settings() {
     if (given instanceof Map) {
         return given.collect { name, value -> "${name}=${groovy.json.JsonOutput.toJson(value)}".toString() }
     }
-    return given instanceof List ? given.collect { pair -> pair.toString() } : given.toString().split(/;(?=\s*[A-Za-z_]\w*\s*=)/).collect { pair -> pair.trim() }
+    return given instanceof List ? given.collect { pair -> pair.toString() } : given.toString().split(/;(?=\s*[\p{L}_][\p{L}\w.-]*\s*=(?!=))/).collect { pair -> pair.trim() }
 }
 
 def settingFlags(List pairs) {
@@ -259,8 +263,10 @@ def settingFlags(List pairs) {
 
 // ---- words for the shell
 
+// Line ends are spelled out, since Nextflow takes what a script's lines have in common for its indentation.
 def quoted(text) {
-    return "'${text.toString().replace("'", "'\\''")}'"
+    def whole = text.toString().replace("'", "'\\''").replace('\n', "'\$'\\n''").replace('\r', "'\$'\\r''")
+    return "'${whole}'"
 }
 
 // Relative locations in a catalog count from where it lies, never from the work folder.

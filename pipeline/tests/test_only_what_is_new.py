@@ -127,9 +127,20 @@ def test_a_job_that_fails_stops_no_other_and_alone_runs_again(first: Finished, l
     assert lab.analysed_assets == ["a", "e", "f", "g"]
 
 
-def test_a_preview_is_shown_and_touches_no_results(first: Finished, lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("flag", "is_shown"),
+    [
+        ("--dry_run", '"threshold": 1'),
+        ("--dry_run=True", '"threshold": 1'),
+        ("--describe=1", "3 assets in catalog"),
+    ],
+)
+def test_a_preview_or_a_description_is_shown_and_touches_no_results(
+    first: Finished, lab: Lab, flag: str, is_shown: str
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(lab.results).rglob("*")}
-    preview = succeeded(lab.run("--dry_run"))
+    # Without the detection of types a switch is a text, as it was written.
+    preview = succeeded(lab.run(flag, NXF_DISABLE_PARAMS_TYPE_DETECTION="true"))
     assert [task.process for task in preview.tasks] == ["DISPATCH"]
-    assert '"threshold": 1' in preview.output
+    assert is_shown in preview.output
     assert {path: path.stat().st_mtime_ns for path in Path(lab.results).rglob("*")} == before

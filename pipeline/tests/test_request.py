@@ -44,7 +44,7 @@ def test_relative_paths_and_hard_texts_arrive_as_they_are(tmp_path: Path) -> Non
             "--skip_errors",
             "--parameter_schema=schema.json",
             "--analysis=my 'new' analysis.py",
-            f"--set=note={HARD}; cutoff=[1, 2]; threshold=9; word = NaN",
+            f"--set=note={HARD}; cutoff=[1, 2]; threshold=9; word = NaN; bin-size.é=3; rule=x; y==1",
             "--output_directory=my results/today",
             query=query,
         )
@@ -55,7 +55,10 @@ def test_relative_paths_and_hard_texts_arrive_as_they_are(tmp_path: Path) -> Non
     assert manifest(moved)["query"] == {"name": {"$in": [HARD]}}
     assert record(moved)["s3_location"] == [f"file://{other}/assets/{HARD}"]
     # Fixed, then --set, then distributed; JSON where it parses.
-    assert record(moved)["parameters"] == {"cutoff": [1, 2], "threshold": 1, "note": HARD, "word": "NaN"}
+    assert record(moved)["parameters"] == {
+        **{"cutoff": [1, 2], "threshold": 1, "note": HARD},
+        **{"word": "NaN", "bin-size.é": 3, "rule": "x; y==1"},
+    }
 
 
 def test_a_file_of_parameters_may_hold_objects_lists_and_nothing(lab: Lab) -> None:
@@ -73,6 +76,18 @@ def test_a_file_of_parameters_may_hold_objects_lists_and_nothing(lab: Lab) -> No
     succeeded(lab.run("-params-file", "request.json", query=None))
     assert record(lab)["parameters"] == {"cutoff": 0.5, "threshold": 1, "note": "a; b=c", "deep": {"x": [1]}}
     assert record(lab)["group_metadata"] == {"location": f"file://{lab.folder}/input/assets/a", "name": "a"}
+
+
+def test_a_file_of_parameters_may_hold_texts_of_several_lines_and_lists_of_numbers(lab: Lab) -> None:
+    lab.parameters({"threshold": 1})
+    records = [{"_id": one, "name": one, "location": one, "subject": {"subject_id": one}} for one in ("7", "8", "9")]
+    (lab.folder / "input" / "catalog.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in records))
+    note = "first\n        'indented'\r\n    $last"
+    parameters = {"subject": [7, 8], "max_number_of_tasks_dispatched": 1, "set": [f"note={note}", "limit=0.10"]}
+    (lab.folder / "request.json").write_text(json.dumps(parameters))
+    succeeded(lab.run("-params-file", "request.json", query='{\n        "name": "8"\n}'))
+    assert record(lab)["asset_name"] == ["8"]
+    assert record(lab)["parameters"] == {"cutoff": 0.5, "threshold": 1, "note": note, "limit": 0.1}
 
 
 def test_the_pipeline_knows_each_flag_of_the_dispatcher_that_names_a_file_or_a_folder() -> None:
