@@ -11,7 +11,7 @@ import csv
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,40 @@ def read(source: Path) -> list[dict[str, Any]]:
     ----------
     source : pathlib.Path
         A folder with a folder for each job, or a file with one `job.json` after the other.
+
+    Raises
+    ------
+    RefusedError
+        No job is done in the folder, or the record of one is damaged.
     """
     if source.is_dir():
-        text = "".join(path.read_text(encoding="utf-8") for path in sorted(source.glob(f"*/{run_analysis.DONE}")))
+        paths = sorted(source.glob(f"*/{run_analysis.DONE}"))
+        if not paths:
+            raise run_analysis.RefusedError(
+                f"{source}: no job is done in it; give the folder that run_analysis.py wrote"
+            )
+        records = [_record(path) for path in paths]
     else:
-        text = source.read_text(encoding="utf-8")
-    records, decoder, start = [], json.JSONDecoder(), 0
+        records = list(_each(source.read_text(encoding="utf-8")))
+    return sorted(records, key=lambda record: (record["asset_name"], json.dumps(record["parameters"]), record["job"]))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        [record] = _each(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise run_analysis.RefusedError(f"{path}: not one record of a job; run that job again") from None
+    return record
+
+
+def _each(text: str) -> Iterator[dict[str, Any]]:
+    decoder, start = json.JSONDecoder(), 0
     while rest := text[start : start + 1]:
         if rest.isspace():
             start += 1
             continue
         record, start = decoder.raw_decode(text, start)
-        records.append(record)
-    return sorted(records, key=lambda record: (record["asset_name"], json.dumps(record["parameters"]), record["job"]))
+        yield record
 
 
 def write_table(records: Sequence[dict[str, Any]], path: Path) -> None:
@@ -50,7 +71,8 @@ def write_table(records: Sequence[dict[str, Any]], path: Path) -> None:
     columns = ["job", *_LISTS]
     for part in ("group", "parameters", "values"):
         columns += dict.fromkeys(name for row in rows for name in row if name.startswith(f"{part}."))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # Half a character, which JSON may hold, is spelled out.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([_title(name, columns) for name in columns])
         writer.writerows([row.get(name, "") for name in columns] for row in rows)
@@ -73,8 +95,17 @@ def _cell(value: Any) -> str:
         return ""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
-    # A spreadsheet takes such a text for a formula.
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    # A spreadsheet takes such a text for a formula, but for a number as "-inf".
+    is_formula = value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(value)
+    return f"'{value}" if is_formula else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def summarise(records: Sequence[dict[str, Any]], analysis: Path) -> None:
@@ -94,7 +125,11 @@ def main(argv: Iterable[str] | None = None) -> int:
     if not arguments.source.exists():
         print(f"error: {arguments.source}: no such folder; give the one that run_analysis.py wrote", file=sys.stderr)
         return 2
-    records = read(arguments.source)
+    try:
+        records = read(arguments.source)
+    except run_analysis.RefusedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if arguments.summarise is None:
         write_table(records, TABLE)
         return 0

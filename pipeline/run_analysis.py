@@ -7,6 +7,7 @@ and an empty folder for what it writes. It returns a dict of values for the tabl
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
 import hashlib
@@ -152,7 +153,8 @@ def _run_one(
     parameters = {**(job.fixed_parameters or {}), **copy.deepcopy(given), **(job.distributed_parameters or {})}
     record: dict[str, Any] = {"job": name, **job.model_dump(include=_SUBJECT, exclude_none=True)}
     record["parameters"] = copy.deepcopy(parameters)
-    values = analyse(job, parameters, results.absolute())
+    with contextlib.chdir("."):  # back from wherever the analysis has gone
+        values = analyse(job, parameters, results.absolute())
     if values is not None and not isinstance(values, dict):
         raise AnalysisError(f"analyse returned {type(values).__name__}; it must return a dict of values, or None")
     if (results / DONE).exists():

@@ -132,6 +132,45 @@ def test_numbers_of_numpy_and_what_is_no_number_go_into_the_record_as_json(desk:
     assert "numpy" in desk.record("1")["versions"]
 
 
+def test_an_analysis_may_go_into_its_results_folder(desk: Desk) -> None:
+    for name in ("1", "2"):
+        desk.job(name)
+    desk.analysis("import os; os.chdir(results); open('here.txt', 'w').close()")
+    done = desk.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    files = sorted(str(path.relative_to(desk.folder)) for path in (desk.folder / "analysis_results").glob("*/*"))
+    assert files == [f"analysis_results/{name}/{file}" for name in "12" for file in ("here.txt", "job.json")]
+
+
+def test_the_table_holds_what_json_can_and_a_file_cannot(desk: Desk) -> None:
+    desk.job("1")
+    desk.analysis("return {'low': float('-inf'), 'half': '\\ud800', 'sum': '-1+1'}")
+    assert desk.run().returncode == 0
+    done = desk.run("analysis_results", script="collect.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    with (desk.folder / "table.csv").open(newline="", encoding="utf-8") as file:
+        [row] = csv.DictReader(file)
+    assert (row["low"], row["half"], row["sum"]) == ("-inf", "\\ud800", "'-1+1")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "error: jobs: no job is done in it; give the folder that run_analysis.py wrote"),
+        ("{", "error: jobs/1/job.json: not one record of a job; run that job again"),
+        ("", "error: jobs/1/job.json: not one record of a job; run that job again"),
+    ],
+)
+def test_what_cannot_be_collected_is_one_sentence(desk: Desk, text: str | None, sentence: str) -> None:
+    desk.job("1")
+    if text is not None:
+        (desk.folder / "jobs" / "1").mkdir()
+        (desk.folder / "jobs" / "1" / "job.json").write_text(text)
+    done = desk.run("jobs", script="collect.py")
+    assert (done.returncode, done.stderr) == (2, f"{sentence}\n")
+    assert not (desk.folder / "table.csv").exists()
+
+
 def test_the_table_has_a_row_a_job_and_keeps_columns_of_one_name_apart(desk: Desk) -> None:
     desk.job("2", distributed_parameters={"method": "b"}, group_metadata={"subject": "7"})
     desk.job("1", distributed_parameters={"method": "a"}, file_location=["s3://b/a/1.nwb", "s3://b/a/2.nwb"])
