@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,21 +84,40 @@ def compiled(text: str) -> Pattern:
     RequestError
         It cannot be read, or aims into a store.
     """
-    from pathspec import GitIgnoreSpec
-
     if text.startswith("#"):
         raise RequestError(f"{text!r} begins with #, which makes a comment of it; write \\# for that character")
-    try:
-        [read] = GitIgnoreSpec.from_lines([text]).patterns
-    except ValueError:
-        raise RequestError(f"{text!r} is not a pattern of files such as **/*.nwb") from None
-    if read.include is None or read.regex is None:
-        raise RequestError(f"{text!r} is not a pattern of files such as **/*.nwb")
     bare = text.removeprefix("!")
+    _check_dialect(text, bare)
+    takes, expression = _read(text)
     *folders, last = bare.split("/")
     if store := next((name for name in folders if name.endswith(STORE_ENDINGS) and last), None):
         raise RequestError(
             f"{text!r} aims into a store, which is one thing and is not entered;"
             f" end the pattern with {bare[: bare.index(store) + len(store)]!r}"
         )
-    return Pattern(bare, bool(read.include), re.compile(read.regex.pattern))
+    return Pattern(bare, takes, expression)
+
+
+def _check_dialect(text: str, bare: str) -> None:
+    """Refuse what other programs read and git's syntax does not, or not in pathspec, and that would find nothing."""
+    if text.count("{") != text.count("}"):
+        raise RequestError(f"{text!r}: braces are not read; write each pattern in full, separated by commas")
+    if re.search(r"\[:\w+:\]", text):
+        raise RequestError(f"{text!r}: classes of characters by name are not read; write them, such as [0-9]")
+    if "://" in text or {".", ".."} & set(bare.split("/")):
+        raise RequestError(f"{text!r}: patterns are looked up within each asset; write it from the asset's folder on")
+
+
+def _read(text: str) -> tuple[bool, re.Pattern[str]]:
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of [[ and the like, which are plain characters here
+            read = GitIgnoreSpecPattern(text)
+            if read.include is not None and read.regex is not None:
+                return bool(read.include), re.compile(read.regex.pattern)
+    except (ValueError, re.error):
+        pass
+    remedy = '; a pattern with commas goes into a JSON list: ["[1,2].csv"]' if text.count("[") > text.count("]") else ""
+    raise RequestError(f"{text!r} is not a pattern of files such as **/*.nwb{remedy}")

@@ -23,9 +23,40 @@ _TIME = re.compile(
     r"(?P<second>:\d{2})?(?P<part>[.,]\d{1,9})? ?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?",
     re.IGNORECASE,
 )
-# As Excel spells them in a CSV, whatever was typed.
-_EXCEL_WORDS = {"TRUE": True, "FALSE": False}
+# As Excel, R and pandas spell them in a CSV.
+_TRUTHS = {"TRUE": True, "FALSE": False, "True": True, "False": False}
+# What Excel shows where a formula has no result, in English and in German.
+_NO_RESULT = re.compile(r"#(?:N/A|NV|(?:REF|VALUE|DIV/0|NUM|NULL|SPILL|CALC|BEZUG|WERT|ZAHL)!|NAME\?)")
 _SHOWN = 60
+
+
+class Formula(str):
+    """A formula of a workbook without its result: some programs write them, only a spreadsheet computes them."""
+
+    __slots__ = ()
+
+
+def has_result(cell: Any) -> bool:
+    """Tell whether a cell is anything but a formula that failed or was never computed."""
+    return not isinstance(cell, Formula) and _NO_RESULT.fullmatch(str(cell).strip()) is None
+
+
+def check(cell: Any, column: str) -> None:
+    """Refuse a cell that has no result.
+
+    Raises
+    ------
+    RequestError
+        Its formula failed or was never computed.
+    """
+    if has_result(cell):
+        return
+    shown = printable(str(cell).strip(), _SHOWN)
+    if isinstance(cell, Formula):
+        raise RequestError(
+            f"{column}: the formula {shown} was never computed; save the file in Excel, or write the value"
+        )
+    raise RequestError(f"{column}: a formula failed and left {shown}; correct it, or clear the cell")
 
 
 def text(cell: Any) -> str:
@@ -134,8 +165,8 @@ def parameter(cell: Any, has_decimal_comma: bool) -> Any:
         return None
     if formula := _FORMULA_TEXT.fullmatch(said):
         return (formula[1],)
-    if said in _EXCEL_WORDS:
-        return (_EXCEL_WORDS[said],)
+    if said in _TRUTHS:
+        return (_TRUTHS[said],)
     if has_decimal_comma and _DECIMAL_COMMA.fullmatch(said):
         said = said.replace(",", ".")
     try:

@@ -11,13 +11,15 @@ import io
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from job_dispatch.messages import RequestError
+from job_dispatch.request import table_cells
 
 _BYTES_AT_MOST = 200_000_000
 _ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -30,6 +32,8 @@ _MARKS = (
 _SEPARATORS = {",": "','", ";": "';'", "\t": "tabs"}
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
 _COMMENT = "#"
+_BEFORE_SEPARATOR = re.compile(r"[,;\t]")
+_FORMULA_TAGS = (b"<f>", b"<f ")
 _LINES_LOOKED_AT = 50
 
 
@@ -52,11 +56,14 @@ class Content:
         What kind of file it is, for who reads the log.
     has_decimal_comma : bool
         Whether `0,5` is a number there: where it is not what separates the cells.
+    unread : str
+        That the file has more which is not read, and what to do; empty where it has not.
     """
 
     rows: Iterable[Line]
     form: str
     has_decimal_comma: bool = False
+    unread: str = ""
 
 
 def read(path: Path, is_known: Callable[[str], bool]) -> Content:
@@ -86,8 +93,9 @@ def _decoded(data: bytes, path: Path) -> tuple[str, str]:
     """Return the text and the name of its encoding."""
     tried = [(codec, name) for mark, codec, name in _MARKS if data.startswith(mark)]
     if not tried:
-        is_utf16 = len(data) > 1 and data[1] == 0  # in Latin script every second byte is null
-        tried = [("utf-16-le", "UTF-16")] if is_utf16 else [("utf-8", "UTF-8"), ("cp1252", "Windows-1252")]
+        tried = [("utf-8", "UTF-8"), ("cp1252", "Windows-1252")]
+        if 0 in data[:2]:  # in Latin script every second byte is null
+            tried = [("utf-16-be" if data[0] == 0 else "utf-16-le", "UTF-16")]
     for codec, name in tried:
         try:
             text = data.decode(codec)
@@ -114,7 +122,7 @@ def _separated(text: str, encoding: str, name: str, is_known: Callable[[str], bo
 
 def _separator(lines: list[str], is_known: Callable[[str], bool]) -> str:
     """Return what separates cells: that by which a line has a known column, and which occurs most there."""
-    spoken = [line for line in lines if line.strip() and not line.lstrip().startswith(_COMMENT)]
+    spoken = [line for line in lines if line.strip() and not _is_comment(line)]
 
     def rank(separator: str) -> tuple[int, int]:
         headers = [line for line in spoken if any(map(is_known, _cells(line, separator)))]
@@ -131,6 +139,11 @@ def _cells(line: str, separator: str) -> list[str]:
         return []
 
 
+def _is_comment(line: str) -> bool:
+    said = line.lstrip()
+    return said.startswith(_COMMENT) and table_cells.has_result(_BEFORE_SEPARATOR.split(said, maxsplit=1)[0])
+
+
 def _text_rows(lines: io.StringIO, number: int, separator: str, name: str) -> Iterator[Line]:
     """Yield the rows; a comment is one only where a row may begin, not within a cell of several lines."""
     read: list[str] = []
@@ -139,7 +152,7 @@ def _text_rows(lines: io.StringIO, number: int, separator: str, name: str) -> It
         nonlocal number
         for line in lines:
             number += 1
-            if not read and line.lstrip().startswith(_COMMENT):
+            if not read and _is_comment(line):
                 continue
             read.append(line)
             yield line
@@ -166,31 +179,70 @@ def _workbook(data: bytes, name: str) -> Content:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
             size = sum(part.file_size for part in parts.infolist())
-    except (zipfile.BadZipFile, ValueError):
+            if size > _BYTES_AT_MOST:
+                raise RequestError(f"{name}: its sheets take {size:,} bytes; at most {_BYTES_AT_MOST:,} are read")
+            has_formulas = any(_has_formulas(parts.read(part)) for part in parts.namelist() if "/worksheets/" in part)
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError):
         raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
-    if size > _BYTES_AT_MOST:
-        raise RequestError(f"{name}: its sheets take {size:,} bytes; at most {_BYTES_AT_MOST:,} are read")
+    sheets = _sheets(data, name, data_only=True)
+    if not sheets:
+        raise RequestError(f"{name}: the workbook has no sheet with cells")
+    first = sheets[0]
+    cells = _results(first, _sheets(data, name, data_only=False)[0]) if has_formulas else _values(first)
+    rows = _sheet_rows(cells, first.title, name)
+    form = f"Excel, sheet '{first.title}'"
+    if len(sheets) == 1:
+        return Content(rows, form)
+    unread = (
+        f"only the first of {len(sheets)} sheets is read, '{first.title}'; move the one with the table to the front"
+    )
+    return Content(rows, f"{form}, the first of {len(sheets)}", unread=unread)
+
+
+def _has_formulas(sheet: bytes) -> bool:
+    return any(tag in sheet for tag in _FORMULA_TAGS)
+
+
+def _sheets(data: bytes, name: str, data_only: bool) -> list[Any]:
+    """Return the sheets with the results of formulas, or with the formulas themselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles and extensions that do not matter for cells
         import openpyxl
 
         try:
-            sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets
+            sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=data_only).worksheets
+            for sheet in sheets:
+                sheet.reset_dimensions()  # what the file says may be wrong, and rows would be padded to it
         except Exception:  # whatever openpyxl raises, the file is at fault
             raise RequestError(f"{name}: not a workbook that can be read; save it as .xlsx or CSV") from None
-    if not sheets:
-        raise RequestError(f"{name}: the workbook has no sheet with cells")
-    return Content(_sheet_rows(sheets[0], name), f"Excel, sheet '{sheets[0].title}'")
+    return list(sheets)
 
 
-def _sheet_rows(sheet: Any, name: str) -> Iterator[Line]:
-    sheet.reset_dimensions()  # what the file says of its size may be wrong, and rows would be padded to it
+def _values(sheet: Any) -> Iterator[Sequence[Any]]:
+    return iter(sheet.iter_rows(values_only=True))
+
+
+def _results(sheet: Any, formulas: Any) -> Iterator[Sequence[Any]]:
+    """Yield the rows; where a formula was never computed, the formula.
+
+    A computed one may well be empty: then its result is told to be text, and else nothing is told.
+    """
+    for cells, written in zip(sheet.iter_rows(), _values(formulas), strict=True):
+        yield [
+            table_cells.Formula(getattr(formula, "text", formula))
+            if cell.value is None and formula is not None and cell.data_type == "n"
+            else cell.value
+            for cell, formula in zip(cells, written, strict=True)
+        ]
+
+
+def _sheet_rows(rows: Iterable[Sequence[Any]], title: str, name: str) -> Iterator[Line]:
     try:
-        for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+        for number, cells in enumerate(rows, 1):
             shown = [cell for cell in cells if cell is not None and str(cell).strip()]
-            if shown and not (str(cells[0] or "").lstrip().startswith(_COMMENT)):
+            if shown and not _is_comment(str(cells[0] or "")):
                 yield Line(number, list(cells))
     except RequestError:
         raise
     except Exception:  # of broken XML, numbers that are none, …
-        raise RequestError(f"{name}: sheet '{sheet.title}' cannot be read; save it as .xlsx or CSV again") from None
+        raise RequestError(f"{name}: sheet '{title}' cannot be read; save it as .xlsx or CSV again") from None

@@ -24,6 +24,7 @@ _SUBJECT, _SESSION = "subject_id", "session"
 _SESSION_NOUN = "session"
 _COLUMNS = (*_NOUNS, _SUBJECT, _SESSION)
 _PARAMETER = re.compile(r"parameters\.(.*)", re.IGNORECASE | re.DOTALL)
+_ALMOST_A_PARAMETER = re.compile(r"param(?:eter)?s?\s*[._:-]\s*\S", re.IGNORECASE)
 _CLEAN: dict[str, Callable[[str], str]] = {
     "asset_id": table_cells.asset_id,
     "docdb_record_id": table_cells.asset_id,
@@ -160,13 +161,14 @@ def _header(content: Content, name: str) -> tuple[Line, list[str], Iterator[Line
         above.append((line, columns))
         if len(above) == _LINES_BEFORE_HEADER:
             break
+    unread = [content.unread] if content.unread else []
     if not above:
-        raise RequestError(f"{name}: the file is empty; it needs a column 'asset_id'")
+        raise RequestError(f"{name}: the file is empty; it needs a column 'asset_id'", unread)
     shown = ", ".join(column for column in above[0][1] if column)
     others = ", ".join(f"'{column}'" for column in _NOUNS if column != "asset_id")
     raise RequestError(
         f"{name}: no column 'asset_id' (columns: {shown})",
-        [f"{others}, or '{_SUBJECT}' with '{_SESSION}' can select assets as well"],
+        [f"{others}, or '{_SUBJECT}' with '{_SESSION}' can select assets as well", *unread],
     )
 
 
@@ -201,7 +203,8 @@ class _Columns:
         several = [number for column in by for number in found[column]]
         if len(several) > 1:
             named = " and ".join(f"'{columns[number]}'" for number in several)
-            raise RequestError(f"{place}: several columns could be the ids: {named}; keep one, or call one 'asset_id'")
+            remedy = "keep one" if by == ["asset_id"] else "keep one, or call one 'asset_id'"
+            raise RequestError(f"{place}: several columns could be the ids: {named}; {remedy}")
         for column in (_SUBJECT, _SESSION):
             if len(found.get(column, ())) > 1:
                 raise RequestError(f"{place}: several columns '{column}'; keep one")
@@ -221,11 +224,12 @@ class _Columns:
 
     def key(self, line: Line) -> Key | None:
         """Return what a row asks for: by id, or by subject and session where it has none; None for neither."""
-        said = {
-            column: table_cells.text(line.cells[number])
-            for column, number in self.places.items()
-            if number < len(line.cells)
-        }
+        said = {}
+        for column, number in self.places.items():
+            if number < len(line.cells):
+                if not self.by or column == self.by:
+                    table_cells.check(line.cells[number], f"its {column}")
+                said[column] = table_cells.text(line.cells[number])
         if self.by and said.get(self.by):
             return Key(self.by, self._value(self.by, said))
         if said.get(_SUBJECT) and said.get(_SESSION):
@@ -241,6 +245,9 @@ class _Columns:
 
 def _parameters(columns: Sequence[str], place: str) -> dict[int, str]:
     found = {number: match[1].strip() for number, one in enumerate(columns) if (match := _PARAMETER.fullmatch(one))}
+    near = [f"'{one}'" for number, one in enumerate(columns) if number not in found and _ALMOST_A_PARAMETER.match(one)]
+    if near:
+        logger.warning("%s: not taken as parameters: %s; write parameters.NAME", place, ", ".join(near))
     if "" in found.values():
         raise RequestError(f"{place}: a column 'parameters.' names no parameter; write it behind the dot")
     if repeated := [parameter for parameter, number in Counter(found.values()).items() if number > 1]:
@@ -272,6 +279,7 @@ def _values(columns: _Columns, line: Line, has_decimal_comma: bool) -> dict[str,
     for number, parameter in columns.parameters.items():
         if number >= len(line.cells):
             continue
+        table_cells.check(line.cells[number], f"parameters.{parameter}")
         try:
             value = table_cells.parameter(line.cells[number], has_decimal_comma)
         except RequestError as error:

@@ -55,7 +55,7 @@ def refusal(folder: Path, content: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
 def test_any_usual_separator_and_encoding_is_understood(separator: str, encoding: str, tmp_path: Path) -> None:
     lines = [["Mouse", "asset_id"], ["Zoë, brown; 5 g", ONE], ["O\u2019Neill", TWO]]
     text = "\r\n".join(separator.join(f'"{cell}"' for cell in line) for line in lines)
@@ -157,6 +157,54 @@ def test_a_cell_in_the_last_corner_of_a_sheet_costs_neither_memory_nor_minutes(t
     assert within(tmp_path, 600_000_000) == [ONE]
 
 
+def test_of_several_sheets_the_first_counts_and_the_others_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="dispatch")
+    path = tmp_path / "data_asset_input.xlsx"
+    workbook = openpyxl.Workbook()
+    workbook.worksheets[0].append(["Read me first"])
+    workbook.create_sheet("mice").append(["asset_id"])
+    workbook.worksheets[1].append([ONE])
+    workbook.save(path)
+    with pytest.raises(RequestError) as refused:
+        read(tmp_path)
+    assert str(refused.value).splitlines()[-1] == (
+        "  only the first of 2 sheets is read, 'Sheet'; move the one with the table to the front"
+    )
+    workbook.move_sheet("mice", -1)
+    workbook.save(path)
+    assert list(read(tmp_path).keys) == BOTH[:1]
+    assert caplog.messages == [
+        "data_asset_input.xlsx: Excel, sheet 'mice', the first of 2, ids in column 'asset_id' (line 1), 1 row"
+    ]
+
+
+def test_a_formula_counts_by_its_result_and_one_that_was_never_computed_is_refused(tmp_path: Path) -> None:
+    """openpyxl writes formulas alone; Excel writes their results beside them, of text with the type `str`."""
+    path = tmp_path / "data_asset_input.xlsx"
+    write_workbook(path, ["asset_id", "parameters.a", "parameters.b", "note"], ['="one"', "=1+1", '=""', "=NOW()"])
+    with pytest.raises(RequestError) as refused:
+        read(tmp_path)
+    assert str(refused.value).splitlines()[1] == (
+        '  line 2: its asset_id: the formula ="one" was never computed; save the file in Excel, or write the value'
+    )
+    results = [("A2", ' t="str"', ONE), ("B2", "", "2"), ("C2", ' t="str"', "")]
+    with zipfile.ZipFile(path) as parts:
+        held = {part: parts.read(part).decode() for part in parts.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    for cell, kind, result in results:
+        formula = held[sheet].index("<f>", held[sheet].index(f'r="{cell}"'))
+        start, end = held[sheet].index("<v", formula), held[sheet].index("</c>", formula)
+        held[sheet] = f"{held[sheet][:start]}<v>{result}</v>{held[sheet][end:]}".replace(f'"{cell}"', f'"{cell}"{kind}')
+    with zipfile.ZipFile(path, "w") as parts:
+        for part, text in held.items():
+            parts.writestr(part, text)
+    table = read(tmp_path)
+    assert list(table.keys) == BOTH[:1]
+    assert parameters(table) == ['{"a": 2}']
+
+
 @pytest.mark.parametrize("name", ["data_asset_input.csv", "data_asset_input.xlsx"])
 @pytest.mark.parametrize("content", [b"PK\x03\x04", b"PK\x03\x04 and no more", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
 def test_a_file_that_only_begins_like_a_workbook_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
@@ -241,8 +289,7 @@ def test_a_column_of_names_record_ids_locations_or_sessions_selects_as_well(
     [
         (
             "# x\nAsset ID,asset_id\n1,2\n",
-            "data_asset_input.csv, line 2: several columns could be the ids: 'Asset ID' and 'asset_id';"
-            " keep one, or call one 'asset_id'",
+            "data_asset_input.csv, line 2: several columns could be the ids: 'Asset ID' and 'asset_id'; keep one",
         ),
         (
             "name,location\n1,2\n",
@@ -286,6 +333,25 @@ def test_what_cannot_be_understood_is_named_with_its_line(text: str, refused: st
     assert refusal(tmp_path, text) == refused
 
 
+def test_a_formula_that_failed_is_named_with_its_line_and_is_no_comment(tmp_path: Path) -> None:
+    text = f"asset_id,parameters.a,note\n{ONE},#DIV/0!,\n#N/A,1,\n{TWO},2,#REF!\n# a comment\n#N/A is one; too\n"
+    assert refusal(tmp_path, text) == (
+        "data_asset_input.csv: 2 rows cannot be read; correct them\n"
+        "  line 2: parameters.a: a formula failed and left #DIV/0!; correct it, or clear the cell\n"
+        "  line 3: its asset_id: a formula failed and left #N/A; correct it, or clear the cell"
+    )
+
+
+def test_columns_that_are_nearly_called_parameters_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    header = "asset_id,parameters.a,parameter.b,Params_c,parameters: d,parameters,param set of the lab,parametric"
+    assert parameters(read_text(tmp_path, f"{header}\nx,1,2,3,4,5,6,7\n")) == ['{"a": 1}']
+    [warned] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == (
+        "data_asset_input.csv, line 1: not taken as parameters: 'parameter.b', 'Params_c', 'parameters: d';"
+        " write parameters.NAME"
+    )
+
+
 def test_rows_that_ask_for_nothing_are_named_with_their_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = read_text(tmp_path, f"asset_id,note\n,Cohort 2\n{ONE},\n , \n,\u201cthe end\u201d\n")
     assert list(table.keys) == BOTH[:1]
@@ -311,7 +377,9 @@ def test_rows_that_ask_for_nothing_are_named_with_their_line(tmp_path: Path, cap
         ('"5"', "5"),
         ('="007"', "007"),
         ("007", "007"),
-        ("True", "True"),
+        ("True", True),
+        ("False", False),
+        ("tRUE", "tRUE"),
         ("None", "None"),
         ("NaN", "NaN"),
         ("[NaN]", "[NaN]"),

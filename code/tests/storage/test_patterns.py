@@ -25,6 +25,7 @@ from tests.storage.tree import Tree
 PATTERNS = [
     "*.csv", "**/*_events.csv", "plane_*/dff.h5", "a/b", "/a", "a/", "a/**", "**/raw/**", "b/*.h5", "[ab]*.csv",
     "?.csv", "/*.csv", "a/**/c.h5", "dff.h5", "**", "*", "plane_0", "raw/",
+    "[!a]*.csv", "[^a]*.csv", "[a-c].*", "[]a].csv", "x\\_events.csv", "\\*.csv", "[a&&b].csv", "[[a].csv",
 ]  # fmt: skip
 names = st.sampled_from(["a", "b", "raw", "plane_0", "plane_1", "c.h5", "dff.h5", "a.csv", "x_events.csv", "ab.csv"])
 trees = st.sets(st.lists(names, min_size=1, max_size=4).map("/".join), min_size=1, max_size=12)
@@ -93,6 +94,13 @@ def test_order_counts_and_an_exclamation_mark_takes_back(text: str, found: list[
         ("a.nwb/acquisition/*, *.csv", "aims into a store"),
         ("*.csv, !*.zarr/0", "aims into a store"),
         ("!", "is not a pattern of files"),
+        ("*.{nwb,csv}", "braces are not read; write each pattern in full, separated by commas"),
+        ("*_[[:digit:]].csv", "classes of characters by name are not read; write them, such as [0-9]"),
+        ("*[1,2].csv", '; a pattern with commas goes into a JSON list: ["[1,2].csv"]'),
+        ("*[a--z].csv", "is not a pattern of files"),
+        ("./x.csv", "patterns are looked up within each asset; write it from the asset's folder on"),
+        ("*.csv, !../x.csv", "patterns are looked up within each asset"),
+        ("s3://bucket/*.csv", "patterns are looked up within each asset"),
         ("#x", "begins with #, which makes a comment of it"),
         ('["a", 1]', "is not a JSON list of patterns"),
     ],
