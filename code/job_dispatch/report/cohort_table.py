@@ -10,7 +10,7 @@ from job_dispatch.metadata.field_uses import VERSIONS
 from job_dispatch.report import cohort as shown
 
 _TOP = 10
-_FIELDS = 40
+_FIELDS = 30
 _VALUES = 3
 _WIDTH = 60
 
@@ -35,11 +35,12 @@ def lines(cohort: Cohort, source: str, modalities: Sequence[str]) -> Iterator[st
 
 
 def _fields(cohort: Cohort) -> Iterator[str]:
-    rows = [("field", *VERSIONS, "most frequent values")]
+    rows = [("field", *VERSIONS, "records", "with the most frequent values, selected by")]
     for use in cohort.fields.uses(_FIELDS, _VALUES):
-        values = ", ".join(f"{_cut(str(value))} ({number:,})" for value, number in use.values)
+        values = [(f"{number:,}", printable(shown.query_flag(use.path, value))) for value, number in use.values]
         v1, v2 = shown.shares(use, cohort.fields.sampled)
-        rows.append((_cut(use.path), v1, v2, values))
+        rows.append((_cut(use.path), v1, v2, *(values[0] if values else ("", ""))))
+        rows += [("", "", "", *further) for further in values[1:]]
     yield from _table(rows)
     more = len(cohort.fields) - _FIELDS
     yield shown.sampled(cohort) + (f" {more:,} further fields: see the page." if more > 0 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -93,8 +94,6 @@ def test_docdb_and_a_catalog_count_what_a_plain_count_counts(lab: World) -> None
 
 
 def test_each_value_stands_with_what_selects_as_many_assets(lab: World) -> None:
-    import shlex
-
     done = call_catalog(lab, "--describe=1")
     tried = 0
     for block in done.stdout.split("\n\n")[1:-1]:
@@ -106,6 +105,15 @@ def test_each_value_stands_with_what_selects_as_many_assets(lab: World) -> None:
                 assert len(selected.jobs) == int(left.rsplit(None, 1)[1]), line
                 tried += 1
     assert tried > 30
+
+
+def test_each_frequent_value_of_a_field_stands_with_what_selects_its_records(lab: World) -> None:
+    block = call_catalog(lab, "--describe=1").stdout.split("\n\n")[-1]
+    found = [line.partition("   --docdb_query=") for line in block.splitlines()[1:] if " --docdb_query=" in line]
+    assert len(found) > 20
+    for left, _, query in found[::5]:
+        selected = call_catalog(lab, f"--docdb_query={shlex.split(query)[0]}", "--skip_errors=1")
+        assert len(selected.jobs) == int(left.split()[-1].replace(",", "")), left
 
 
 def test_docdb_groups_in_few_requests_by_stages_that_amazon_documentdb_has(lab: World) -> None:
@@ -161,9 +169,15 @@ def test_fields_are_told_of_both_versions_with_their_most_frequent_values(lab: W
     for number, record in enumerate(lab.records):
         record["data_description"]["data_level"] = "raw" if number % 3 else "derived"
     done = lab.call("--describe=1")
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("data_description.data_level")]
-    assert line.split("   ")[-1] == "raw (80), derived (40)"
-    assert line.split()[1:3] == ["100%", "100%"]
+    lines = done.stdout.splitlines()
+    [place] = [number for number, line in enumerate(lines) if line.startswith("data_description.data_level")]
+    assert lines[place].split(maxsplit=4)[1:] == [
+        "100%", "100%", "80", """--docdb_query='{"data_description.data_level": "raw"}'""",
+    ]  # fmt: skip
+    assert lines[place + 1].split(maxsplit=1) == [
+        "40",
+        """--docdb_query='{"data_description.data_level": "derived"}'""",
+    ]
     [line] = [line for line in done.stdout.splitlines() if line.startswith("session.session_start_time")]
     assert line.split()[2] == "0%"
     assert done.stdout.rstrip().endswith("Of all 120 records (60 v1, 60 v2).")
