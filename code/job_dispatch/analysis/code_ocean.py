@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as WaitedTooLongError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -24,6 +25,8 @@ _ANSWER_SHOWN = 200
 _AT_ONCE = 8
 # Nothing to be found where these are answered, however often it is asked.
 _REFUSED = range(400, 500)
+# What is raised where an answer is not made as it should be.
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 
 T = TypeVar("T")
 
@@ -139,6 +142,12 @@ class _CodeOcean:
 
     def wrapper(self, computation_id: str) -> Wrapper:
         """Return the wrapper of the pipeline that a computation is a run of."""
+        try:
+            return self._wrapper(computation_id)
+        except _MALFORMED:
+            raise self._lacking() from None
+
+    def _wrapper(self, computation_id: str) -> Wrapper:
         from codeocean import CodeOcean
 
         self._client = CodeOcean(domain=f"https://{self._domain}", token=self._token)
@@ -183,15 +192,14 @@ class _CodeOcean:
             return None
         try:
             released = self._ask(lambda: self._client.capsules.get_capsule(str(capsule.release_capsule)))
-        except _RefusedError:  # the wrapper then takes the commit as well
+            latest: dict[str, Any] = (released.versions or [])[-1]
+            version, moment = f"{latest['major_version']}.{latest['minor_version']}", latest["release_time"]
+        except (_RefusedError, *_MALFORMED):  # the wrapper then takes the commit as well
             return None
-        if not released.versions:
+        if moment is None:
             return None
-        latest: dict[str, Any] = released.versions[-1]
         patches = (os.environ.get("PATCH_COMMITS") or "").split(",")
-        if set(repository.commits_since(latest["release_time"])) <= set(patches):
-            return f"{latest['major_version']}.{latest['minor_version']}"
-        return None
+        return version if set(repository.commits_since(moment)) <= set(patches) else None
 
     def _repository(self, slug: str) -> Repository:
         from job_dispatch.analysis.repository import Repository
@@ -202,7 +210,7 @@ class _CodeOcean:
             if not email:
                 raise _NotKnownError("its commit cannot be asked for without GIT_ACCESS_TOKEN and GIT_HOST")
             host, credentials = self._domain, f"{email}:{self._token}"
-        branch = os.environ.get("CO_CAPSULE_BRANCH", "HEAD")
+        branch = os.environ.get("CO_CAPSULE_BRANCH") or "HEAD"
         repository = Repository(host, slug, credentials, branch, self._timeout)
         self._repositories.append(repository)
         return repository
@@ -212,11 +220,13 @@ class _CodeOcean:
         import requests
         from codeocean.error import Error
 
-        from job_dispatch.metadata import retrying
+        from job_dispatch.metadata import docdb_access, retrying
 
         def asked() -> T:
             try:
-                return question()
+                return docdb_access.beside(question).result(self._timeout)
+            except WaitedTooLongError:
+                raise retrying.TooSlowError from None
             except Error as error:
                 raise error.http_err from None
 
@@ -235,8 +245,11 @@ class _CodeOcean:
             raise ServiceError(f"{name}: no answer in time; try again") from None
         except requests.RequestException:
             raise ServiceError(f"{name}: no connection; check CODEOCEAN_DOMAIN and the network") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ServiceError(f"{name}: the answer lacks what was asked for") from None
+        except _MALFORMED:
+            raise self._lacking() from None
+
+    def _lacking(self) -> ServiceError:
+        return ServiceError(f"Code Ocean {self._domain}: the answer lacks what was asked for")
 
     def _refused(self, status: int, text: str) -> ServiceError:
         said = printable(text.replace(self._token, "…"), _ANSWER_SHOWN) or "no reason given"
@@ -246,14 +259,17 @@ class _CodeOcean:
 
 
 def _adapter(timeout: float) -> Any:
-    """Return an adapter that gives each request a timeout, since the SDK sets none."""
+    """Return an adapter that gives each request a timeout, since the SDK sets none.
+
+    It ends those whose answer nobody waits for any more.
+    """
     import requests.adapters
 
     from job_dispatch.metadata.retrying import CONNECT_SECONDS
 
     class _Timed(requests.adapters.HTTPAdapter):
         def send(self, *args: Any, **options: Any) -> requests.Response:
-            return super().send(*args, **{**options, "timeout": (min(CONNECT_SECONDS, timeout), timeout)})
+            return super().send(*args, **{**options, "timeout": (min(CONNECT_SECONDS, timeout), 2 * timeout)})
 
     return _Timed()
 

@@ -58,13 +58,13 @@ class Repository:
             raise ServiceError(f"{self._address}: no branch {self._branch}")
         return answer[0]
 
-    def commits_since(self, moment: int | str) -> list[str]:
+    def commits_since(self, moment: float | str) -> list[str]:
         """Return the hashes of all commits since a moment, in Unix seconds or as git reads a date. Raises as above."""
         branch = [] if self._branch in ("", "HEAD") else ["--branch", self._branch]
         with self._scratch() as folder:
             # The whole history: a shallow one fails where nothing is newer.
             self._git("clone", "--quiet", "--bare", "--single-branch", *branch, self._address, str(folder))
-            since = f"@{moment}" if isinstance(moment, int) else moment
+            since = moment if isinstance(moment, str) else f"@{int(moment)}"
             return self._git("--git-dir", str(folder), "log", f"--since={since}", "--pretty=format:%H").split()
 
     def close(self) -> None:

@@ -61,6 +61,8 @@ def test_a_capsule_at_a_commit_of_another_branch(code_ocean: CodeOceanGateway, m
     monkeypatch.setenv("CO_CAPSULE_BRANCH", "main")
     assert ask().code == as_the_library_does()
     assert ask().code.version == commit
+    monkeypatch.setenv("CO_CAPSULE_BRANCH", "")
+    assert ask().code.version == commit
     monkeypatch.setenv("CO_CAPSULE_BRANCH", "no-such-branch")
     with pytest.raises(DispatchError, match="no branch no-such-branch"):
         ask()
@@ -94,10 +96,23 @@ def test_a_capsule_that_is_unchanged_since_its_release_has_its_version(code_ocea
     assert ask().code.version == "4.2"
 
 
-def test_a_release_that_cannot_be_seen_makes_it_a_commit(code_ocean: CodeOceanGateway) -> None:
+@pytest.mark.parametrize(
+    "versions",
+    [
+        None,
+        [],
+        [{"major_version": 1, "release_time": RELEASED}],
+        [{"major_version": 1, "minor_version": 0}],
+        [{"major_version": 1, "minor_version": 0, "release_time": None}],
+        [None],
+    ],
+)
+def test_a_release_that_cannot_be_seen_or_read_makes_it_a_commit(code_ocean: CodeOceanGateway, versions: Any) -> None:
     code_ocean.serve_pipeline(process(version=None))
     [commit] = code_ocean.make_repository([FIRST])
     code_ocean.documents[f"capsules/{WRAPPER}"] = capsule(release_capsule=RELEASE)
+    if versions is not None:
+        code_ocean.documents[f"capsules/{RELEASE}"] = capsule(RELEASE, versions=versions)
     assert ask().code == as_the_library_does()
     assert ask().code.version == commit
 
@@ -130,12 +145,13 @@ def test_each_request_carries_the_token_and_has_an_end(code_ocean: CodeOceanGate
     asked = [request for request in code_ocean.requests if request.path.startswith("/api/")]
     assert len(asked) == 3
     assert {request.headers["Authorization"].partition(" ")[0] for request in asked} == {"Basic"}
-    code_ocean.faults = [Fault(delay=30) for _ in range(5)]
-    with (
-        pytest.raises(DispatchError, match=r"Code Ocean localhost:\d+: no answer in time; try again"),
-        asking.Inquiry(0.2, True) as inquiry,
-    ):
-        inquiry.answer()
+    for slow in (Fault(delay=30), Fault(drip=0.1)):
+        code_ocean.faults = [slow for _ in range(5)]
+        with (
+            pytest.raises(DispatchError, match=r"Code Ocean localhost:\d+: no answer in time; try again"),
+            asking.Inquiry(0.5, True) as inquiry,
+        ):
+            inquiry.answer()
 
 
 def none(_: CodeOceanGateway) -> str:
@@ -217,6 +233,15 @@ def test_a_code_ocean_that_fails_is_an_error_where_it_is_needed_and_else_a_warni
     assert failed.returncode == 1
     assert re.match(f"error: Code Ocean localhost:[0-9]+: ({said})", failed.stderr.splitlines()[-1]), failed.stderr
     assert folder.is_dir(), "jobs of the run before are left alone"
+
+
+@pytest.mark.filterwarnings("ignore:.*when decoding PipelineProcess:RuntimeWarning")
+def test_an_answer_that_is_not_made_as_it_should_be_is_told_as_that(lab: World, code_ocean: CodeOceanGateway) -> None:
+    code_ocean.serve_pipeline(process(name=None))  # type: ignore[arg-type]
+    assert "WARNING Code Ocean localhost" in succeeded(lab.call("--docdb_query={}")).stderr
+    failed = lab.call("--docdb_query={}", "--overwrite=1", "--skip_processed=1")
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].endswith("the answer lacks what was asked for")
 
 
 def test_a_failure_that_passes_is_asked_again(code_ocean: CodeOceanGateway) -> None:
