@@ -71,11 +71,10 @@ class Catalog:
     def _matching(self, query: Filter, within: float | None) -> Iterator[Record]:
         matches = Matching(query, f"{self._path}: the catalog")
         deadline = None if within is None else time.monotonic() + within
-        for record in self._file.records():
+        for records in self._file.blocks(matches.holding):
             if deadline is not None and time.monotonic() > deadline:
                 raise ServiceError(f"{self._path}: not read in time")
-            if matches(record):
-                yield record
+            yield from filter(matches, records)
 
     def _resolved(self, record: Record) -> Record:
         location = record.get("location")

@@ -7,18 +7,24 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from job_dispatch.messages import RequestError
+from job_dispatch.metadata import plain_lines
 from job_dispatch.metadata.records import Record
 from job_dispatch.request import json_text
 
 _FORM = "a catalog has one record a line, or is one JSON array"
+# So small that what is read of it stays in a core's own memory until it is judged: larger ones take longer.
+_BYTES_A_BLOCK = 32_768
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _HALF_A_CHARACTER = re.compile(r"\\ud", re.IGNORECASE)
+
+# The number of a line, or `record N` of an array.
+_Place = int | str
 
 
 class CatalogFile:
@@ -40,27 +46,45 @@ class CatalogFile:
         self._content = None if path.is_file() else json_text.read_bytes(path)
         self._open().close()
 
-    def records(self) -> Iterator[Record]:
-        """Yield all records, each of which has an `_id` that no other has.
+    def blocks(self, holding: str | None = None) -> Iterator[list[Record]]:
+        """Yield all records, each of which has an `_id` that no other has, some at a time.
+
+        Parameters
+        ----------
+        holding : str or None
+            Text that each record asked for has as a value: others may be left out, once they are checked.
 
         Raises
         ------
         RequestError
             A line, or an element of the array, is no such record.
         """
-        first_places: dict[str, str | int] = {}
-        with self._open() as file:
-            for place, record in self._values(file):
-                if not isinstance(record, dict) or not isinstance(record.get("_id"), str):
-                    raise RequestError(
-                        f"{self._at(place)}: not a metadata record; it must be an object with an _id that is text"
-                    )
-                if (first := first_places.setdefault(record["_id"], place)) != place:
-                    raise RequestError(
-                        f"{self._at(place)}: the _id {record['_id']} stands in {self._at(first)} already;"
+        held = b"" if holding is None else plain_lines.encoded(holding)
+        seen: set[str | None] = set()
+        for places, values, written in self._blocks():
+            identities = [value.get("_id") if type(value) is dict else None for value in values]
+            if set(map(type, identities)) != {str}:
+                place = next(place for place, one in zip(places, identities, strict=True) if type(one) is not str)
+                raise RequestError(
+                    f"{self._at(place)}: not a metadata record; it must be an object with an _id that is text"
+                )
+            known = len(seen)
+            seen.update(identities)
+            if len(seen) < known + len(identities):
+                raise self._repeated_id()
+            yield values if written is None or held in written else []
+
+    def _repeated_id(self) -> RequestError:
+        """Read again for both places: to keep the first place of each of hundreds of thousands takes time and room."""
+        first_places: dict[str, _Place] = {}
+        for places, values, _ in self._blocks():
+            for place, value in zip(places, values, strict=True):
+                if (first := first_places.setdefault(value["_id"], place)) != place:
+                    return RequestError(
+                        f"{self._at(place)}: the _id {value['_id']} stands in {self._at(first)} already;"
                         " each may stand once"
                     )
-                yield record
+        return RequestError(f"{self._path}: changed while it was read; start again")
 
     def _open(self) -> IO[bytes]:
         if self._content is not None:
@@ -70,33 +94,30 @@ class CatalogFile:
         except OSError as error:
             raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
 
-    def _at(self, place: str | int) -> str:
+    def _at(self, place: _Place) -> str:
         """Write a place out only where it is told: there may be hundreds of thousands."""
         return f"{self._path}, {place if isinstance(place, str) else f'line {place}'}"
 
-    def _values(self, file: IO[bytes]) -> Iterator[tuple[str | int, Any]]:
-        """Yield each value with its place: the number of its line, or `record N` of an array."""
-        is_first = True
-        for number, line in enumerate(file, 1):
-            text = line.removeprefix(_BOM) if number == 1 else line
-            if not text.strip():
-                continue
-            if is_first and text.lstrip().startswith(b"["):
-                # The line breaks before it count for the place of a mistake.
-                yield from self._elements(b"\n" * (number - 1) + text + file.read())
+    def _blocks(self) -> Iterator[tuple[Sequence[_Place], list[Any], bytearray | None]]:
+        """Yield some values at a time with their places and, where they were written again, with that."""
+        with self._open() as file:
+            if _is_array(file):
+                for place, value in self._elements(file.read()):
+                    yield [place], [value], None
                 return
-            is_first = False
-            yield number, self._value(text, number)
+            reader = plain_lines.PlainLines()
+            first = 1
+            while lines := file.readlines(_BYTES_A_BLOCK):
+                numbers = range(first, first + len(lines))
+                first += len(lines)
+                if (values := reader.read(lines)) is not None:
+                    yield numbers, values, reader.written
+                    continue
+                for number, line in zip(numbers, lines, strict=True):
+                    if not _is_blank(line):
+                        yield [number], [self._value(line, number)], None
 
     def _value(self, line: bytes, number: int) -> Any:
-        import orjson
-
-        try:
-            value = orjson.loads(line)
-            if _has_all_keys(line, orjson.dumps(value)):
-                return value
-        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-            pass  # the other reader tells what is wrong, and where
         text = _decoded(line, self._at(number)).removesuffix("\n")
         value, end = self._decode(text, 0, self._at(number))
         if end < len(text):
@@ -143,13 +164,15 @@ class CatalogFile:
         return RequestError(f"{place}: not JSON: {error.msg} at {position}; {_FORM}")
 
 
-def _has_all_keys(line: bytes, written: bytes) -> bool:
-    """Tell whether a line is without repeated keys, which the fast reader passes over.
+def _is_array(file: IO[bytes]) -> bool:
+    """Tell whether a file holds one array, and go back to its start."""
+    start = next((line for line in file if not _is_blank(line)), b"")
+    file.seek(0)
+    return start.removeprefix(_BOM).lstrip().startswith(b"[")
 
-    Of a repeated key only one value stays, so that what is written again has fewer colons. An escape of an ASCII
-    character could hide that.
-    """
-    return line.count(b":") == written.count(b":") and b"\\u00" not in line
+
+def _is_blank(line: bytes) -> bool:
+    return not line.removeprefix(_BOM).strip()
 
 
 def _decoded(content: bytes, place: str) -> str:

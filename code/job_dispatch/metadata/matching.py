@@ -59,6 +59,11 @@ class Matching:
     shown : Filter or None
         The query as the user gave it, where this one is a part of it.
 
+    Attributes
+    ----------
+    holding : str or None
+        Text that each record which matches has as a value, the longest where there are several.
+
     Raises
     ------
     RequestError
@@ -68,13 +73,15 @@ class Matching:
     def __init__(self, query: Filter, place: str, shown: Filter | None = None) -> None:
         self._place, self._query = place, query if shown is None else shown
         try:
-            self._test: Callable[[Any], bool] = mgqpy.Query(_prepared(expanded(query))).test
+            paths = expanded(query)
+            self._test: Callable[[Any], bool] = mgqpy.Query(_prepared(paths)).test
         except mgqpy.InvalidQuery as error:
             raise self._not_evaluated(str(error).removeprefix("query.")) from None
         except RecursionError:
             raise self._not_evaluated("it is nested too deep") from None
         except RequestError as error:
             raise self._not_evaluated(error.headline) from None
+        self.holding = max(_texts(paths), key=len, default=None)
 
     def __call__(self, record: Record) -> bool:
         """Tell whether a record matches.
@@ -132,6 +139,20 @@ def _type(value: object) -> str:
         return "int" if -(2**31) <= value < 2**31 else "long" if -(2**63) <= value < 2**63 else "double"
     names = {str: "string", bool: "bool", float: "double", dict: "object", list: "array", type(None): "null"}
     return names.get(type(value), "")
+
+
+def _texts(query: Filter) -> set[str]:
+    """Return texts that each record which matches has as values; the query is known to be right."""
+    found: set[str] = set()
+    for key, condition in query.items():
+        if key == "$and":
+            found.update(*map(_texts, condition))
+        elif key == "$or":
+            found |= set.intersection(*map(_texts, condition))
+        elif not key.startswith("$"):
+            wanted = condition.get("$eq") if _is_expression(condition) else condition
+            found |= {wanted} if isinstance(wanted, str) else set()
+    return found
 
 
 def _prepared(query: Filter) -> dict[str, Any]:
