@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tenacity
 
+from job_dispatch.metadata import retrying
 from job_dispatch.storage import access
 from tests.conftest import S3, Completed, World
 from tests.gateway import Fault, Gateway
@@ -222,7 +223,7 @@ def test_docdb_throttles_once_and_a_real_run_pauses_before_it_asks_again(desk: W
     assert announced
     first, second = desk.gateway.requests
     assert 1.0 <= float(announced[1]) <= 2.0
-    assert second.time - first.time == pytest.approx(float(announced[1]), abs=0.5)
+    assert second.time - first.time >= float(announced[1]) - 0.05  # it is told in tenths
     assert_outcome(desk, completed, [line], 0, "abcd")
 
 
@@ -246,15 +247,16 @@ def test_a_docdb_timeout_of_centuries_is_no_failure(desk: World) -> None:
 def test_a_try_that_would_come_later_than_two_minutes_after_the_first_is_not_made(
     desk: World, without_pauses: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("job_dispatch.metadata.retrying._RETRY_SECONDS", 1.5)
-    desk.gateway.faults.extend([Fault(503, "busy", {"Retry-After": "1"})] * 5)
+    assert retrying._RETRY_SECONDS == 120
+    monkeypatch.setattr(retrying, "_RETRY_SECONDS", 60)
+    desk.gateway.faults.extend(Fault(503, "busy", {"Retry-After": seconds}) for seconds in ("1", "60", "1", "1"))
 
     completed = desk.call(f"--docdb_query={QUERY}")
 
     assert len(desk.gateway.requests) == 2
     says = [
         try_again(2, "HTTP 503", "1.0"),
-        f"error: DocDB {desk.gateway.host}: HTTP 503, which asks to wait 1 s (Retry-After): busy",
+        f"error: DocDB {desk.gateway.host}: HTTP 503, which asks to wait 60 s (Retry-After): busy",
     ]
     assert_outcome(desk, completed, says, 1, "")
 
@@ -470,8 +472,13 @@ STORAGE = [
 
 @pytest.mark.parametrize("row", STORAGE, ids=lambda row: row.fault)
 def test_storage_fails_and_the_run_gives_all_jobs_or_says_why(
-    desk: World, front: S3Front, with_little_time: None, row: StorageRow
+    desk: World, front: S3Front, monkeypatch: pytest.MonkeyPatch, row: StorageRow
 ) -> None:
+    # Short only where it is to run out: a slow machine answers late.
+    monkeypatch.setattr(access, "RETRY_SECONDS", 60 if row.faults else 1)
+    monkeypatch.setattr(access, "TRIES", 1)
+    if any(fault and fault.delay for fault in (*row.faults, *row.failing.values())):
+        monkeypatch.setattr(access, "REQUEST_SECONDS", 0.7)
     front.faults.extend(row.faults)
     front.failing = row.failing
 

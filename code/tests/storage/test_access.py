@@ -320,6 +320,8 @@ def test_a_network_that_does_not_answer_is_told(place: Place, monkeypatch: pytes
             caller.setblocking(False)
             caller.connect_ex(deaf.getsockname())
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        for limit in ("CONNECT_SECONDS", "LOOK_SECONDS"):
+            monkeypatch.setattr(access, limit, 1)
         assert "cannot reach" in told()
 
 
@@ -328,6 +330,7 @@ def test_a_bucket_that_only_boto3_can_connect_to_stays_with_boto3_and_one_line_s
 ) -> None:
     """obstore is sent elsewhere, as a setting would do that only boto3 understands."""
     caplog.set_level(logging.INFO, "dispatch")
+    monkeypatch.setattr(access, "RETRY_SECONDS", 1)
     monkeypatch.setattr(access, "_address", lambda *_: access.Address("http://127.0.0.1:9", is_in_host=False))
     assert found(300) == MATCH * 300
     assert not place.is_asked_by_obstore
