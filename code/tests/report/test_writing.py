@@ -59,22 +59,25 @@ def table(report: Path, name: str = "jobs.csv") -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_table_of_jobs_of_the_example_is_the_golden_one(tmp_path: Path) -> None:
-    report = report_of_example(tmp_path)
-    assert without_places((report / "jobs.csv").read_text(), tmp_path) == (GOLDEN / "jobs.csv").read_text()
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of one run, for tests that only read it."""
+    return report_of_example(tmp_path_factory.mktemp("example"))
 
 
-def test_the_manifest_of_the_example_is_the_golden_one(tmp_path: Path) -> None:
-    report = report_of_example(tmp_path)
-    manifest = json.loads(TIMES.sub(r'\1"{time}"', without_places((report / "manifest.json").read_text(), tmp_path)))
+def test_the_table_of_jobs_of_the_example_is_the_golden_one(report: Path) -> None:
+    assert without_places((report / "jobs.csv").read_text(), report.parent) == (GOLDEN / "jobs.csv").read_text()
+
+
+def test_the_manifest_of_the_example_is_the_golden_one(report: Path) -> None:
+    manifest = json.loads(TIMES.sub(r'\1"{time}"', without_places((report / "manifest.json").read_text(), report.parent)))
     manifest["versions"] = dict.fromkeys(manifest["versions"], "{version}")
     manifest["sha256"] = dict.fromkeys(sorted(manifest["sha256"]), "{sha256}")
     manifest["seconds"] = dict.fromkeys(manifest["seconds"], "{seconds}")
     assert manifest == json.loads((GOLDEN / "manifest.json").read_text())
 
 
-def test_the_manifest_meets_its_schema_and_names_the_hash_of_the_table(tmp_path: Path) -> None:
-    report = report_of_example(tmp_path)
+def test_the_manifest_meets_its_schema_and_names_the_hash_of_the_table(report: Path) -> None:
     manifest = Manifest.model_validate_json((report / "manifest.json").read_text())
     files = ("jobs.csv", "report.html", "skipped.csv")
     assert manifest.sha256 == {name: hashlib.sha256((report / name).read_bytes()).hexdigest() for name in files}
