@@ -36,15 +36,21 @@ def cohort(records: int, projects: int, months: int, subjects: int) -> Cohort:
     modalities = [
         one for size in (0, 1, 2) for one in itertools.combinations(("behavior", "ecephys", "pophys", "SPIM"), size)
     ]
-    for _ in range(records):
-        month = draw.randrange(months)
-        day = f"{2015 + month // 12}-{month % 12 + 1:02d}-{draw.randint(1, 28):02d}"
-        project = f"Project number {draw.randrange(projects)} of the laboratory"
-        made.cells[
-            Cell(project, draw.choice(modalities), draw.choice(("raw", "derived")), day[:7], draw.choice(QUALITIES))
-        ] += 1
-        made.subjects[f"{draw.randrange(subjects)}"] += 1
-        made.days[day] += 1
+    names = [f"Project number {number} of the laboratory" for number in range(projects)]
+    days = [f"{2015 + month // 12}-{month % 12 + 1:02d}-{day:02d}" for month in range(months) for day in range(1, 29)]
+    drawn = draw.choices(days, k=records)
+    made.days.update(drawn)
+    made.subjects.update(draw.choices([f"{number}" for number in range(subjects)], k=records))
+    made.cells.update(
+        map(
+            Cell,
+            draw.choices(names, k=records),
+            draw.choices(modalities, k=records),
+            draw.choices(("raw", "derived"), k=records),
+            [day[:7] for day in drawn],
+            draw.choices(QUALITIES, k=records),
+        )
+    )
     return made
 
 

@@ -70,7 +70,9 @@ def test_the_table_of_jobs_of_the_example_is_the_golden_one(report: Path) -> Non
 
 
 def test_the_manifest_of_the_example_is_the_golden_one(report: Path) -> None:
-    manifest = json.loads(TIMES.sub(r'\1"{time}"', without_places((report / "manifest.json").read_text(), report.parent)))
+    manifest = json.loads(
+        TIMES.sub(r'\1"{time}"', without_places((report / "manifest.json").read_text(), report.parent))
+    )
     manifest["versions"] = dict.fromkeys(manifest["versions"], "{version}")
     manifest["sha256"] = dict.fromkeys(sorted(manifest["sha256"]), "{sha256}")
     manifest["seconds"] = dict.fromkeys(manifest["seconds"], "{seconds}")
