@@ -73,6 +73,9 @@ def _describe(settings: Settings, command: Sequence[str]) -> None:
 
     if settings.report_directory is not None:
         files.check_directory(settings.report_directory, settings.output_directory, overwrite=True)
+    unused = [name for name in ("group_by", "filter_latest", "with_raw", "sample") if getattr(settings, name)]
+    if unused:
+        logger.warning("--describe=1 shows all that is selected, whatever --%s say", " and --".join(unused))
     if settings.docdb_query or settings.use_data_asset_csv:
         selection.check_input_directory(settings.input_directory)
     selected = selection.read_selection(settings)

@@ -192,6 +192,8 @@ class _Columns:
     parameters: dict[int, str]
     shown: str
     """The column's own name."""
+    width: int
+    """How many columns the header names."""
 
     @classmethod
     def of(cls, header: Line, columns: Sequence[str], name: str) -> _Columns:
@@ -212,7 +214,7 @@ class _Columns:
             raise RequestError(f"{place}: a column '{_SUBJECT}' needs a column '{_SESSION}' beside it, a day or a time")
         places = {column: numbers[0] for column, numbers in found.items() if column in _COLUMNS}
         shown = columns[several[0]] if several else columns[places[_SUBJECT]]
-        return cls(by[0] if by else "", places, _parameters(columns, place), shown)
+        return cls(by[0] if by else "", places, _parameters(columns, place), shown, len(columns))
 
     @property
     def noun(self) -> str:
@@ -260,7 +262,10 @@ def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, nam
     rows: list[Row] = []
     unused: list[str] = []
     wrong: list[str] = []
+    longer: list[str] = []
     for line in lines:
+        if any(map(table_cells.text, line.cells[columns.width :])):
+            longer.append(f"line {line.number}: {_shown(line)}")
         try:
             key = columns.key(line)
             if key is None:
@@ -269,6 +274,9 @@ def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, nam
             rows.append(Row(line.number, key, _values(columns, line, has_decimal_comma)))
         except RequestError as error:
             wrong.append(f"line {line.number}: {error.headline}")
+    if longer:
+        told = f"{counted(len(longer), 'row')} with more cells than the header"
+        warn_listing(f"{name}: {told}; is a title missing there, or the quotes around a cell?", longer)
     if wrong:
         raise RequestError(f"{name}: {counted(len(wrong), 'row')} cannot be read; correct them", wrong)
     return rows, unused

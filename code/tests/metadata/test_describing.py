@@ -107,6 +107,12 @@ def test_each_value_stands_with_what_selects_as_many_assets(lab: World) -> None:
     assert tried > 30
 
 
+def test_flags_that_only_matter_to_jobs_are_named(lab: World) -> None:
+    done = call_catalog(lab, "--describe=1", "--sample=5", "--group_by=@subject")
+    assert "WARNING --describe=1 shows all that is selected, whatever --group_by and --sample say" in done.stderr
+    assert done.stdout.startswith("120 assets in ")
+
+
 def test_each_frequent_value_of_a_field_stands_with_what_selects_its_records(lab: World) -> None:
     block = call_catalog(lab, "--describe=1").stdout.split("\n\n")[-1]
     found = [line.partition("   --docdb_query=") for line in block.splitlines()[1:] if " --docdb_query=" in line]

@@ -342,6 +342,18 @@ def test_a_formula_that_failed_is_named_with_its_line_and_is_no_comment(tmp_path
     )
 
 
+def test_rows_with_more_cells_than_the_header_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """R's write.table gives the column of row names no title, so that every cell stands one too far to the right."""
+    read_text(tmp_path, f'"asset_id"\t"note"\n"1"\t"{ONE}"\t"a"\n"2"\t"{TWO}"\t"b"\n')
+    read_text(tmp_path, f"asset_id,note,,\n{ONE},x,,,,\n", "data_asset_input.csv")
+    [warned] = caplog.records
+    assert warned.getMessage() == (
+        "data_asset_input.csv: 2 rows with more cells than the header;"
+        " is a title missing there, or the quotes around a cell?"
+    )
+    assert warned.__dict__["details"] == [f"line 2: 1, {ONE}, a", f"line 3: 2, {TWO}, b"]
+
+
 def test_columns_that_are_nearly_called_parameters_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     header = "asset_id,parameters.a,parameter.b,Params_c,parameters: d,parameters,param set of the lab,parametric"
     assert parameters(read_text(tmp_path, f"{header}\nx,1,2,3,4,5,6,7\n")) == ['{"a": 1}']
