@@ -112,6 +112,14 @@ def test_a_changed_analysis_analyses_all_and_its_results_replace_the_old_ones(fi
     assert files == {"picture.txt", "job.json"}
 
 
+def test_a_changed_parameter_of_all_jobs_analyses_all(first: Finished, lab: Lab) -> None:
+    assert len(succeeded(lab.run("--set=cutoff=0.7")).analysed) == 6
+    assert {row["parameters.cutoff"] for row in lab.rows} == {"0.7"}
+    parameters = lab.folder / "input" / "analysis_parameters.json"
+    parameters.write_text(parameters.read_text().replace("0.5", "0.6"))
+    assert len(succeeded(lab.run()).analysed) == 6
+
+
 def test_a_job_that_fails_stops_no_other_and_alone_runs_again(first: Finished, lab: Lab) -> None:
     lab.assets("a", "e", "f", "g")
     lab.parameters({"threshold": 1})
