@@ -43,6 +43,7 @@ def supervise(work: Callable[[], int], clear: Callable[[Mapping[str, Any]], str]
         Called if the child is killed, with what it has noted by then: removes what it left, and returns what
         became of its jobs.
     """
+    _open_what_is_closed()
     # Where nohup or a shell has set a signal to be ignored, it stays so.
     ending = {number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -65,6 +66,18 @@ def supervise(work: Callable[[], int], clear: Callable[[Mapping[str, Any]], str]
     became = clear(_noted(notes))
     _say(f"error: {_reason(number, stopped_by is not None or number in ending)}; {became}")
     os._exit(128 + number)
+
+
+def _open_what_is_closed() -> None:
+    """Lead stdin, stdout and stderr to nowhere where they were closed: else files that are opened take their numbers.
+
+    Then what some library writes to stderr would stand in a file of the run.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def note(**news: Any) -> None:

@@ -432,7 +432,7 @@ def one_skipped(reason: str) -> tuple[str, ...]:
 DENIED = "AccessDenied: refused for the credentials (env): Access Denied"
 BUSY = "SlowDown: S3 is busy or failing: Please reduce your request rate.; try again later"
 EXPIRED = "ExpiredToken: the credentials (env) have expired; renew them"
-REGION = "PermanentRedirect: the bucket is not in the region of FRONT; set AWS_REGION"
+REGION = "PermanentRedirect: the bucket is not in the region of FRONT; set AWS_DEFAULT_REGION"
 PAGE = Fault(200, "<html><body>Sign in</body></html>", {"Content-Type": "text/html"})
 TORN = Fault(200, "<html><p>Sign in", {"Content-Type": "text/html"})
 TEXT = Fault(200, "It works!", {"Content-Type": "text/plain"})

@@ -503,7 +503,7 @@ def test_a_kill_while_earlier_folders_are_brought_back_loses_none_of_them(desk: 
     assert desk.contents() == before
 
 
-@pytest.mark.parametrize("text", ["", '{"new": ["0'])
+@pytest.mark.parametrize("text", ["", '{"moved": {"0', "\0\0"])
 def test_a_kill_while_the_journal_is_written_does_not_block_the_next_run(desk: Desk, few: Path, text: str) -> None:
     hidden = desk.output / ".dispatch"
     for folder in ("new/0", "old"):

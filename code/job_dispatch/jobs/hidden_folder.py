@@ -21,11 +21,15 @@ from job_dispatch.messages import RequestError, ServiceError, logger, warn_listi
 # Hidden, so that a pipeline's `results/*` does not take it for a worker.
 HIDDEN = ".dispatch"
 _NEW, _OLD, _LOCK, _JOURNAL = "new", "old", "lock", "journal.json"
-_KNOWN = frozenset((_NEW, _OLD, _LOCK, _JOURNAL, f"{_JOURNAL}.unfinished"))
+_UNFINISHED = f"{_JOURNAL}{own_files.UNFINISHED}"
+_KNOWN = frozenset((_NEW, _OLD, _LOCK, _JOURNAL, _UNFINISHED))
+# How a journal begins, by which one that was not written whole is recognised.
+_BEGINNING = b'{"moved": {'
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _TRIES = 100
 
 Moved = dict[str, list[str]]
+_ABSENT = object()
 
 
 class HiddenFolder:
@@ -90,17 +94,19 @@ class HiddenFolder:
             os.close(old)
 
     def release(self) -> None:
-        """Remove what runs have made here, and the folder if that was all."""
+        """Remove what runs have made here, and the folder if that was all.
+
+        A journal is there still if moves could not be taken back: then all stays, for the next run to do that.
+        """
         with contextlib.suppress(OSError, RequestError):
-            for name in (_NEW, _OLD):
-                if own_files.exists(name, self._folder):
-                    self._remove_workers(name)
-            for name in (_JOURNAL, f"{_JOURNAL}.unfinished"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=self._folder)
+            if not own_files.exists(_JOURNAL, self._folder):
+                for name in (_NEW, _OLD):
+                    if own_files.exists(name, self._folder):
+                        self._remove_workers(name)
         with contextlib.suppress(OSError):
             if left := sorted(set(own_files.names(self._folder)) - {_LOCK}):
-                warn_listing(f"{self._place}: what no run has made is left there:", left)
+                what = "what a run could not move back" if _JOURNAL in left else "what no run has made"
+                warn_listing(f"{self._place}: {what} is left there:", left)
             elif self._is_in_place():
                 os.unlink(_LOCK, dir_fd=self._folder)
                 os.rmdir(HIDDEN, dir_fd=self._parent)
@@ -155,6 +161,7 @@ class HiddenFolder:
         """Clear what a killed run left; the lock says that it is not running any more."""
         with contextlib.ExitStack() as stack:
             new, old = (self._left(name, stack) for name in (_NEW, _OLD))
+            unfinished = self._journal_in(_UNFINISHED)
             moved = self._journal(old)
             if moved is not None and (new is None or old is None):
                 raise own_files.refusal(f"{self._place}/{_JOURNAL}", "was not written by a run")
@@ -169,8 +176,10 @@ class HiddenFolder:
             if own_files.exists(name, self._folder):
                 logger.debug("removing %s/%s, left by a run that was killed", self._place, name)
                 self._remove_workers(name)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{_JOURNAL}.unfinished", dir_fd=self._folder)
+                if own_files.exists(name, self._folder):
+                    raise RequestError(f"--output_directory: {self._place}/{name} cannot be removed; move it away")
+        if unfinished is not _ABSENT:
+            os.unlink(_UNFINISHED, dir_fd=self._folder)
 
     def _left(self, name: str, stack: contextlib.ExitStack) -> int | None:
         """Open a folder that a run left, None where it left none; refuse it if it holds anything but worker folders."""
@@ -188,9 +197,8 @@ class HiddenFolder:
     def _journal(self, old: int | None) -> Moved | None:
         """Return which folders with which files a killed run was moving, None where no move had begun."""
         place = f"{self._place}/{_JOURNAL}"
-        try:
-            value = own_files.read_json(_JOURNAL, self._folder, place)
-        except FileNotFoundError:
+        value = self._journal_in(_JOURNAL)
+        if value is _ABSENT:
             return None
         if value is None:  # a disk that failed: it is written whole before the first move
             if old is not None and own_files.names(old):
@@ -199,10 +207,18 @@ class HiddenFolder:
             return None
         moved = value.get("moved") if isinstance(value, dict) else None
         if not isinstance(moved, dict) or not all(
-            own_files.is_worker_name(name) and isinstance(files, list) for name, files in moved.items()
+            own_files.is_worker_name(name) and isinstance(files, list) and all(isinstance(one, str) for one in files)
+            for name, files in moved.items()
         ):
             raise own_files.refusal(place, "is not the journal of a run of this version")
         return moved
+
+    def _journal_in(self, name: str) -> object:
+        """Return what a file of the journal's holds, None where it was not written whole."""
+        try:
+            return own_files.read_json(name, self._folder, f"{self._place}/{name}", _BEGINNING)
+        except FileNotFoundError:
+            return _ABSENT
 
     def _take_back(self, new: int, old: int, moved: Moved) -> list[str]:
         """Undo moves that were begun; return the names of those folders.

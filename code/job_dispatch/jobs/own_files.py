@@ -23,6 +23,7 @@ from job_dispatch.messages import RequestError
 
 _JOB_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 _JOURNAL_BYTES = 1_000_000_000
+UNFINISHED = ".unfinished"
 _IN_THE_WAY = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
 
 
@@ -42,6 +43,9 @@ def open_folder(name: str, parent: int, place: str) -> int:
     """
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    except PermissionError:
+        check_owner(os.stat(name, dir_fd=parent, follow_symlinks=False), parent, place)
+        raise
     except OSError as error:
         if error.errno not in _IN_THE_WAY:
             raise
@@ -64,6 +68,9 @@ def open_file(name: str, parent: int, place: str, flags: int = os.O_RDONLY) -> i
     try:
         # Without O_NONBLOCK a pipe would be waited for.
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666, dir_fd=parent)
+    except PermissionError:
+        check_owner(os.stat(name, dir_fd=parent, follow_symlinks=False), parent, place)
+        raise
     except OSError as error:
         if error.errno not in _IN_THE_WAY:
             raise
@@ -174,24 +181,26 @@ def exists(name: str, parent: int) -> bool:
 
 def write_whole(name: str, parent: int, value: object) -> None:
     """Write a JSON file that is there whole or not at all, whatever kills the process."""
-    unfinished = f"{name}.unfinished"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(unfinished, dir_fd=parent)
+    unfinished = f"{name}{UNFINISHED}"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=parent)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a Path takes no descriptor
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(unfinished, name, src_dir_fd=parent, dst_dir_fd=parent)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a Path takes no descriptor
+            json.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(unfinished, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        os.unlink(unfinished, dir_fd=parent)
+        raise
 
 
-def read_json(name: str, parent: int, place: str) -> Any:
+def read_json(name: str, parent: int, place: str, beginning: bytes) -> Any:
     """Return what a JSON file of this user holds, None where it was not written whole.
 
     Raises
     ------
     RequestError
-        It is no regular file of this user.
+        It is no regular file of this user, or neither JSON nor a part of what begins as `write_whole` writes it.
     FileNotFoundError
     """
     descriptor = open_file(name, parent, place)
@@ -199,7 +208,10 @@ def read_json(name: str, parent: int, place: str) -> Any:
         text = file.read(_JOURNAL_BYTES)
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
+        written = text.rstrip(b"\0")  # a disk that failed
+        if not (written.startswith(beginning) or beginning.startswith(written)):
+            raise refusal(place, "was not made by a run") from None
         return None
 
 

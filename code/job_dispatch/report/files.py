@@ -84,6 +84,10 @@ def _write_new(name: str, folder: int, text: str) -> None:
 
 def _check_files(directory: Path, folder: int, overwrite: bool) -> None:
     there = [name for name in _NAMES if _is_there(name, folder)]
+    if folders := [name for name in there if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)]:
+        raise RequestError(
+            f"--report_directory: {directory} holds folders where a report has files; choose another folder", folders
+        )
     if not there or overwrite:
         return
     if foreign := [name for name in there if name not in _written_by_a_report(folder)]:

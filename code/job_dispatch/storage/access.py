@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,11 +68,12 @@ def find_access() -> list[Access]:
         if credentials is not None:
             _check_text(credentials.get_frozen_credentials(), credentials.method)
             found.insert(0, Access(session, Boto3CredentialProvider(session), bundle))
-        endpoint = found[0].open().meta.endpoint_url
+        asked = found[0].open().meta
     except (BotoCoreError, ValueError, OSError) as error:
         raise RequestError(f"S3: the AWS configuration cannot be used: {error}") from error
-    if endpoint != "".join(endpoint.split()):
-        raise RequestError(f"S3: the configured endpoint holds a blank or a line break; take it out: {endpoint!r}")
+    for what, text in (("endpoint", asked.endpoint_url), ("region", asked.region_name or "")):
+        if text != "".join(text.split()):
+            raise RequestError(f"S3: the configured {what} holds a blank or a line break; take it out: {text!r}")
     return found
 
 
@@ -92,12 +94,35 @@ def _ca_bundle(core: botocore.session.Session) -> bytes | None:
         return None
     try:
         bundle = Path(configured).read_bytes()
-        HTTPStore("https://localhost", client_options={"root_certificate": bundle})
+        return bundle if _is_read_by_obstore(bundle) else _as_openssl_reads(configured)
+    except (ssl.SSLError, ValueError) as error:
+        raise RequestError(f"{name}: {configured} is no file of certificates; give a file in the PEM format") from error
     except OSError as error:
         raise RequestError(f"{name}: {configured} is no file of certificates: {error.strerror}") from error
-    except (ValueError, BaseError) as error:
-        raise RequestError(f"{name}: {configured} is no file of certificates; give a file in the PEM format") from error
-    return bundle
+
+
+def _is_read_by_obstore(bundle: bytes) -> bool:
+    try:
+        HTTPStore("https://localhost", client_options={"root_certificate": bundle})
+    except (ValueError, BaseError):
+        return False
+    return True
+
+
+def _as_openssl_reads(bundle: str) -> bytes:
+    """Return the certificates of a file as plain PEM: boto3 takes some forms of it that obstore does not.
+
+    Raises
+    ------
+    ssl.SSLError, ValueError
+        OpenSSL finds none in it either.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(bundle)
+    found = context.get_ca_certs(binary_form=True)
+    if not found:
+        raise ValueError("no certificates of authorities")
+    return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode()
 
 
 class Access:
@@ -166,6 +191,11 @@ class Access:
         """Return obstore's view of a bucket, at the place that a client of boto3 asks and in its way.
 
         What obstore would find in the environment by itself is kept from it.
+
+        Raises
+        ------
+        ServiceError
+            The address of a proxy is none.
         """
         address = _address(client, bucket)
         with _hidden_environment():
@@ -199,12 +229,21 @@ class Access:
         url = urlsplit(endpoint)
         proxy = get_environ_proxies(endpoint).get(url.scheme)
         if proxy:
+            _check_proxy(proxy, url.scheme)
             options["proxy_url"] = proxy if "://" in proxy else f"http://{proxy}"
         else:
             # Without one of its own obstore would look for a proxy in the environment, by other rules than boto3's.
             options["proxy_url"] = _NO_PROXY_THERE
             options["proxy_excludes"] = url.hostname or ""
         return options
+
+
+def _check_proxy(proxy: str, scheme: str) -> None:
+    try:
+        _ = urlsplit(proxy if "://" in proxy else f"http://{proxy}").port
+    except ValueError as error:
+        # The address itself may hold a password.
+        raise ServiceError(f"S3: {scheme.upper()}_PROXY is no address of a proxy ({error}); correct it") from error
 
 
 class _NoBody:

@@ -54,7 +54,9 @@ def describe(error: BotoCoreError | ClientError, endpoint: str, identity: str | 
     if isinstance(error, SSLError):
         return Failure(_of_tls(str(error), endpoint), is_of_bucket=True)
     if isinstance(error, ProxyConnectionError):
-        return Failure(f"cannot reach {endpoint} through its proxy; check HTTPS_PROXY and NO_PROXY", is_of_bucket=True)
+        return Failure(
+            f"cannot reach {endpoint} through its proxy; check HTTP_PROXY, HTTPS_PROXY and NO_PROXY", is_of_bucket=True
+        )
     if isinstance(error, HTTPClientError | BotoConnectionError):
         return Failure(f"cannot reach {endpoint}; check the network", is_of_bucket=True)
     return Failure(printable(str(error).partition("\n")[0], _REASON_SHOWN))
@@ -72,6 +74,11 @@ def _of_tls(reason: str, endpoint: str) -> str:
         )
     if "WRONG_VERSION_NUMBER" in reason or "UNKNOWN_PROTOCOL" in reason:
         return f"{endpoint} does not speak HTTPS; check the port, or use http://"
+    if "PEM lib" in reason or "NO_CERTIFICATE_OR_CRL_FOUND" in reason:
+        return (
+            "the file of certificates that AWS_CA_BUNDLE or ca_bundle names cannot be read; "
+            "each certificate in it must begin and end with a line of its own"
+        )
     return f"no secure connection to {endpoint}: {printable(reason.partition(chr(10))[0], _REASON_SHOWN)}"
 
 
@@ -82,7 +89,7 @@ def _of_answer(error: ClientError, endpoint: str, identity: str | None) -> Failu
     if code == "NoSuchBucket":
         return Failure(f"NoSuchBucket: there is no such bucket at {endpoint}", is_of_bucket=True)
     if code in _WRONG_REGION:
-        return Failure(f"{code}: the bucket is not in the region of {endpoint}; set AWS_REGION")
+        return Failure(f"{code}: the bucket is not in the region of {endpoint}; set AWS_DEFAULT_REGION")
     if identity is None and status in (*_REFUSED, HTTPStatus.BAD_REQUEST):
         reason = f"{code}: refused, and boto3 found no AWS credentials: {message}; set them if you have some"
         return Failure(reason, is_refusal=True)

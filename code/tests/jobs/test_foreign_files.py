@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -152,9 +154,37 @@ def journal_that_leads_away(output: Path) -> None:
     journal(output, {"moved": {"../7": [JOB]}})
 
 
+def journal_of_numbers(output: Path) -> None:
+    write(output / "7" / JOB, EMPTY_JOB)
+    journal(output, {"moved": {"7": [1, JOB]}})
+
+
+def deep_journal(output: Path) -> None:
+    journal(output, {})
+    (output / ".dispatch" / "journal.json").write_text("[" * 100_000)
+
+
+def text_as_journal(output: Path) -> None:
+    write(output / ".dispatch" / "journal.json", "Dear diary")
+
+
+def text_as_unfinished_journal(output: Path) -> None:
+    write(output / ".dispatch" / "journal.json.unfinished", "Dear diary")
+
+
+def hard_link_as_unfinished_journal(output: Path) -> None:
+    (output / ".dispatch").mkdir()
+    (output / ".dispatch" / "journal.json.unfinished").hardlink_to(write(output.parent / "diary.txt", "{"))
+
+
+def folder_as_unfinished_journal(output: Path) -> None:
+    write(output / ".dispatch" / "new" / "0" / JOB, "{}")
+    (output / ".dispatch" / "journal.json.unfinished").mkdir()
+
+
 def unreadable_journal_while_folders_wait(output: Path) -> None:
     journal(output, {})
-    (output / ".dispatch" / "journal.json").write_text("{")
+    (output / ".dispatch" / "journal.json").write_text('{"moved"')
     write(output / ".dispatch" / "old" / "3" / JOB)
 
 
@@ -179,6 +209,12 @@ def unreadable_journal_while_folders_wait(output: Path) -> None:
         (forged_journal, "/7 holds other files than those that a killed run moved there"),
         (journal_of_a_folder_with_more, "/7 holds other files than those that a killed run moved there"),
         (journal_that_leads_away, "/.dispatch/journal.json is not the journal of a run of this version"),
+        (journal_of_numbers, "/.dispatch/journal.json is not the journal of a run of this version"),
+        (deep_journal, "/.dispatch/journal.json was not made by a run"),
+        (text_as_journal, "/.dispatch/journal.json was not made by a run"),
+        (text_as_unfinished_journal, "/.dispatch/journal.json.unfinished was not made by a run"),
+        (hard_link_as_unfinished_journal, "/.dispatch/journal.json.unfinished is a hard link where a run makes a file"),
+        (folder_as_unfinished_journal, "/.dispatch/journal.json.unfinished is no regular file where a run makes one"),
         (unreadable_journal_while_folders_wait, "/.dispatch/journal.json cannot be read"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -252,6 +288,63 @@ def test_a_folder_lock_or_journal_of_another_user_is_refused(world: World, outpu
     before = snapshot(output)
     assert refused(world.call("--docdb_query={}"), f"/.dispatch{name} belongs to another user (number 4321)")
     assert snapshot(output) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+@pytest.mark.parametrize("name", ["lock", "new"])
+def test_what_another_user_lets_nobody_open_is_named_as_that(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "lock").chmod(0o644)
+    (tmp_path / "new").mkdir(mode=0o700)
+    os.chown(tmp_path, 4_321, 4_321)
+    with own_files.opened(tmp_path) as folder:
+        os.seteuid(4_321)
+        try:
+            with pytest.raises(RequestError, match="the place belongs to another user"):
+                _ = (
+                    own_files.open_file(name, folder, "the place", os.O_RDWR)
+                    if name == "lock"
+                    else (own_files.open_folder(name, folder, "the place"))
+                )
+        finally:
+            os.seteuid(0)
+
+
+def test_moves_that_cannot_be_taken_back_lose_no_earlier_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = write(tmp_path / "0" / JOB, "of the earlier run")
+    rename = os.rename
+
+    def rename_and_squat(source: str, target: str, **folders: int) -> None:
+        """Take the place of the earlier folder at the moment when it has gone."""
+        rename(source, target, **folders)
+        if source == "0":
+            write(tmp_path / "0" / "thesis.txt")
+
+    with OutputFolder(tmp_path, overwrite=True) as folder:
+        os.close(folder.make_worker_folder("0"))
+        monkeypatch.setattr(os, "rename", rename_and_squat)
+        with pytest.raises(RequestError, match="/0 stands where a folder must be moved back"):
+            folder.commit()
+        monkeypatch.undo()
+    assert (tmp_path / ".dispatch" / "old" / "0" / JOB).read_text() == "of the earlier run"
+    assert (tmp_path / "0" / "thesis.txt").read_text() == "mine"
+    assert caplog.messages == [f"{tmp_path}/.dispatch: what a run could not move back is left there:"]
+
+    (tmp_path / "0").rename(tmp_path / "away")
+    with OutputFolder(tmp_path, overwrite=True):
+        assert earlier.read_text() == "of the earlier run"
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_no_file_of_a_run_takes_the_number_of_a_stream_that_was_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """Whoever writes to stderr, which is number 2 for all libraries, would write into that file."""
+    script = (
+        f"import os; [os.close(number) for number in {closed}]\n"
+        "from job_dispatch import stopping\n"
+        f"stopping.supervise(lambda: int(os.open({str(tmp_path)!r}, os.O_RDONLY) < 3), lambda noted: '')"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_where_a_file_system_shows_all_files_as_somebody_elses_its_own_are_recognised(

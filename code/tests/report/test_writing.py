@@ -170,6 +170,15 @@ def test_a_report_directory_that_cannot_be_is_refused_before_any_request(
     assert done.folders == {}
 
 
+def test_a_folder_where_a_report_has_a_file_is_named_before_anything_is_written(world: World, tmp_path: Path) -> None:
+    (tmp_path / "report" / "report.html").mkdir(parents=True)
+    done = world.call("--docdb_query={}", f"--report_directory={tmp_path / 'report'}", "--overwrite=1")
+    assert done.returncode == 2
+    assert "holds folders where a report has files; choose another folder\n  report.html\n" in done.stderr
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["report.html"]
+    assert world.gateway.requests == []
+
+
 def test_jobs_can_be_joined_by_asset_ids_record_ids_and_locations(world: World, tmp_path: Path) -> None:
     done = world.call("--docdb_query={}", "--group_by=subject.subject_id", f"--report_directory={tmp_path / 'report'}")
     rows = table(tmp_path / "report")

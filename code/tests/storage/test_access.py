@@ -184,6 +184,12 @@ def test_a_blank_or_a_line_break_around_a_value_does_no_harm_or_is_named(
     assert "testing-secret" not in told
 
 
+def test_a_line_break_behind_the_region_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1\n")
+    with pytest.raises(RequestError, match="the configured region holds a blank or a line break; take it out"):
+        found()
+
+
 # Addresses
 
 
@@ -236,6 +242,16 @@ def test_a_proxy_for_all_schemes_which_boto3_does_not_use_is_not_used(
         assert place.is_asked_by_obstore
 
 
+def test_a_proxy_that_is_no_address_is_named_without_its_password(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:port")
+    assert told().startswith("S3: HTTP_PROXY is no address of a proxy (")
+    assert "secret" not in told()
+
+
 # Certificates
 
 
@@ -267,6 +283,50 @@ def test_certificates_that_boto3_trusts_are_trusted(
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{server.port}")
         assert found(300) == MATCH * 300
         assert all(client.startswith("object_store") for _, _, client in server.asked)
+
+
+# What OpenSSL, and so boto3, takes for a file of certificates.
+FORMS = {
+    "byte order mark": lambda text: b"\xef\xbb\xbf" + text,
+    "trusted": lambda text: text.replace(b"CERTIFICATE", b"TRUSTED CERTIFICATE"),
+    "X509": lambda text: text.replace(b"CERTIFICATE", b"X509 CERTIFICATE"),
+    "remarks": lambda text: b"# Universit\xe4t\n" + text.replace(b"\n", b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_certificates_are_taken_in_each_form_that_boto3_takes(
+    place: Place, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
+) -> None:
+    bundle = tmp_path / "authority.pem"
+    bundle.write_bytes(FORMS[form](authority.cert_pem.bytes()))
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    with secure(authority) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{server.port}")
+        assert found() == MATCH
+        assert server.is_asked_by_obstore
+
+
+@pytest.mark.parametrize("text", [b"", b"hello", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_file_of_certificates_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: bytes
+) -> None:
+    (tmp_path / "authority.pem").write_bytes(text)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authority.pem"))
+    with pytest.raises(RequestError, match=r"^AWS_CA_BUNDLE: .* is no file of certificates; give a file in the PEM"):
+        found()
+
+
+def test_certificates_that_only_obstore_can_read_are_named_where_boto3_is_needed(
+    place: Place, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = authority.cert_pem.bytes()
+    (tmp_path / "authority.pem").write_bytes(text.strip() + text)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authority.pem"))
+    with secure(authority) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{server.port}")
+        server.body = PAGE.replace(b"a.nwb", b"a.txt")
+        assert "the file of certificates that AWS_CA_BUNDLE or ca_bundle names cannot be read" in told()
 
 
 def told() -> str:
