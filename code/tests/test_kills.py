@@ -527,7 +527,9 @@ def test_an_output_folder_that_cannot_be_written_is_named(desk: Desk, few: Path)
     run = desk.run(few)
 
     assert run.code == 1
-    assert run.errors == [f"error: --output_directory: cannot write into {desk.output}: Permission denied"]
+    assert run.errors == [
+        f"error: --output_directory: cannot write into {desk.output}: Permission denied; choose another folder"
+    ]
     assert list(desk.output.iterdir()) == []
 
 
@@ -539,7 +541,9 @@ def test_a_disk_that_takes_no_more_leaves_nothing(desk: Desk, few: Path) -> None
     run = desk.run_patched("resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))", few)
 
     assert run.code == 1
-    assert run.errors == [f"error: --output_directory: cannot write into {desk.output}: File too large"]
+    assert run.errors == [
+        f"error: --output_directory: cannot write into {desk.output}: File too large; choose another folder"
+    ]
     assert not desk.output.exists()
 
 

@@ -37,7 +37,9 @@ def inspect(directory: Path, overwrite: bool) -> None:
         if not existing.is_dir():
             raise RequestError(f"--output_directory: not a folder: {existing}")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise ServiceError(f"--output_directory: cannot write into {existing}: no permission")
+            raise ServiceError(
+                f"--output_directory: cannot write into {existing}: no permission; choose another folder"
+            )
         earlier: Sequence[str] = ()
         if directory.exists():
             with own_files.opened(directory) as descriptor:
@@ -203,5 +205,8 @@ def disk_errors(directory: Path) -> Iterator[None]:
     except DispatchError:
         raise
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise ServiceError(f"--output_directory: cannot write into {directory}: {reason}") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full; make room or" if is_full else f"{error.strerror or error};"
+        raise ServiceError(
+            f"--output_directory: cannot write into {directory}: {reason} choose another folder"
+        ) from error

@@ -98,7 +98,8 @@ def test_a_disk_that_fills_up_leaves_nothing_and_says_so(world: World, monkeypat
     done = world.call("--docdb_query={}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"error: --output_directory: cannot write into {world.output_directory}: the disk is full"
+        f"error: --output_directory: cannot write into {world.output_directory}: the disk is full;"
+        " make room or choose another folder"
     )
     assert list(world.output_directory.iterdir()) == []
 
