@@ -16,7 +16,7 @@ STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 help:
 	@echo 'make run               dispatch the bundled example into results/'
 	@echo 'make pipeline          dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
-	@echo 'make test              lint, then all tests, about four minutes'
+	@echo 'make test              lint, then all tests, about three minutes'
 	@echo 'make storage-test      list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
 	@echo 'make pipeline-test     run the pipeline of pipeline/ with Nextflow in many ways'
 	@echo 'make old-wrapper-test  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
@@ -52,7 +52,7 @@ pipeline: $(VENV)/example.stamp
 	@echo 'Picture to open: example_pipeline/results/analysis_summary/licking_around_reward.png'
 
 test: lint
-	@echo 'Running all tests side by side, which takes about four minutes on two cores'
+	@echo 'Running all tests side by side, which takes about three minutes on two cores'
 	cd code && ../$(VENV_PYTHON) -m pytest -n auto --dist worksteal
 
 storage-test: $(VENV)/storage.stamp
