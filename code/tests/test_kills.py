@@ -132,6 +132,13 @@ runpy.run_path({str(CODE / "run_capsule.py")!r}, run_name="__main__")
     def jobs(self) -> int:
         return sum(map(len, self.contents().values()))
 
+    def written(self) -> int:
+        """Count the jobs that a run at work has written into its hidden folder so far."""
+        try:
+            return sum(1 for _ in (self.output / ".dispatch" / "new").glob("*/*"))
+        except FileNotFoundError:  # a folder among them has just been moved into place
+            return MANY
+
     def named_by_journal(self) -> set[str]:
         """Return the worker folders that a killed run was about to move into place."""
         journal = self.output / ".dispatch" / "journal.json"
@@ -276,8 +283,7 @@ def random_moments() -> list[Moment]:
 def stop_at(moment: Moment, desk: Desk, many: Path) -> str:
     """Stop a run at a moment and check what it left; tell what became of it."""
     process = desk.start(many)
-    new = desk.output / ".dispatch" / "new"
-    wait_until(lambda: sum(1 for _ in new.glob("*/*")) >= moment.jobs or process.poll() is not None)
+    wait_until(lambda: desk.written() >= moment.jobs or process.poll() is not None)
     time.sleep(moment.seconds)
     process.send_signal(moment.number)
     run = ended(process)
