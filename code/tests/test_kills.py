@@ -179,6 +179,24 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def open_files(pid: int) -> set[Path]:
+    found = set()
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(one.readlink())
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds of computing of a process: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 # Requests in flight
 
 
@@ -414,6 +432,30 @@ def test_a_signal_ends_a_run_while_python_lets_no_other_thread_run(
     assert run.errors == [f"error: stopped by {number.name}; no job is written"]
     assert run.code == 128 + number
     assert not desk.output.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="whether a file is open is looked up in /proc")
+@STOPS
+def test_a_signal_ends_a_run_while_a_pattern_of_its_query_takes_for_ever_on_a_record(
+    desk: Desk, tmp_path: Path, number: signal.Signals
+) -> None:
+    catalog = tmp_path / "catalog.jsonl"
+    catalog.write_text(json.dumps({"_id": "1", "name": 60 * "1,", "location": "s3://bucket/1"}) + "\n")
+    process = desk.start(catalog, '--docdb_query={"name": {"$regex": "^(.*?,){25}P"}}')
+    wait_until(lambda: any(catalog in open_files(pid) for pid in children(process.pid)))
+    [child] = children(process.pid)
+    used = cpu_seconds(child)
+    wait_until(lambda: cpu_seconds(child) > used + 1)
+    assert catalog in open_files(child)
+
+    process.send_signal(number)
+    run = ended(process)
+
+    # After 30 s the pattern would have been stopped by itself, with an error of its own.
+    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.code == 128 + number
+    assert not desk.output.exists()
+    assert not Path(f"/proc/{child}").exists()
 
 
 def test_a_run_whose_waiting_process_is_killed_ends_too(desk: Desk, few: Path) -> None:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
 from job_dispatch.metadata.duplicates import latest
+from job_dispatch.metadata.excluding import is_excluded
 from job_dispatch.metadata.left_out import LeftOut
 from job_dispatch.metadata.records import Asset, Filter, Group, MetadataSource, Record, asset_of, value_of
+from job_dispatch.request.exclusions import Exclusions
 
 DERIVED, RAW = "derived", "raw"
 FIELDS = ("@raw", "data_description.data_level", "@created")
@@ -32,11 +34,12 @@ def with_raw(
     records: Mapping[str, Record],
     fields: Sequence[str],
     skip_errors: bool,
+    exclusions: Exclusions,
     left_out: LeftOut,
 ) -> Paired:
     """Return the groups with each derived asset followed by its raw one.
 
-    Raw assets among them are left out: they come with what was made from them.
+    Raw assets among them are left out: they come with what was made from them. So are pairs whose raw asset is excluded.
 
     Parameters
     ----------
@@ -67,6 +70,12 @@ def with_raw(
         else:
             partners[asset.record_id] = tuple(dict.fromkeys(raw for raw in found if raw is not None))
     _report(missing.values(), len(derived), skip_errors, left_out)
+    excluded = {raw for raw, record in known.values() if is_excluded(record, exclusions)}
+    torn = [one for one, raws in partners.items() if not excluded.isdisjoint(raws)]
+    reason = f"its raw asset is excluded by {exclusions.place}"
+    left_out.add("excluded", *(assets[one] for one in torn), reason=reason)
+    for one in torn:
+        del partners[one]
     paired = [replace(group, assets=tuple(_with_partners(group, partners))) for group in groups]
     ids = {derived: tuple(one.record_id for one in raws) for derived, raws in partners.items()}
     return Paired([group for group in paired if group.assets], ids)

@@ -96,7 +96,8 @@ def select_assets(
     if not (with_raw and groups):
         return Selected(len(fitting.found), groups)
     by_id = {record["_id"]: record for record in records}
-    return Selected(len(fitting.found), *pairs.with_raw(metadata, groups, by_id, fields, skip_errors, left_out))
+    paired_groups = pairs.with_raw(metadata, groups, by_id, fields, skip_errors, selection.exclusions, left_out)
+    return Selected(len(fitting.found), *paired_groups)
 
 
 def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:

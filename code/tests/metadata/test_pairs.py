@@ -97,6 +97,38 @@ def test_files_are_looked_for_in_both_and_a_pair_stays_whole_where_only_one_has_
     assert "--split_files does not apply with --with_raw: each job lists all files of its pair" in completed.stderr
 
 
+@pytest.mark.parametrize(
+    ("excluded", "left"),
+    [
+        ("raw-1", [["c", "raw-2"]]),
+        ("a", [["b", "raw-1"], ["c", "raw-2"]]),
+        ("a\nraw-2", [["b", "raw-1"]]),
+        ("raw-1\nraw-2", []),
+    ],
+)
+@pytest.mark.parametrize("asked", [PAIRS, (EVERYTHING, "--with_raw=1")], ids=["derived", "both"])
+def test_a_pair_of_which_either_asset_is_excluded_is_left_out_as_excluded(
+    world: World, excluded: str, left: list[list[str]], asked: tuple[str, ...]
+) -> None:
+    (world.input_directory / "done.txt").write_text(f"{excluded}\n")
+
+    completed = call_both(world, *asked, "--exclude=done.txt")
+
+    assert [names for names, _ in pairs(completed)] == left
+    assert " excluded" in next(line for line in completed.stdout.splitlines() if line.startswith("skipped"))
+
+
+def test_the_report_says_that_it_is_the_raw_asset_which_is_excluded(world: World, tmp_path: Path) -> None:
+    (world.input_directory / "done.txt").write_text("raw-2\n")
+
+    call_both(world, *PAIRS, "--exclude=done.txt", f"--report_directory={tmp_path / 'report'}", "--overwrite=1")
+
+    rows = (tmp_path / "report" / "skipped.csv").read_text().splitlines()[1:]
+    assert len(rows) == 1
+    assert rows[0].startswith('"c",')
+    assert f"its raw asset is excluded by {world.input_directory / 'done.txt'}" in rows[0]
+
+
 def test_a_derived_asset_without_its_raw_one_is_an_error_or_left_out_by_name(world: World) -> None:
     world.records.extend([made("d", "gone"), {**made("e"), "data_description": {"data_level": "derived"}}])
     block = [
