@@ -112,7 +112,8 @@ class Gateway:
     apart, with `count_faults` and `counts`, since one travels beside the first page of records.
 
     An `_id` may be text, a number or `{"$oid": …}`, which stands for an ObjectId; with `prints_ids` it is
-    printed as its text alone. `knows_sample` is whether `$sample` is known.
+    printed as its text alone. `{"$oid": …}` in a question is such an ObjectId as well, or with `reads_ids` false an
+    object like any other, which no record has. `knows_sample` is whether `$sample` is known.
 
     `$match` is mongomock's, another engine than the one that judges the records of catalogs.
 
@@ -159,6 +160,7 @@ class Gateway:
         self.counts: list[RecordedRequest] = []
         self.payload_limit = DEFAULT_PAYLOAD_LIMIT
         self.prints_ids = False
+        self.reads_ids = True
         self.knows_sample = True
 
     def __enter__(self) -> Self:
@@ -204,7 +206,7 @@ class Gateway:
         if action == "aggregate":
             if not self.knows_sample and any("$sample" in stage for stage in body):
                 raise BadRequestError("Unrecognized pipeline stage name: '$sample'")
-            answer = aggregate(records, body)
+            answer = aggregate(records, body if self.reads_ids else _without_ids(body))
             return 200, [_with_text_id(one) for one in answer] if self.prints_ids else answer
         found = aggregate(records, _find_pipeline(parse_qs(url.query)))
         # As the real one: records beyond the limit are left out without a word.
@@ -216,6 +218,14 @@ class Gateway:
 def _with_text_id(record: Record) -> Record:
     record_id = record.get("_id")
     return {**record, "_id": record_id["$oid"]} if isinstance(record_id, dict) and "$oid" in record_id else record
+
+
+def _without_ids(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_ids(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {("an object's $oid" if key == "$oid" else key): _without_ids(one) for key, one in value.items()}
 
 
 def aggregate(records: list[Record], pipeline: Any) -> list[Record]:
@@ -255,7 +265,7 @@ def _check_operators(query: Any) -> None:
         for key, value in query.items():
             if key.startswith("$") and key not in OPERATORS:
                 raise BadRequestError(f"unknown operator: {key}")
-            if key != "$expr":
+            if key != "$expr" and not (key == "$eq" and isinstance(value, dict)):  # an object is no expression there
                 _check_operators(value)
 
 

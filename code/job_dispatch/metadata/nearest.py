@@ -9,7 +9,7 @@ from datetime import datetime
 
 from job_dispatch.messages import LISTED_AT_MOST, DispatchError
 from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, asset_of, projection
-from job_dispatch.metadata.row_keys import FIELDS, SESSION_FIELDS, SUBJECT_FIELD, sessions, values_of
+from job_dispatch.metadata.row_keys import FIELDS, OBJECT_ID, SESSION_FIELDS, SUBJECT_FIELD, sessions, values_of
 from job_dispatch.request.tables import Key
 
 _HALF_AT_MOST = 300
@@ -23,12 +23,19 @@ def hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
     """
     asked = list(missing[:LISTED_AT_MOST])
     found: dict[Key, str] = {}
-    for look in (_alike, _other_sessions, _other_meanings):  # the surest last
+    for look in (_object_ids, _alike, _other_sessions, _other_meanings):  # the surest last
         try:
             found.update(look(metadata, asked))
         except DispatchError:
             continue
     return found
+
+
+def _object_ids(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
+    """Yield, for ids that may be ObjectIds, that not each gateway lets ask for these."""
+    for key in missing:
+        if key.column == "docdb_record_id" and OBJECT_ID.fullmatch(key.value) and not metadata.may_name_local_files:
+            yield key, " (if that is an ObjectId which the gateway cannot be asked for, ask for it by name)"
 
 
 def _alike(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:

@@ -39,7 +39,8 @@ def with_raw(
 ) -> Paired:
     """Return the groups with each derived asset followed by its raw one.
 
-    Raw assets among them are left out: they come with what was made from them. So are pairs whose raw asset is excluded.
+    Raw assets among them are left out: they come with what was made from them. So are pairs whose raw asset
+    is excluded.
 
     Parameters
     ----------

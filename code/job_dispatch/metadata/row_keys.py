@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from job_dispatch.metadata.records import ID_FIELDS, Filter, Record, code_ocean_ids, id_filter, value_at
@@ -18,6 +19,8 @@ FIELDS = {
     "location": ("location",),
     "subject_id": (SUBJECT_FIELD,),
 }
+OBJECT_ID = re.compile(r"[0-9a-f]{24}")
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 def filter_of(keys: Sequence[Key]) -> Filter:
@@ -34,8 +37,21 @@ def _column_filter(column: str, values: Sequence[str]) -> Filter:
         return id_filter(values)
     if column == "location":
         values = [address for value in values for address in (value, f"{value}/")]
+    if column == "docdb_record_id":
+        return _record_id_filter(values)
     [field] = FIELDS[column]
     return {field: {"$in": list(values)}}
+
+
+def _record_id_filter(values: Sequence[str]) -> Filter:
+    """Ask for ids as text, and for what else may be written so: numbers, and ObjectIds in MongoDB's extended JSON.
+
+    A server that does not read extended JSON finds nothing by `$eq` with an object, where `$in` would be a mistake.
+    """
+    numbers = [int(value) for value in values if _NUMBER.fullmatch(value)]
+    object_ids = [{"_id": {"$eq": {"$oid": value}}} for value in values if OBJECT_ID.fullmatch(value)]
+    known: Filter = {"_id": {"$in": [*values, *numbers]}}
+    return {"$or": [known, *object_ids]} if object_ids else known
 
 
 def keys_of(record: Record, columns: Sequence[str]) -> Iterator[Key]:

@@ -81,6 +81,40 @@ def test_jobs_carry_ids_as_text(desk: World) -> None:
     assert [job["docdb_record_id"] for job in completed.jobs] == [[f"{7:024x}"], ["7"], ["c"]]
 
 
+ASKED_BY_ID = "docdb_record_id\n00000000000000000000abcd\n7\n-12\nc\n"
+
+
+@pytest.mark.parametrize("prints_ids", [True, False], ids=["as text", "as $oid"])
+def test_a_table_of_record_ids_finds_them_whether_they_are_text_numbers_or_object_ids(
+    desk: World, prints_ids: bool
+) -> None:
+    ids = {"a": object_id(0xABCD), "b": 7, "c": "c", "d": -12, "other": object_id(8), "more": "12"}
+    desk.records.extend({**record(name), "_id": one} for name, one in ids.items())
+    desk.gateway.prints_ids = prints_ids
+    (desk.input_directory / "data_asset_input.csv").write_text(ASKED_BY_ID)
+
+    completed = desk.call("--use_data_asset_csv=1")
+
+    assert completed.returncode == 0, completed.stderr
+    assert {job["asset_name"][0] for job in completed.jobs} == {"a", "b", "c", "d"}
+
+
+def test_a_server_without_extended_json_is_asked_all_the_same_and_what_it_does_not_find_is_told(desk: World) -> None:
+    desk.records.extend({**record(name), "_id": one} for name, one in (("a", object_id(0xABCD)), ("b", 7), ("c", "c")))
+    desk.gateway.prints_ids, desk.gateway.reads_ids = True, False
+    (desk.input_directory / "data_asset_input.csv").write_text(ASKED_BY_ID)
+
+    completed = desk.call("--use_data_asset_csv=1")
+
+    [headline, *details] = [line for line in completed.stderr.splitlines() if line.startswith(("error: ", "  "))]
+    assert headline.startswith("error: data_asset_input.csv: 2 of 4 record ids without a record")
+    assert details == [
+        "  line 2: 00000000000000000000abcd"
+        " (if that is an ObjectId which the gateway cannot be asked for, ask for it by name)",
+        "  line 4: -12",
+    ]
+
+
 def test_ids_that_are_the_same_as_text_are_an_error_and_no_loss(desk: World) -> None:
     desk.records.extend({**record(name), "_id": one} for name, one in (("a", 7), ("b", "7")))
 
