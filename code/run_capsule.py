@@ -181,7 +181,8 @@ def _failed(error: DispatchError, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code tells it as well
+        print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 
 

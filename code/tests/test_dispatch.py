@@ -99,6 +99,13 @@ def test_the_jobs_are_there_whether_or_not_the_summary_can_be_read(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("redirection", ["2> /dev/full", "2>&-"])
+def test_the_exit_code_tells_an_error_that_cannot_be_shown(world: World, redirection: str) -> None:
+    command = " ".join(map(shlex.quote, world.command("--docdb_query={")))
+    process = subprocess.run(["bash", "-c", f"{command} {redirection}"], capture_output=True, timeout=60)
+    assert process.returncode == 2
+
+
 def test_the_first_log_line_names_version_source_and_host(world: World) -> None:
     done = succeeded(world.call(f"--docdb_query={SUBJECT}"))
     assert re.fullmatch(

@@ -11,6 +11,7 @@ from job_dispatch.messages import RequestError, counted, logger
 from job_dispatch.request import table_files
 
 _JOB_COLUMN = "file_name"
+_JOB = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.json)?")
 # The most certain first: of each row the first that is filled in counts.
 _ASSET_COLUMNS = ("docdb_record_id", "record_id", "_id", "asset_id", "asset_name", "name")
 
@@ -42,8 +43,9 @@ def read_exclusions(path: Path) -> Exclusions:
     content = table_files.read(path, lambda title: _plain(title) in (_JOB_COLUMN, *_ASSET_COLUMNS))
     header, *rows = [[_text(cell) for cell in line.cells] for line in content.rows] or [[]]
     columns = {_plain(title): place for place, title in reversed(list(enumerate(header)))}
-    if _JOB_COLUMN in columns:
-        jobs = frozenset(cell.removesuffix(".json") for cell in _cells(rows, columns, (_JOB_COLUMN,)))
+    files = _cells(rows, columns, (_JOB_COLUMN,)) if _JOB_COLUMN in columns else []
+    if _JOB_COLUMN in columns and all(map(_JOB.fullmatch, files)):
+        jobs = frozenset(cell.removesuffix(".json") for cell in files)
         logger.info("--exclude: %s is taken for jobs of an earlier run: %s", path, counted(len(jobs), "job"))
         return Exclusions(jobs=jobs, place=str(path))
     if known := [column for column in _ASSET_COLUMNS if column in columns]:

@@ -12,6 +12,8 @@ from job_dispatch.request import fields as field_names
 
 PRODUCTION_HOST = "api.allenneuraldynamics.org"
 _SECONDS_A_DAY = 86_400
+# What a shell makes of a JSON list that is not in quotes.
+_BARE_LIST = re.compile(r'\[([^"\[\]{}]+)\]')
 
 
 def count(text: str) -> int:
@@ -126,7 +128,8 @@ def _listed(text: str) -> list[str]:
     try:
         pieces = json.loads(text)
     except (ValueError, RecursionError):
-        pieces = None
+        bare = _BARE_LIST.fullmatch(text)
+        pieces = bare[1].split(",") if bare else None
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         raise RequestError(f'{text!r} is not a JSON list of texts such as ["subject.subject_id"]')
     return pieces

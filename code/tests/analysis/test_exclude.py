@@ -54,6 +54,7 @@ def test_a_run_whose_jobs_are_all_excluded_ends_well(desk: World, tmp_path: Path
         (f"asset_id\n{asset_id(0)}\n{asset_id(77)}\n", "a table of 2 assets by asset_id"),
         (f"subject;Asset ID\n774659;{asset_id(0)}\n;\n", "a table of 1 asset by Asset ID"),
         (f"name,n\n{NAMES[0]},1\n", "a table of 1 asset by name"),
+        (f"file_name,asset_id\nsession.nwb,{asset_id(0)}\n", "a table of 1 asset by asset_id"),
         ("docdb_record_id\n00000000-0000-4000-8000-000000000000\n", "a table of 1 asset by docdb_record_id"),
         (f"\ufeff{asset_id(0)}\n\n", "a list of 1 asset, one a line"),
         (f"{NAMES[0]}\nnot-one-of-them\n", "a list of 2 assets, one a line"),

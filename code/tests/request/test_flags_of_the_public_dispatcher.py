@@ -22,6 +22,7 @@ def test_true_and_false_are_what_1_and_0_are(text: str, is_on: bool) -> None:
     [
         ["--group_by=a.b, c"],
         ['--group_by=["a.b", "c"]'],
+        ["--group_by=[a.b,c]"],  # what a shell makes of it without quotes
         ["--group_by", "a.b", "--group_by", "c"],
         ["--group_by=a.b", '--group_by=["c", "a.b"]'],
         ["--group_by=", "--group_by=a.b", "--group_by=", "--group_by=c"],
