@@ -18,17 +18,7 @@ _RECORDS_A_PAGE = 5_000
 
 
 class Catalog:
-    """The records of a JSON Lines file, or of a JSON array.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Raises
-    ------
-    RequestError
-        The file cannot be read; when it is asked, a line is no record with an `_id` of its own.
-    """
+    """The records of a `CatalogFile`, which is read anew for each question and raises what is wrong with it."""
 
     may_name_local_files = True
 

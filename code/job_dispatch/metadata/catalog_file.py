@@ -18,7 +18,9 @@ from job_dispatch.request import json_text
 
 _FORM = "a catalog has one record a line, or is one JSON array"
 # So small that what is read of it stays in a core's own memory until it is judged: larger ones take longer.
-_BYTES_A_BLOCK = 32_768
+_BYTES_A_BLOCK = 16_384
+# A call of the system for each 8 kB, as is usual, takes a twentieth of the time.
+_BYTES_A_READ = 262_144
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _HALF_A_CHARACTER = re.compile(r"\\ud", re.IGNORECASE)
@@ -28,7 +30,7 @@ _Place = int | str
 
 
 class CatalogFile:
-    """The records of a file. Each time that they are asked for it is read anew, and nothing is kept but the ids.
+    """The records of JSON Lines or of a JSON array. Each time they are asked for it is read anew; only ids are kept.
 
     Parameters
     ----------
@@ -90,7 +92,7 @@ class CatalogFile:
         if self._content is not None:
             return io.BytesIO(self._content)
         try:
-            return self._path.open("rb")
+            return self._path.open("rb", buffering=_BYTES_A_READ)
         except OSError as error:
             raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
 
