@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 # A run makes many objects and few circles of them, for which Python would look after every 700.
-_OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES = 50_000
+OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES = 50_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,7 +209,7 @@ def run() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    gc.set_threshold(_OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES)
+    gc.set_threshold(OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES)
     stopping.supervise(main, _clear)
 
 

@@ -9,6 +9,7 @@ python -m benchmarks.ours balance
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import statistics
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.store import S3Store
 
+import run_capsule
 from benchmarks.measuring import print_and_leave, report
 from benchmarks.shapes import BUCKET, SHAPES, locations, names
 from job_dispatch.jobs.building import Jobs, Plan, plan
@@ -144,6 +146,7 @@ def _heaviest(shares: Shares, sizes: list[int]) -> float:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(run_capsule.OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES)  # as a run has it
     what, *arguments = sys.argv[1:]
     if what == "list":
         shape, count = arguments

@@ -156,6 +156,8 @@ class _Bucket:
     async def _answer(self, view: View, prefix: str, question: Question[Answer], turn: Turn) -> Answer | Failure:
         """Ask by obstore, and by boto3 where obstore fails and boto3 does not: it retries an answer that breaks off."""
         try:
+            if view.is_reached.is_set():
+                return await view.ask(prefix, question, turn)
             return await self._first_answer(view, prefix, question, turn)
         except (BaseError, OSError, BotoCoreError, ClientError) as error:
             failure = await self._explanation(view, prefix, error)
@@ -169,9 +171,7 @@ class _Bucket:
             return view.describe(error)
 
     async def _first_answer(self, view: View, prefix: str, question: Question[Answer], turn: Turn) -> Answer:
-        """Ask; until the bucket has answered once the others wait, since what is in the way is so for all of them."""
-        if view.is_reached.is_set():
-            return await view.ask(prefix, question, turn)
+        """Ask a bucket that has not answered yet; others wait, since what is in the way is so for all of them."""
         async with view.reaching:
             if self._is_gone is not None:
                 raise self._is_gone
