@@ -12,12 +12,14 @@ from typing import Any
 
 from job_dispatch.messages import LISTED_AT_MOST, DispatchError, counted, printable
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at
-from job_dispatch.request.fields import paths_of_key
+from job_dispatch.request.fields import NAMES, paths_of_key
 
 _SAMPLE_SIZE = 200
 _SECONDS = 60.0
 _VALUES_SHOWN = 10
 _CONDITION_WIDTH = 60
+# What --from and --to compare as text, by the name that people know.
+_NAMES = {"|".join(NAMES["@session"]): "@session"}
 
 
 def field_names(records: Iterable[Record]) -> set[str]:
@@ -167,6 +169,7 @@ def _is_known(name: str, known: set[str]) -> bool:
 
 def _text(condition: Filter) -> str:
     [(key, value)] = condition.items()
+    key = _NAMES.get(key, key)
     if isinstance(value, dict) and len(value) == 1 and next(iter(value)).startswith("$"):
         [(operator, operand)] = value.items()
         return printable(f"{key} {operator} {_json(operand)}", _CONDITION_WIDTH)

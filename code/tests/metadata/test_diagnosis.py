@@ -212,6 +212,15 @@ def test_a_number_that_is_the_key_of_an_object_is_no_missing_field(desk: World) 
     assert_refused(desk, completed, HEADLINE, '  probes.10.site = "VISl"   0 records   values there: "VISp"')
 
 
+def test_days_without_a_session_are_told_by_the_name_of_the_field_and_with_those_that_there_are(desk: World) -> None:
+    desk.records[:] = [record("a", acquisition={"acquisition_start_time": "2025-06-07T14:31:15-07:00"})]
+
+    completed = call_both(desk, "--from=2030-01-01")
+
+    there = 'values there: "2025-06-07T14:31:15-07:00"'
+    assert_refused(desk, completed, HEADLINE, f'  @session $gte "2030-01-01"   0 records   {there}')
+
+
 def test_the_condition_to_blame_is_shown_also_behind_twenty_others(desk: World) -> None:
     conditions = [{"name": {"$ne": f"{number}"}} for number in range(25)]
 
