@@ -122,6 +122,13 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
 
 
+@pytest.fixture(autouse=True)
+def _level_is_that_of_the_test() -> Iterator[None]:
+    """Let no test log at the level that another has set."""
+    yield
+    logging.getLogger("dispatch").setLevel(logging.NOTSET)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _models_of_aws_are_read_once() -> Iterator[None]:
     """Share the files that botocore reads among its sessions: parsing them takes longer than any request here."""
