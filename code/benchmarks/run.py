@@ -42,7 +42,7 @@ _LISTED = (
 )
 # Stores whose objects are all listed for their sizes; the peer has nothing like it.
 _MEASURED = (("large-stores", 1),)
-_BARE_REQUESTS = 50
+_BARE_REQUESTS = 500
 _DISPATCHED = (
     ("flat", 200, 200),
     ("flat", 1_000, 0),
