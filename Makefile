@@ -24,7 +24,7 @@ help:
 	@echo 'make lint              ruff check, ruff format --check, mypy'
 	@echo 'make format            sort imports and format the code'
 	@echo 'make audit             look up the dependencies in the list of known vulnerabilities'
-	@echo 'make bench             time the dispatcher beside the public one, about seven minutes'
+	@echo 'make bench             time the dispatcher beside the public one, about eleven minutes'
 	@echo 'make pin               pin the newest versions of all dependencies for the capsule'
 	@echo 'make clean             remove $(VENV) and caches, keep results/'
 
