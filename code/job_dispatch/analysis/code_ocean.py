@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as WaitedTooLongError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -145,7 +144,7 @@ class _CodeOcean:
         try:
             return self._wrapper(computation_id)
         except _MALFORMED:
-            raise self._lacking() from None
+            raise ServiceError(f"Code Ocean {self._domain}: the answer lacks what was asked for") from None
 
     def _wrapper(self, computation_id: str) -> Wrapper:
         from codeocean import CodeOcean
@@ -220,13 +219,11 @@ class _CodeOcean:
         import requests
         from codeocean.error import Error
 
-        from job_dispatch.metadata import docdb_access, retrying
+        from job_dispatch.metadata import retrying
 
         def asked() -> T:
             try:
-                return docdb_access.beside(question).result(self._timeout)
-            except WaitedTooLongError:
-                raise retrying.TooSlowError from None
+                return retrying.in_time(question, self._timeout)
             except Error as error:
                 raise error.http_err from None
 
@@ -245,11 +242,6 @@ class _CodeOcean:
             raise ServiceError(f"{name}: no answer in time; try again") from None
         except requests.RequestException:
             raise ServiceError(f"{name}: no connection; check CODEOCEAN_DOMAIN and the network") from None
-        except _MALFORMED:
-            raise self._lacking() from None
-
-    def _lacking(self) -> ServiceError:
-        return ServiceError(f"Code Ocean {self._domain}: the answer lacks what was asked for")
 
     def _refused(self, status: int, text: str) -> ServiceError:
         said = printable(text.replace(self._token, "…"), _ANSWER_SHOWN) or "no reason given"

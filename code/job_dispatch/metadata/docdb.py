@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from job_dispatch.messages import DispatchError, RequestError, ServiceError, counted, logger
-from job_dispatch.metadata.docdb_access import Connection, Pipeline, beside, shown
+from job_dispatch.metadata import retrying
+from job_dispatch.metadata.docdb_access import Connection, Pipeline, shown
 from job_dispatch.metadata.narrowing import Narrowed, narrowed
 from job_dispatch.metadata.records import Filter, Record, projection
 from job_dispatch.request import json_text
@@ -138,7 +139,7 @@ class DocDb:
         MongoDB compares by type: after a text come no ids of another type, although they follow in the order. A
         gateway may print such ids as text, so whether that was all is told by the count.
         """
-        counting = beside(lambda: self._expected(query))
+        counting = retrying.beside(lambda: self._expected(query))
         seen = _Seen(self._host)
         while True:
             is_by_number, size = seen.by_number, self._page_size

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as WaitedTooLongError
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from aind_data_access_api.document_db import MetadataDbClient
@@ -24,7 +20,6 @@ _MORE_SECONDS = 5.0
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 Pipeline = list[dict[str, Any]]
-T = TypeVar("T")
 
 
 class Connection:
@@ -126,20 +121,6 @@ def shown(answer: object) -> str:
     return printable(json_text.compact(answer), _ANSWER_SHOWN)
 
 
-def beside(ask: Callable[[], T]) -> Future[T]:
-    """Call in a thread of its own, which holds up nobody: the process may end before it does."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(ask())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="DocDB", daemon=True).start()
-    return answer
-
-
 def _check_authorities() -> None:
     name = next((name for name in _AUTHORITIES if os.environ.get(name)), None)
     if name is not None and not Path(os.environ[name]).exists():
@@ -174,10 +155,7 @@ class _Session(requests.Session):
         # A redirect might lead to an address without TLS.
         options["allow_redirects"] = False
         request = super().request
-        try:
-            response = beside(lambda: request(*args, **options)).result(longest)
-        except WaitedTooLongError:
-            raise retrying.TooSlowError("no answer in time") from None
+        response = retrying.in_time(lambda: request(*args, **options), longest)
         if response.is_redirect:
             raise requests.HTTPError("redirected", response=response)
         self.answer = response

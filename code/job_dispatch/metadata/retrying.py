@@ -1,8 +1,11 @@
-"""Asking a service again where that may help: which failures pass, and how long to wait for that."""
+"""Asking a service in time, and again where that may help: which failures pass, and how long to wait for that."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitedTooLongError
 from typing import TypeVar
 
 import requests
@@ -23,6 +26,33 @@ T = TypeVar("T")
 
 class TooSlowError(requests.Timeout):
     """An answer that was not there as a whole in time; another try would most likely take as long."""
+
+
+def beside(ask: Callable[[], T]) -> Future[T]:
+    """Call in a thread of its own, which holds up nobody: the process may end before it does."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="asking", daemon=True).start()
+    return answer
+
+
+def in_time(ask: Callable[[], T], seconds: float) -> T:
+    """Return what `ask` returns, dripping or not, if it does within so many seconds.
+
+    Raises
+    ------
+    TooSlowError
+    """
+    try:
+        return beside(ask).result(seconds)
+    except WaitedTooLongError:
+        raise TooSlowError("no answer in time") from None
 
 
 def retried(ask: Callable[[], T], service: str | None, within: float | None = None) -> T:
