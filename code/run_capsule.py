@@ -123,8 +123,8 @@ def _read_request(run: Account) -> None:
 def _prepare(run: Account) -> None:
     """Find the assets and their files, build the jobs and share them out."""
     import utils
-    from job_dispatch.analysis import code_ocean, results, wanted
     from job_dispatch.jobs import building, sharing
+    from job_dispatch.processed import code_ocean, results, wanted
     from job_dispatch.report import account
 
     settings = run.settings
@@ -190,8 +190,8 @@ def _clear(noted: Mapping[str, Any]) -> str:
     """Clear what a killed run left, and say what became of its jobs."""
     from pathlib import Path
 
-    from job_dispatch.analysis import repository
     from job_dispatch.jobs import output_folder
+    from job_dispatch.processed import repository
 
     logger.disabled = True  # the one sentence says it all
     is_written = bool(noted.get("is_written"))

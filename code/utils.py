@@ -8,19 +8,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from job_dispatch.cohort import pairs, sampling
+from job_dispatch.cohort.quality_control import Wanted
+from job_dispatch.cohort.selecting import Selected, select_assets
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import DispatchError, progress
-from job_dispatch.metadata import pairs, sampling
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.quality_control import Wanted
-from job_dispatch.metadata.records import TRAIT_FIELDS, Asset, MetadataSource
-from job_dispatch.metadata.selecting import Selected, select_assets
+from job_dispatch.metadata.records import TRAIT_FIELDS, MetadataSource
+from job_dispatch.model import Asset
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.selection import Selection, file_places
 from job_dispatch.storage import matching
 from job_dispatch.storage.locating import Located, Locating, Outcome, run
 
 if TYPE_CHECKING:
-    from job_dispatch.metadata.describing import Cohort
+    from job_dispatch.cohort.describing import Cohort
 
 
 def open_metadata(settings: Settings) -> MetadataSource:
@@ -91,7 +92,7 @@ def describe(metadata: MetadataSource, selection: Selection, settings: Settings)
     ServiceError
         The source of records fails.
     """
-    from job_dispatch.metadata import describing
+    from job_dispatch.cohort import describing
 
     cohort = describing.describe(metadata, selection, Wanted(settings.qc or "", settings.modality))
     if settings.wants_files:

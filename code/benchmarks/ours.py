@@ -30,7 +30,7 @@ from job_dispatch.jobs.building import Jobs, Plan, plan
 from job_dispatch.jobs.output_folder import OutputFolder
 from job_dispatch.jobs.sharing import Shares, share, share_by_size, write
 from job_dispatch.messages import DispatchError
-from job_dispatch.metadata.records import Asset, File, Group, LocatedAsset
+from job_dispatch.model import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Query, Selection
 from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts

@@ -12,10 +12,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from job_dispatch.cohort.selecting import select_assets
+from job_dispatch.left_out import LeftOut
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.selecting import select_assets
-from job_dispatch.request.flags import Grouping
+from job_dispatch.model import Grouping
 from job_dispatch.request.selection import Query, Selection
 
 FIELDS = ("subject.subject_id", "data_description.modality.abbreviation")

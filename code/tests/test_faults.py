@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tenacity
 
-from job_dispatch.metadata import retrying
+from job_dispatch import retrying
 from job_dispatch.storage import access
 from tests.conftest import S3, Completed, World
 from tests.gateway import Fault, Gateway

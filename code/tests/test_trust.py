@@ -270,7 +270,7 @@ def test_the_password_of_a_proxy_is_not_shown(desk: World, monkeypatch: pytest.M
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:known-proxy-password@{proxy}")
-    monkeypatch.setattr("job_dispatch.metadata.retrying._TRIES", 1)
+    monkeypatch.setattr("job_dispatch.retrying._TRIES", 1)
 
     completed = look_for_files(desk, "--log_level=DEBUG")
 

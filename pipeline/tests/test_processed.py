@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import Lab, succeeded
-from tests.analysis.code_ocean import CodeOceanGateway, process
+from tests.processed.code_ocean import CodeOceanGateway, process
 
 
 class AllProcessed(CodeOceanGateway):

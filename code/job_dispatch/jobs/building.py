@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import RequestError, counted, logger, progress, with_unit
-from job_dispatch.metadata.records import File, Group, LocatedAsset
+from job_dispatch.model import File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
 
 CAP = "--max_number_of_tasks_dispatched"

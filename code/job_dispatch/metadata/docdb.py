@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from job_dispatch import retrying
 from job_dispatch.messages import DispatchError, RequestError, ServiceError, counted, logger
-from job_dispatch.metadata import retrying
 from job_dispatch.metadata.docdb_access import Connection, Pipeline, shown
 from job_dispatch.metadata.narrowing import Narrowed, narrowed
 from job_dispatch.metadata.records import Filter, Record, projection

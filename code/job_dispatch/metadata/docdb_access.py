@@ -9,8 +9,8 @@ from typing import Any
 import requests
 from aind_data_access_api.document_db import MetadataDbClient
 
+from job_dispatch import retrying
 from job_dispatch.messages import RequestError, ServiceError, printable
-from job_dispatch.metadata import retrying
 from job_dispatch.metadata.records import Filter, Record
 from job_dispatch.request import json_text
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
-from job_dispatch.messages import RequestError
+from job_dispatch.model import Asset
 from job_dispatch.request import fields
-from job_dispatch.request.json_text import is_unicode
 
 Record = Mapping[str, Any]
 Filter = fields.Filter
@@ -18,8 +16,6 @@ Filter = fields.Filter
 # Where records keep their Code Ocean ids: API version v1 and v2.
 ID_FIELDS = ("external_links", "other_identifiers")
 _ID_KEY = "Code Ocean"
-# Old buckets may have upper case and up to 255 characters.
-_BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 ASSET_FIELDS = ("name", "location", *ID_FIELDS)
 # What describes an asset; its day is that of its session, or else of its record.
@@ -54,69 +50,6 @@ class MetadataSource(Protocol):
     def sample(self, query: Filter, size: int, within: float) -> list[Record]:
         """Return at most `size` whole records that match, by descending `_id`. Raises as `find` does."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """One data asset.
-
-    Parameters
-    ----------
-    record_id : str
-        `_id` of its metadata record.
-    name : str
-    location : str
-        `s3://bucket/prefix` or `file:///folder`, without a trailing slash; empty where the record has none.
-    asset_id : str
-        Code Ocean data asset id; empty where the record has none.
-    project, subject, day : str
-        From the metadata, day as `YYYY-MM-DD`; empty where it has none or was not read with `TRAIT_FIELDS`.
-    role : str
-        `derived` or `raw` in a pair, else empty.
-    """
-
-    record_id: str
-    name: str
-    location: str
-    asset_id: str
-    project: str = ""
-    subject: str = ""
-    day: str = ""
-    role: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.location or 'no location'})"
-
-
-class File(NamedTuple):
-    """A file or a store that matched: its address, and its size in bytes where that is known."""
-
-    address: str
-    size: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LocatedAsset:
-    """An asset with its files by path, or None where no file extension was asked for.
-
-    `size` is the bytes of the whole asset where that was measured.
-    """
-
-    asset: Asset
-    files: tuple[File, ...] | None
-    size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Assets that are analysed together: a single one, or those that share the values in `metadata`.
-
-    `parameters` are those of their rows in a table; they go into the parameter set of each job, which wins.
-    """
-
-    assets: tuple[Asset, ...]
-    metadata: Mapping[str, Any] | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def value_at(value: object, path: str) -> Any:
@@ -210,31 +143,3 @@ def _ids_in(value: object) -> Iterator[str]:
 def id_filter(asset_ids: Sequence[str]) -> Filter:
     """Return the filter for records with any of these Code Ocean ids, in both record shapes."""
     return {"$or": [{f"{field}.{_ID_KEY}": {"$in": list(asset_ids)}} for field in ID_FIELDS]}
-
-
-def check_asset(asset: Asset, may_be_local: bool) -> None:
-    """Refuse an asset whose files cannot be looked for, or whose job could not be written.
-
-    Raises
-    ------
-    RequestError
-        No location, no prefix (a whole bucket), `..` in it, neither `s3://` nor, where that is allowed,
-        `file://`, or text that is no Unicode.
-    """
-    scheme, _, path = asset.location.partition("://")
-    bucket, _, prefix = path.partition("/")
-    text = f"{asset.name}{asset.location}{asset.record_id}{asset.asset_id}"
-    if not (text.isascii() or is_unicode(text)):
-        raise RequestError(f"its record {asset.record_id!a} holds text with a lone surrogate")
-    if not asset.location:
-        raise RequestError("its record has no location")
-    if scheme not in ("s3", "file") or not path or (scheme == "file" and not path.startswith("/")):
-        raise RequestError(f"its location is not s3://bucket/prefix: {asset.location}")
-    if scheme == "file" and not may_be_local:
-        raise RequestError(f"its location is a local path, which only a catalog may name: {asset.location}")
-    if scheme == "s3" and not (bucket and prefix.strip("/")):
-        raise RequestError(f"its location is a whole bucket; it must be s3://bucket/prefix: {asset.location}")
-    if scheme == "s3" and not _BUCKET_NAME.fullmatch(bucket):
-        raise RequestError(f"its location has no bucket name that S3 allows: {asset.location}")
-    if ".." in path.split("/"):
-        raise RequestError(f"its location holds '..': {asset.location}")

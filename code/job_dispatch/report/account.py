@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from job_dispatch.cohort import quality_control
+from job_dispatch.cohort.selecting import Selected
 from job_dispatch.jobs.building import CAP, Job, Plan
 from job_dispatch.jobs.sharing import Shares
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import DispatchError, counted
-from job_dispatch.metadata import quality_control
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import File
-from job_dispatch.metadata.selecting import Selected
+from job_dispatch.model import File
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Selection

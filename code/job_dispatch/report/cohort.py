@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from job_dispatch.cohort import quality_control
+from job_dispatch.cohort.describing import LEVEL, Cohort
+from job_dispatch.cohort.field_uses import VERSIONS, FieldUse
 from job_dispatch.messages import counted
-from job_dispatch.metadata import quality_control
-from job_dispatch.metadata.describing import LEVEL, Cohort
-from job_dispatch.metadata.field_uses import VERSIONS, FieldUse
 
 
 @dataclass(frozen=True)

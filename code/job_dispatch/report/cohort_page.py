@@ -15,9 +15,9 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
+from job_dispatch.cohort.describing import LEVEL, Cell, Cohort
+from job_dispatch.cohort.field_uses import VERSIONS
 from job_dispatch.messages import RequestError, ServiceError, counted, logger
-from job_dispatch.metadata.describing import LEVEL, Cell, Cohort
-from job_dispatch.metadata.field_uses import VERSIONS
 from job_dispatch.report import cohort as shown
 from job_dispatch.report import files, templates
 from job_dispatch.request import panel

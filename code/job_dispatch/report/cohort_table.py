@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from job_dispatch.cohort.describing import Cohort
+from job_dispatch.cohort.field_uses import VERSIONS
 from job_dispatch.messages import counted, printable
-from job_dispatch.metadata.describing import Cohort
-from job_dispatch.metadata.field_uses import VERSIONS
 from job_dispatch.report import cohort as shown
 
 _TOP = 10

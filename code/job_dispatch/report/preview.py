@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from job_dispatch.messages import LISTED_AT_MOST, counted, printable
-from job_dispatch.metadata.records import File
+from job_dispatch.model import File
 from job_dispatch.report.account import Account
 
 _NOT_LISTED = "not listed"

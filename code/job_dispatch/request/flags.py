@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from job_dispatch.messages import RequestError
+from job_dispatch.model import Grouping
 from job_dispatch.request import file_patterns, values
 
 # The code folder in a clone and in a capsule, site-packages where the project is installed.
@@ -50,37 +51,6 @@ def _flag(
     absent: Any = None,
 ) -> Any:
     return dataclasses.field(metadata={"flag": Flag(group, takes, meaning, default, convert, absent)})
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """How to arrange the selected records; fields are named as in `request.fields`.
-
-    Parameters
-    ----------
-    group_by : tuple of str
-        One group for each distinct combination of these values; empty: each record is a group of its own.
-    filter_latest : str or None
-        Keep only the record with the greatest value of this field …
-    filter_by : tuple of str
-        … for each distinct combination of these values.
-    unwind : tuple of str
-        Fields whose lists are spread before grouping, one row an element.
-    drop_nulls : bool
-        Leave out records where a field of `group_by` or `filter_by` is missing or null.
-    """
-
-    group_by: tuple[str, ...] = ()
-    filter_latest: str | None = None
-    filter_by: tuple[str, ...] = ()
-    unwind: tuple[str, ...] = ()
-    drop_nulls: bool = True
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """All fields that it looks at, each once."""
-        latest = (self.filter_latest,) if self.filter_latest else ()
-        return tuple(dict.fromkeys((*self.group_by, *latest, *self.filter_by, *self.unwind)))
 
 
 @dataclass(frozen=True)

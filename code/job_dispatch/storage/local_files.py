@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from job_dispatch.messages import RequestError, ServiceError, counted, warn_listing
-from job_dispatch.metadata.records import File
+from job_dispatch.model import File
 from job_dispatch.storage.matching import Found, Matching, is_own_match
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import (
     DispatchError,
     Progress,
@@ -22,13 +24,15 @@ from job_dispatch.messages import (
     progress,
     warn_listing,
 )
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, File, LocatedAsset, check_asset
+from job_dispatch.model import Asset, File, LocatedAsset
+from job_dispatch.request.json_text import is_unicode
 from job_dispatch.storage.keys import THREADS
 from job_dispatch.storage.matching import Matching, Wanted
 from job_dispatch.storage.occurring import Occurring
 
 _LOOKED_AT = 5
+# Old buckets may have upper case and up to 255 characters.
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 Result = TypeVar("Result")
 Outcome = tuple[File, ...] | DispatchError | None
@@ -337,3 +341,31 @@ def _report_failures(
     remedy = "no job is written" + " (--skip_errors=1 goes on without them)" * is_any_left
     only_requests = all(isinstance(error, RequestError) for _, error in failures)
     raise (RequestError if only_requests else ServiceError)(f"{headline}; {remedy}", details)
+
+
+def check_asset(asset: Asset, may_be_local: bool) -> None:
+    """Refuse an asset whose files cannot be looked for, or whose job could not be written.
+
+    Raises
+    ------
+    RequestError
+        No location, no prefix (a whole bucket), `..` in it, neither `s3://` nor, where that is allowed,
+        `file://`, or text that is no Unicode.
+    """
+    scheme, _, path = asset.location.partition("://")
+    bucket, _, prefix = path.partition("/")
+    text = f"{asset.name}{asset.location}{asset.record_id}{asset.asset_id}"
+    if not (text.isascii() or is_unicode(text)):
+        raise RequestError(f"its record {asset.record_id!a} holds text with a lone surrogate")
+    if not asset.location:
+        raise RequestError("its record has no location")
+    if scheme not in ("s3", "file") or not path or (scheme == "file" and not path.startswith("/")):
+        raise RequestError(f"its location is not s3://bucket/prefix: {asset.location}")
+    if scheme == "file" and not may_be_local:
+        raise RequestError(f"its location is a local path, which only a catalog may name: {asset.location}")
+    if scheme == "s3" and not (bucket and prefix.strip("/")):
+        raise RequestError(f"its location is a whole bucket; it must be s3://bucket/prefix: {asset.location}")
+    if scheme == "s3" and not _BUCKET_NAME.fullmatch(bucket):
+        raise RequestError(f"its location has no bucket name that S3 allows: {asset.location}")
+    if ".." in path.split("/"):
+        raise RequestError(f"its location holds '..': {asset.location}")

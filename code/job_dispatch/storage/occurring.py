@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from job_dispatch.messages import DispatchError, RequestError, counted
-from job_dispatch.metadata.records import Asset, File
+from job_dispatch.model import Asset, File
 from job_dispatch.request.file_patterns import STORE_ENDINGS
 from job_dispatch.storage.matching import Matching, Wanted, wanted
 

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
 
 from job_dispatch.messages import RequestError, ServiceError, logger
-from job_dispatch.metadata.records import File
+from job_dispatch.model import File
 from job_dispatch.storage.access import Access, find_access
 from job_dispatch.storage.failures import Failure
 from job_dispatch.storage.listing import list_keys

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from job_dispatch.jobs import building
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.records import Asset, File, Group, LocatedAsset
+from job_dispatch.model import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Query, Selection
 from job_dispatch.request.tables import Key, Row, Table

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from job_dispatch.analysis import code_ocean as asking
-from job_dispatch.analysis.record_names import record_names
-from tests.analysis.code_ocean import RESULTS, CodeOceanGateway, process
-from tests.analysis.conftest import code_ocean, code_ocean_server, lab
-from tests.analysis.released import run_wrapper
-from tests.analysis.test_wrapper import ATTACHED, FIELDS, FIXED, SETS, job_paths, write_parameters
+from job_dispatch.processed import code_ocean as asking
+from job_dispatch.processed.record_names import record_names
 from tests.conftest import World
+from tests.processed.code_ocean import RESULTS, CodeOceanGateway, process
+from tests.processed.conftest import code_ocean, code_ocean_server, lab
+from tests.processed.released import run_wrapper
+from tests.processed.test_wrapper import ATTACHED, FIELDS, FIXED, SETS, job_paths, write_parameters
 from tests.test_dispatch import succeeded
 
 __all__ = ["code_ocean", "code_ocean_server", "lab"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.metadata.describing import Cell, Cohort
-from job_dispatch.metadata.field_uses import FieldUses
+from job_dispatch.cohort.describing import Cell, Cohort
+from job_dispatch.cohort.field_uses import FieldUses
 from job_dispatch.report import cohort_page
 from job_dispatch.report.cohort_page import Base
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import DispatchError, RequestError, ServiceError
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, LocatedAsset
+from job_dispatch.model import Asset, LocatedAsset
 from job_dispatch.storage.locating import Located, Locating
 from job_dispatch.storage.matching import ByEnding
 from tests import conftest

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from job_dispatch.cohort.duplicates import latest
+from job_dispatch.cohort.excluding import is_excluded
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
-from job_dispatch.metadata.duplicates import latest
-from job_dispatch.metadata.excluding import is_excluded
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, Filter, Group, MetadataSource, Record, asset_of, value_of
+from job_dispatch.metadata.records import Filter, MetadataSource, Record, asset_of, value_of
+from job_dispatch.model import Asset, Group
 from job_dispatch.request.exclusions import Exclusions
 
 DERIVED, RAW = "derived", "raw"

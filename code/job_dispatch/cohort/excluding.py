@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, Group, Record, asset_of, code_ocean_ids
+from job_dispatch.left_out import LeftOut
+from job_dispatch.metadata.records import Record, asset_of, code_ocean_ids
+from job_dispatch.model import Asset, Group
 from job_dispatch.request.exclusions import Exclusions
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from job_dispatch.analysis.code_ocean import Wrapper
-from job_dispatch.analysis.results import ResultsDatabase, Unprocessed
 from job_dispatch.jobs.building import Job, Jobs, Plan
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import DispatchError, counted, logger, warn_listing
-from job_dispatch.metadata.left_out import LeftOut
+from job_dispatch.processed.code_ocean import Wrapper
+from job_dispatch.processed.results import ResultsDatabase, Unprocessed
 from job_dispatch.request.exclusions import Exclusions
 
 EXCLUDED, PROCESSED = "excluded", "processed already"
@@ -73,7 +73,7 @@ class Wanted:
 
 
 def _warn_of_folders(bucket: str, plan: Plan, unprocessed: Unprocessed) -> None:
-    from job_dispatch.analysis.results_bucket import existing_folders
+    from job_dispatch.processed.results_bucket import existing_folders
 
     jobs = {name: job for job in plan.jobs for name in unprocessed.names(job) or ()}
     try:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import counted, warn_listing
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, Record, value_of
+from job_dispatch.metadata.records import Record, value_of
+from job_dispatch.model import Asset
 from job_dispatch.request.fields import instant
 
 FIELDS = ("@created",)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.metadata import quality_control
-from job_dispatch.metadata.quality_control import judge
+from job_dispatch.cohort import quality_control
+from job_dispatch.cohort.quality_control import judge
 from tests.both_sources import assert_refused, call_both, logged, make_world, record
 from tests.conftest import Completed, World
 from tests.gateway import Gateway

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.analysis import code_ocean as asking
 from job_dispatch.jobs.code import Code
 from job_dispatch.messages import DispatchError
-from tests.analysis.code_ocean import SLUG, TOKEN, WRAPPER, CodeOceanGateway, capsule, process
-from tests.analysis.library import released_library
+from job_dispatch.processed import code_ocean as asking
 from tests.conftest import NO_WRAPPER, WITH_WRAPPER, World
 from tests.gateway import Fault
+from tests.processed.code_ocean import SLUG, TOKEN, WRAPPER, CodeOceanGateway, capsule, process
+from tests.processed.library import released_library
 from tests.test_dispatch import succeeded
 
 RELEASE = "5a8f0000-0000-4000-8000-0000000e1ea5"

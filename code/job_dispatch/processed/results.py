@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from job_dispatch.analysis.code_ocean import Wrapper
-from job_dispatch.analysis.record_names import record_names
 from job_dispatch.jobs.building import Job
 from job_dispatch.messages import RequestError, ServiceError
+from job_dispatch.processed.code_ocean import Wrapper
+from job_dispatch.processed.record_names import record_names
 
 # Two names a job make a body of 68 kB, and an answer of at most 100 kB.
 _JOBS_A_REQUEST = 500

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import RequestError, counted, logger
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, Record
+from job_dispatch.metadata.records import Record
+from job_dispatch.model import Asset
 
 FAIL, PENDING, PASS = "Fail", "Pending", "Pass"
 NONE = "no quality control"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job_dispatch.analysis import code_ocean as asking
-from job_dispatch.analysis.record_names import record_names
 from job_dispatch.jobs.code import Code, analysis_code
-from tests.analysis.code_ocean import CodeOceanGateway, process
-from tests.analysis.library import released_library
-from tests.analysis.released import Ran, run_wrapper
+from job_dispatch.processed import code_ocean as asking
+from job_dispatch.processed.record_names import record_names
 from tests.conftest import Job, World, load_job
+from tests.processed.code_ocean import CodeOceanGateway, process
+from tests.processed.library import released_library
+from tests.processed.released import Ran, run_wrapper
 from tests.test_dispatch import succeeded
 
 NUMBERS = {

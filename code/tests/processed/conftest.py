@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from job_dispatch.messages import label_flags
-from tests.analysis.code_ocean import CodeOceanGateway
 from tests.conftest import S3, World, make_record
+from tests.processed.code_ocean import CodeOceanGateway
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def code_ocean(code_ocean_server: CodeOceanGateway, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     for name in ("CO_CAPSULE_BRANCH", "PATCH_COMMITS", "ANALYSIS_BUCKET", "DOCDB_VERSION", "CO_CAPSULE_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("job_dispatch.metadata.retrying._pause", lambda state: 0)
+    monkeypatch.setattr("job_dispatch.retrying._pause", lambda state: 0)
     yield code_ocean_server
     label_flags({})  # a run in this process has taken it for a capsule
     code_ocean_server.reset()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from codeocean.capsule import Capsule
     from codeocean.computation import Computation, PipelineProcess
 
-    from job_dispatch.analysis.repository import Repository
+    from job_dispatch.processed.repository import Repository
 
 _TOKEN, _COMPUTATION = "CODEOCEAN_API_TOKEN", "CO_COMPUTATION_ID"
 _DEFAULT_DOMAIN = "codeocean.allenneuraldynamics.org"
@@ -201,7 +201,7 @@ class _CodeOcean:
         return version if set(repository.commits_since(moment)) <= set(patches) else None
 
     def _repository(self, slug: str) -> Repository:
-        from job_dispatch.analysis.repository import Repository
+        from job_dispatch.processed.repository import Repository
 
         host, credentials = os.environ.get("GIT_HOST"), os.environ.get("GIT_ACCESS_TOKEN")
         if not host or not credentials:
@@ -219,7 +219,7 @@ class _CodeOcean:
         import requests
         from codeocean.error import Error
 
-        from job_dispatch.metadata import retrying
+        from job_dispatch import retrying
 
         def asked() -> T:
             try:
@@ -257,7 +257,7 @@ def _adapter(timeout: float) -> Any:
     """
     import requests.adapters
 
-    from job_dispatch.metadata.retrying import CONNECT_SECONDS
+    from job_dispatch.retrying import CONNECT_SECONDS
 
     class _Timed(requests.adapters.HTTPAdapter):
         def send(self, *args: Any, **options: Any) -> requests.Response:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from job_dispatch.cohort.grouping import arrange
+from job_dispatch.cohort.selecting import select_assets
+from job_dispatch.left_out import LeftOut
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.metadata.grouping import arrange
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, asset_of
-from job_dispatch.metadata.selecting import select_assets
-from job_dispatch.request.flags import Grouping
+from job_dispatch.metadata.records import asset_of
+from job_dispatch.model import Asset, Grouping
 from job_dispatch.request.selection import Query, Selection
 from tests.both_sources import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
 from tests.conftest import BUCKET, S3, World

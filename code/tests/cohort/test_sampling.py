@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, Group
-from job_dispatch.metadata.sampling import sample
-from job_dispatch.metadata.selecting import Selected
+from job_dispatch.cohort.sampling import sample
+from job_dispatch.cohort.selecting import Selected
+from job_dispatch.left_out import LeftOut
+from job_dispatch.model import Asset, Group
 from tests.conftest import World
 
 TRAITS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("123")), min_size=1, max_size=30)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.analysis import results
-from tests.analysis.code_ocean import RESULTS, CodeOceanGateway, process
+from job_dispatch.processed import results
 from tests.conftest import S3, Job, World
 from tests.gateway import Fault
+from tests.processed.code_ocean import RESULTS, CodeOceanGateway, process
 from tests.test_dispatch import succeeded
 
 SKIP = ("--docdb_query={}", "--skip_processed=1", "--overwrite=1")
@@ -255,7 +255,7 @@ def test_folders_without_a_record_are_named_by_few_listings(
 
 
 def test_folders_are_found_among_thousands(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    from job_dispatch.analysis.results_bucket import existing_folders
+    from job_dispatch.processed.results_bucket import existing_folders
 
     # More than a page of them begin alike.
     there = [f"a{hashlib.sha256(f'{number}'.encode()).hexdigest()[1:]}" for number in range(1_050)]

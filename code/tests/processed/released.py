@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.analysis.code_ocean import WRAPPER, CodeOceanGateway
+from tests.processed.code_ocean import WRAPPER, CodeOceanGateway
 
 _CAPSULE = Path(__file__).with_name("wrapper_capsule.py")
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from job_dispatch.cohort.row_keys import SESSION_FIELDS, SUBJECT_FIELD, filter_of, keys_of
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import ASSET_FIELDS, Asset, Filter, MetadataSource, Record, asset_of
-from job_dispatch.metadata.row_keys import SESSION_FIELDS, SUBJECT_FIELD, filter_of, keys_of
+from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, asset_of
+from job_dispatch.model import Asset
 from job_dispatch.request import json_text
 from job_dispatch.request.selection import Query
 from job_dispatch.request.tables import Key, Row, Table
@@ -129,7 +130,7 @@ def _filters(metadata: MetadataSource, keys: Sequence[Key], query: Query | None)
 
 
 def _report_missing(metadata: MetadataSource, table: Table, missing: Sequence[Key], skip_errors: bool) -> None:
-    from job_dispatch.metadata import nearest
+    from job_dispatch.cohort import nearest
 
     known = nearest.hints(metadata, missing)
     details = [f"line {table.keys[key][0].line}: {key}{known.get(key, '')}" for key in missing]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from job_dispatch.cohort.selecting import Selected
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import logger
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import Asset, Group
-from job_dispatch.metadata.selecting import Selected
+from job_dispatch.model import Asset, Group
 
 Value = TypeVar("Value")
 

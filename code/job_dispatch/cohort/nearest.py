@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from job_dispatch.cohort.row_keys import FIELDS, OBJECT_ID, SESSION_FIELDS, SUBJECT_FIELD, sessions, values_of
 from job_dispatch.messages import LISTED_AT_MOST, DispatchError
 from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, asset_of, projection
-from job_dispatch.metadata.row_keys import FIELDS, OBJECT_ID, SESSION_FIELDS, SUBJECT_FIELD, sessions, values_of
 from job_dispatch.request.tables import Key
 
 _HALF_AT_MOST = 300

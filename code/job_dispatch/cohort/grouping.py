@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from job_dispatch.metadata.records import Asset, Group, Record, value_at, value_of
+from job_dispatch.metadata.records import Record, value_at, value_of
+from job_dispatch.model import Asset, Group, Grouping
 from job_dispatch.request import fields
-from job_dispatch.request.flags import Grouping
 
 
 @dataclass(frozen=True)

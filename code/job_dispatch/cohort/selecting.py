@@ -6,23 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from job_dispatch.cohort import duplicates, pairs, quality_control, table_rows
+from job_dispatch.cohort.excluding import is_excluded, without_excluded
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
-from job_dispatch.metadata import duplicates, pairs, quality_control, table_rows
-from job_dispatch.metadata.excluding import is_excluded, without_excluded
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.records import (
-    ASSET_FIELDS,
-    Asset,
-    Filter,
-    Group,
-    MetadataSource,
-    Record,
-    asset_of,
-    projection,
-)
+from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, asset_of, projection
+from job_dispatch.model import Asset, Group, Grouping
 from job_dispatch.request.exclusions import Exclusions
 from job_dispatch.request.fields import paths
-from job_dispatch.request.flags import Grouping
 from job_dispatch.request.json_text import compact, is_unicode
 from job_dispatch.request.selection import Query, Selection
 
@@ -153,7 +144,7 @@ def _arranged(
     grouping: Grouping,
     left_out: LeftOut,
 ) -> list[Group]:
-    from job_dispatch.metadata.grouping import arrange, fields_without_value
+    from job_dispatch.cohort.grouping import arrange, fields_without_value
 
     examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
     _refuse_unknown(metadata, examples, fields_without_value(records, grouping), grouping.drop_nulls)

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from job_dispatch.cohort import quality_control, table_rows
+from job_dispatch.cohort.field_uses import FieldUses
+from job_dispatch.cohort.quality_control import Wanted
+from job_dispatch.cohort.row_keys import SESSION_FIELDS, SUBJECT_FIELD
+from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata import quality_control, table_rows
-from job_dispatch.metadata.field_uses import FieldUses
-from job_dispatch.metadata.left_out import LeftOut
-from job_dispatch.metadata.quality_control import Wanted
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
-    Asset,
     Filter,
     MetadataSource,
     Record,
@@ -26,7 +26,7 @@ from job_dispatch.metadata.records import (
     projection,
     value_at,
 )
-from job_dispatch.metadata.row_keys import SESSION_FIELDS, SUBJECT_FIELD
+from job_dispatch.model import Asset
 from job_dispatch.request.fields import NAMES, all_of
 from job_dispatch.request.selection import Query, Selection
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from job_dispatch.analysis.code_ocean import Wrapper
 from job_dispatch.jobs.code import analysis_code
+from job_dispatch.processed.code_ocean import Wrapper
 
 # What the wrapper takes from its command line for itself.
 _OF_THE_WRAPPER = ("dry_run", "input_directory")

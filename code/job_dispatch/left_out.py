@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from job_dispatch.metadata.records import Asset
+from job_dispatch.model import Asset
 
 _COLUMNS = {"asset_id": "asset_id", "docdb_record_id": "record_id", "location": "location"}
 

@@ -1,0 +1,163 @@
+"""What moves between the wings: assets, their files and groups, and what a step skips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One data asset.
+
+    Parameters
+    ----------
+    record_id : str
+        `_id` of its metadata record.
+    name : str
+    location : str
+        `s3://bucket/prefix` or `file:///folder`, without a trailing slash; empty where the record has none.
+    asset_id : str
+        Code Ocean data asset id; empty where the record has none.
+    project, subject, day : str
+        From the metadata, day as `YYYY-MM-DD`; empty where it has none or was not read with `TRAIT_FIELDS`.
+    role : str
+        `derived` or `raw` in a pair, else empty.
+    """
+
+    record_id: str
+    name: str
+    location: str
+    asset_id: str
+    project: str = ""
+    subject: str = ""
+    day: str = ""
+    role: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.location or 'no location'})"
+
+
+class File(NamedTuple):
+    """A file or a store that matched: its address, and its size in bytes where that is known."""
+
+    address: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedAsset:
+    """An asset with its files by path, or None where no file extension was asked for.
+
+    `size` is the bytes of the whole asset where that was measured.
+    """
+
+    asset: Asset
+    files: tuple[File, ...] | None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Assets that are analysed together: a single one, or those that share the values in `metadata`.
+
+    `parameters` are those of their rows in a table; they go into the parameter set of each job, which wins.
+    """
+
+    assets: tuple[Asset, ...]
+    metadata: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How to arrange the selected records; fields are named as in `request.fields`.
+
+    Parameters
+    ----------
+    group_by : tuple of str
+        One group for each distinct combination of these values; empty: each record is a group of its own.
+    filter_latest : str or None
+        Keep only the record with the greatest value of this field …
+    filter_by : tuple of str
+        … for each distinct combination of these values.
+    unwind : tuple of str
+        Fields whose lists are spread before grouping, one row an element.
+    drop_nulls : bool
+        Leave out records where a field of `group_by` or `filter_by` is missing or null.
+    """
+
+    group_by: tuple[str, ...] = ()
+    filter_latest: str | None = None
+    filter_by: tuple[str, ...] = ()
+    unwind: tuple[str, ...] = ()
+    drop_nulls: bool = True
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields that it looks at, each once."""
+        latest = (self.filter_latest,) if self.filter_latest else ()
+        return tuple(dict.fromkeys((*self.group_by, *latest, *self.filter_by, *self.unwind)))
+
+
+class Reason(Enum):
+    """Why an asset or a job is skipped; the value is how a summary counts it."""
+
+    NO_RECORD = "without a record"
+    NOT_IN_QUERY = "not selected by the query"
+    DUPLICATE = "registered twice"
+    QUALITY_CONTROL = "not passed by quality control"
+    NO_VALUE = "without a value"
+    NOT_LATEST = "not the latest"
+    EXCLUDED = "excluded"
+    RAW_OF_A_PAIR = "raw, taken with what was made from it"
+    NO_RAW = "without its raw asset"
+    NO_PARTNER = "without the other asset of its pair"
+    NOT_IN_SAMPLE = "not in the sample"
+    NO_FILE = "without a matching file"
+    NO_REQUIRED_FILE = "without a required file"
+    NOT_READABLE = "not readable"
+    PROCESSED = "processed already"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """One thing that is not analysed, as far as it is known: a row of `skipped.csv`.
+
+    Parameters
+    ----------
+    reason : Reason
+    name, asset_id, record_id, location : str
+        Those of the asset, each empty where it is unknown; of a job, those of its assets joined by `; `.
+    detail : str
+        The whole reason in words.
+    job : str
+        The name of a job that is not written although its assets are there, else empty.
+    """
+
+    reason: Reason
+    name: str = ""
+    asset_id: str = ""
+    record_id: str = ""
+    location: str = ""
+    detail: str = ""
+    job: str = ""
+
+    @classmethod
+    def asset(cls, reason: Reason, asset: Asset, detail: str = "") -> Self:
+        """Return that an asset is skipped."""
+        return cls(reason, asset.name, asset.asset_id, asset.record_id, asset.location, detail or reason.value)
+
+    @classmethod
+    def of_job(cls, reason: Reason, job: str, assets: Iterable[Asset], detail: str = "") -> Self:
+        """Return that a job is skipped; its assets may be analysed by others."""
+        parts = ((one.name, one.asset_id, one.record_id, one.location) for one in assets)
+        name, asset_id, record_id, location = map("; ".join, zip(*parts, strict=True))
+        return cls(reason, name, asset_id, record_id, location, detail or reason.value, job)
+
+    @property
+    def known_as(self) -> str:
+        """Its name, or else what it was asked for by."""
+        return self.name or self.asset_id or self.record_id or self.location
