@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import itertools
 import json
 import logging
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +17,13 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field
 
 from job_dispatch.jobs import sharing
 from job_dispatch.messages import RequestError
 from job_dispatch.request.parameters import FILE_NAME, read_parameters
-from job_dispatch.request.schema import Validator
 from tests.both_sources import EVERYTHING, assert_refused, call_both, error_block, logged, make_world, record
-from tests.conftest import World
+from tests.conftest import CODE, World
 from tests.gateway import Fault, Gateway, RecordedRequest
 
 FORM = [
@@ -259,13 +258,13 @@ def test_all_errors_come_at_once_with_set_field_and_value_before_anything_is_ask
     assert_refused(desk, completed, *block)
     assert block[0] == f"error: {place}: parameter sets break the schema {path}"
     assert sorted(block[1:3]) == [
-        "  set 2, components: 0 is less than or equal to the minimum of 0 (value: 0)",
-        "  set 2, method: 'ica' is not one of ['pca', 'cca'] (value: \"ica\")",
+        "  set 2, components: 0 is less than or equal to the minimum of 0",
+        '  set 2, method: "ica" is not one of "pca" or "cca"',
     ]
     assert sorted(block[3:]) == [
         "  set 3, smothing: no such field; did you mean smoothing?",
-        "  set 3, windows.1.end: 'x' is not valid under any of the given schemas (value: \"x\")",
-        "  set 3, windows.2: 'start' is a required property",
+        "  set 3, windows.1.end: \"x\" is not valid under any of the schemas listed in the 'anyOf' keyword",
+        '  set 3, windows.2: "start" is a required property',
     ]
     assert desk.gateway.requests == []
 
@@ -298,9 +297,9 @@ def test_a_missing_required_field_is_a_warning_since_the_wrapper_may_get_it_else
     assert f"{place}: required by {path}, left to the analysis wrapper:" in logged(completed, "WARNING")
     start = completed.stderr.index("left to the analysis wrapper:\n")
     assert sorted(completed.stderr[start:].splitlines()[1:4]) == [
-        "  set 1, 'components' is a required property",
-        "  set 2, 'components' is a required property",
-        "  set 2, 'method' is a required property",
+        '  set 1, "components" is a required property',
+        '  set 2, "components" is a required property',
+        '  set 2, "method" is a required property',
     ]
 
 
@@ -310,7 +309,7 @@ def test_a_schema_is_met_by_no_parameters_at_all_but_for_a_warning(desk: World) 
     completed = desk.call(EVERYTHING, "--parameter_schema=schema.json")
 
     assert completed.returncode == 0
-    assert "  set 1, 'method' is a required property" in completed.stderr
+    assert '  set 1, "method" is a required property' in completed.stderr
 
 
 def test_a_field_that_a_pattern_of_the_schema_allows_is_no_unknown_one(desk: World) -> None:
@@ -331,9 +330,16 @@ def test_a_field_that_a_pattern_of_the_schema_allows_is_no_unknown_one(desk: Wor
     [
         ([SCHEMA], "not a JSON Schema; it must be an object, not a list"),
         ("7", "not a JSON Schema; it must be an object, not a number"),
-        ({"type": "nosuch"}, "not a JSON Schema: $.type: 'nosuch' is not valid under any of the given schemas"),
-        ({"properties": []}, "not a JSON Schema: $.properties: [] is not of type 'object'"),
-        ({"properties": {"x": {"pattern": "["}}}, "not a JSON Schema: $.properties.x.pattern: '[' is not a 'regex'"),
+        (
+            {"type": "nosuch"},
+            'not a JSON Schema: the schema.type: "nosuch" is not valid under any of the schemas listed in the'
+            " 'anyOf' keyword",
+        ),
+        ({"properties": []}, 'not a JSON Schema: the schema.properties: [] is not of type "object"'),
+        (
+            {"properties": {"x": {"pattern": "["}}},
+            'not a JSON Schema: the schema.properties.x.pattern: "[" is not a "regex"',
+        ),
     ],
 )
 def test_a_file_that_is_no_schema_is_named_with_what_is_wrong(desk: World, schema: object, problem: str) -> None:
@@ -395,59 +401,57 @@ def test_a_reference_to_another_address_is_an_error_and_never_a_request(desk: Wo
     assert desk.gateway.requests == []
 
 
-def test_a_schema_that_refers_to_itself_without_end_is_an_error(desk: World) -> None:
-    completed, _, path = call_with_schema(desk, {"fixed_parameters": GOOD}, {"$ref": "#"})
-
-    assert error_block(completed)[0].startswith(f"error: {path}: ")
-    assert completed.returncode == 2
-
-
 TWICE = {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}
-DRAFT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-
-
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [
-        ({"$defs": {"a": TWICE}, "$ref": "#/$defs/a"}, 1),
-        ({"$defs": {"a": {"anyOf": TWICE["allOf"]}}, "$ref": "#/$defs/a"}, 1),
-        (
-            {
-                "$defs": {f"a{n}": {"allOf": 2 * [{"$ref": f"#/$defs/a{n + 1}"}]} for n in range(60)} | {"a60": {}},
-                "$ref": "#/$defs/a0",
-            },
-            1,
-        ),
-        (
-            {"$defs": {"a": {"properties": {"x": TWICE}}}, "$ref": "#/$defs/a"},
-            functools.reduce(lambda inner, _: {"x": inner}, range(60), dict[str, Any]()),
-        ),
-        ({"unevaluatedProperties": False, "$defs": {"a": TWICE}, "$ref": "#/$defs/a"}, 1),
-        ({"$defs": {"a": {**DRAFT, **TWICE}}, "$ref": "#/$defs/a"}, 1),
-    ],
-    ids=["all of it twice", "any of it", "doubled at each level", "in what is nested", "unevaluated", "own dialect"],
-)
-def test_a_schema_whose_references_nest_without_end_is_an_error(desk: World, schema: object, value: object) -> None:
-    completed, _, path = call_with_schema(desk, {"fixed_parameters": {"x": value}}, schema)
-    assert_refused(desk, completed, f"error: {path}: the schema refers to itself without end")
 
 
 @pytest.mark.parametrize(
     "schema",
     [
-        {"properties": {"x": {"pattern": "^(a|aa)+$"}}},
-        {"patternProperties": {"^(a|aa)+$": {}}},
-        {"additionalProperties": False, "patternProperties": {"^(a|aa)+$": {}}},
-        {"unevaluatedProperties": False, "allOf": [{"patternProperties": {"^(a|aa)+$": {}}}]},
+        {"$ref": "#"},
+        {"$defs": {"a": TWICE}, "$ref": "#/$defs/a"},
+        {"$defs": {"a": {"anyOf": TWICE["allOf"]}}, "$ref": "#/$defs/a"},
     ],
-    ids=["pattern", "names", "names and others", "names elsewhere"],
+    ids=["itself", "all of it twice", "any of it"],
 )
-def test_a_pattern_that_never_ends_is_an_error(desk: World, schema: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("job_dispatch.request.patterns.SECONDS_A_VALUE", 0.1)
+def test_a_schema_that_refers_to_itself_is_met_by_any_set(desk: World, schema: object) -> None:
+    completed, _, _ = call_with_schema(desk, {"fixed_parameters": {"x": 1}}, schema)
+    assert completed.returncode == 0, completed.stderr
+
+
+def test_a_signal_ends_a_run_while_a_schema_whose_references_double_at_each_level_never_ends(desk: World) -> None:
+    doubled = {f"a{n}": {"allOf": 2 * [{"$ref": f"#/$defs/a{n + 1}"}]} for n in range(60)}
+    write(desk, {"fixed_parameters": {"x": 1}})
+    write(desk, {"$defs": {**doubled, "a60": {}}, "$ref": "#/$defs/a0"}, "schema.json")
+    command = [sys.executable, str(CODE / "run_capsule.py"), EVERYTHING, "--docdb_host=localhost:1"]
+    places = [f"--input_directory={desk.input_directory}", f"--output_directory={desk.output_directory}"]
+    command += [*places, "--parameter_schema=schema.json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "parameter sets from" in line:
+                break
+        run.terminate()
+        last = run.stderr.read().splitlines()[-1]
+    assert (run.returncode, last) == (128 + signal.SIGTERM, "error: stopped by SIGTERM; no job is written")
+
+
+def test_a_pattern_that_would_take_for_ever_is_found_not_to_match(desk: World) -> None:
     text = 60 * "a" + "b"
-    completed, _, path = call_with_schema(desk, {"fixed_parameters": {"x": text, text: 1}}, schema)
+    schema = {"properties": {"x": {"pattern": "^(a|aa)+$"}}}
+    completed, place, path = call_with_schema(desk, {"fixed_parameters": {"x": text}}, schema)
+    assert_refused(
+        desk,
+        completed,
+        f"error: {place}: parameter sets break the schema {path}",
+        f'  set 1, x: "{text}" does not match "^(a|aa)+$"',
+    )
+
+
+def test_a_pattern_that_goes_back_too_often_is_an_error(desk: World) -> None:
+    schema = {"properties": {"x": {"pattern": r"(a|aa)+\1$"}}}
+    completed, _, _ = call_with_schema(desk, {"fixed_parameters": {"x": 60 * "a" + "b"}}, schema)
     assert completed.returncode == 2
-    assert f"error: {path}: the regular expression '^(a|aa)+$' takes longer than" in completed.stderr
+    assert "  set 1, x: Error executing regex: Max limit for backtracking count exceeded" in completed.stderr
 
 
 def test_a_pattern_that_is_wrong_is_named(desk: World) -> None:
@@ -457,30 +461,15 @@ def test_a_pattern_that_is_wrong_is_named(desk: World) -> None:
     assert f"error: {path}: " in completed.stderr
 
 
-@given(name=st.text("ab_1", max_size=4), value=st.text("ab_1", max_size=4), pattern=st.sampled_from(["^a", "b$", "_"]))
-def test_patterns_mean_what_they_mean_to_jsonschema(name: str, value: str, pattern: str) -> None:
-    schema = {
-        "patternProperties": {pattern: {"pattern": pattern}},
-        "unevaluatedProperties": {"pattern": "1"},
-    }
-    ours = Validator(schema, "here").errors({name: value})
-    theirs = list(Draft202012Validator(schema).iter_errors({name: value}))
-    assert sorted(error.message for error in ours) == sorted(error.message for error in theirs)
-
-
-def test_a_large_set_is_no_endless_schema(desk: World) -> None:
+def test_a_set_of_60000_values_is_checked(desk: World) -> None:
     schema = {"properties": {"x": {"items": {"$ref": "#/$defs/point"}}}, "$defs": {"point": {"items": {"minimum": 0}}}}
     parameters = {"fixed_parameters": {"x": 20_000 * [[1, 2, 3]]}}
     assert call_with_schema(desk, parameters, schema)[0].returncode == 0
 
 
-def test_a_number_too_large_for_a_decimal_rule_is_an_error_of_its_schema(desk: World) -> None:
+def test_a_number_of_any_size_is_checked_against_a_decimal_rule(desk: World) -> None:
     schema = {"properties": {"x": {"multipleOf": 0.1}}}
-
-    completed, _, place = call_with_schema(desk, {"fixed_parameters": {"x": 10**400}}, schema)
-
-    assert error_block(completed)[0].startswith(f"error: {place}: ")
-    assert completed.returncode == 2
+    assert call_with_schema(desk, {"fixed_parameters": {"x": 10**400}}, schema)[0].returncode == 0
 
 
 @given(value=st.recursive(st.none() | numbers, lambda inner: st.lists(inner, max_size=3), max_leaves=5))
