@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.store import S3Store
 
-import run_capsule
 from benchmarks.measuring import print_and_leave, report
 from benchmarks.shapes import BUCKET, SHAPES, locations, names
+from job_dispatch import main
 from job_dispatch.jobs.building import Jobs, Plan, plan
 from job_dispatch.jobs.output_folder import OutputFolder
 from job_dispatch.jobs.sharing import Shares, share, share_by_size, write
@@ -157,7 +157,7 @@ def _heaviest(shares: Shares, sizes: list[int]) -> float:
 
 
 if __name__ == "__main__":
-    gc.set_threshold(run_capsule.OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES)  # as a run has it
+    gc.set_threshold(main.OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES)  # as a run has it
     what, *arguments = sys.argv[1:]
     if what == "list":
         shape, count = arguments

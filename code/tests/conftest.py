@@ -212,12 +212,12 @@ class World:
 
     def call(self, *flags: str) -> Completed:
         """Run the command on DocDB inside this process: fast, and without the exit of a real one."""
-        import run_capsule
+        from job_dispatch import main
 
         stdout, stderr = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             try:
-                code = run_capsule.main([*self._directories(), *self._docdb(), *flags])
+                code = main.main([*self._directories(), *self._docdb(), *flags])
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else 1
         return self.completed(code, stdout.getvalue(), stderr.getvalue())

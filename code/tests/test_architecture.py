@@ -15,6 +15,7 @@ ROWS = (
     ("metadata", "storage", "jobs"),
     ("cohort", "processed"),
     ("report", "results"),
+    ("finding",),
     ("main",),
 )
 LINES_OF_A_FILE = 450
@@ -38,7 +39,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def row(wing: str) -> int:
-    return next(number for number, wings in enumerate(ROWS) if wing in wings)
+    return next((number for number, wings in enumerate(ROWS) if wing in wings), 0)
 
 
 def may_import(importer: str, imported: str) -> bool:

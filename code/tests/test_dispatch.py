@@ -377,7 +377,7 @@ def test_the_bundled_example_dispatches_by_query_and_by_csv(tmp_path: Path) -> N
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:
-    script = "import sys, run_capsule; run_capsule.flags.build_parser('').format_help(); print(*sys.modules)"
+    script = "import sys; from job_dispatch import main; main.flags.build_parser('').format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=CODE, check=True, capture_output=True, text=True)
     heavy = {
         "pandas",

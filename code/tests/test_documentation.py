@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-import run_capsule
+from job_dispatch import main
 from tests.conftest import CODE
 
 ROOT = CODE.parent
@@ -117,7 +117,7 @@ def run(text: str, checkout: Path) -> tuple[int, str, str]:
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         try:
-            code = run_capsule.main([*folders, *words[2:]])
+            code = main.main([*folders, *words[2:]])
         except SystemExit as error:  # of --help and --version
             code = int(error.code or 0)
     return code, stdout.getvalue(), stderr.getvalue()

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import run_capsule
+from job_dispatch import main
 from job_dispatch.request import flags
 
 # Python warns of some patterns; a run prints that and goes on.
@@ -51,7 +51,7 @@ def assert_dispatched_or_refused(folder: Path, *flags: str) -> None:
     before = set(folder.rglob("*"))
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        code = run_capsule.main(
+        code = main.main(
             [
                 "--input_directory=data",
                 "--output_directory=results",

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-import run_capsule
+from job_dispatch import main
 from tests.conftest import CODE, S3, World, make_record
 from tests.gateway import Fault, Gateway
 from tests.s3_front import S3Front
@@ -78,7 +78,7 @@ class Desk:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         stderr = io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr):
-            code = run_capsule.main([*self._flags(catalog), *flags])
+            code = main.main([*self._flags(catalog), *flags])
         return Ended(code, stderr.getvalue())
 
     def run_patched(self, patch: str, catalog: Path, *flags: str) -> Ended:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import run_capsule
+import job_dispatch
 from tests.conftest import CODE, EXAMPLE, load_job
 
 QUERY = '--docdb_query={"subject.subject_id": "774659"}'
@@ -61,13 +61,15 @@ def run(command: Path, *arguments: str, folder: Path) -> str:
     return process.stdout
 
 
-def test_a_wheel_holds_the_package_and_the_two_files_and_nothing_else(wheel: Path) -> None:
+def test_a_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    metadata = f"aind_analysis_job_dispatch-{run_capsule.__version__}.dist-info"
-    assert {name.partition("/")[0] for name in names} == {"job_dispatch", "run_capsule.py", "utils.py", metadata}
+    metadata = f"aind_analysis_job_dispatch-{job_dispatch.__version__}.dist-info"
+    assert {name.partition("/")[0] for name in names} == {"job_dispatch", metadata}
     modules = {
-        str(path.relative_to(CODE)) for path in (CODE / "job_dispatch").rglob("*") if path.suffix in (".py", ".j2")
+        str(path.relative_to(CODE))
+        for path in (CODE / "job_dispatch").rglob("*")
+        if path.suffix in (".py", ".j2", ".typed")
     }
     assert {name for name in names if name.startswith("job_dispatch/")} == modules
     assert "job_dispatch/report/page.html.j2" in names
@@ -97,3 +99,47 @@ def test_the_installed_command_dispatches_from_data_to_results_of_the_folder_it_
     assert len(jobs) == 10
     assert {Path(job["file_location"][0].removeprefix("file://")).exists() for job in jobs} == {True}
     assert "774659" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_installed_command_works_beside_somebody_elses_utils(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "utils.py").write_text("raise SystemExit('the wrong utils')\n")
+    process = subprocess.run(
+        [installed / "job-dispatch", f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}", QUERY],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "theirs")},
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_the_command_of_an_editable_install_means_the_current_folder(tmp_path: Path) -> None:
+    script = "from job_dispatch.main import run; run()"
+    process = subprocess.run(
+        [sys.executable, "-c", script, f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}", QUERY],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CODE)},
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert process.returncode == 0, process.stderr
+    assert list((tmp_path / "results").glob("*/*.json"))
+
+
+def test_a_missing_data_folder_matters_only_where_something_is_read_from_it(installed: Path, tmp_path: Path) -> None:
+    command = [str(installed / "job-dispatch"), f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}"]
+
+    def dispatch(*flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *flags], cwd=tmp_path, text=True, capture_output=True, timeout=120)
+
+    assert dispatch(QUERY, "--dry_run=1").returncode == 0
+    with_table = dispatch("--use_data_asset_csv=1")
+    assert (with_table.returncode, with_table.stderr.splitlines()[-1]) == (
+        2,
+        "error: --input_directory: no such folder: data",
+    )
+    named = dispatch(QUERY, "--input_directory=there")
+    assert (named.returncode, named.stderr.splitlines()[-1]) == (2, "error: --input_directory: no such folder: there")

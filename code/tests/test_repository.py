@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import run_capsule
+import job_dispatch
 from job_dispatch.request import flags, panel
 
 CODE = Path(__file__).resolve().parent.parent
@@ -73,7 +73,7 @@ def test_app_panel_has_the_groups_and_the_order_of_help() -> None:
 
 def test_the_changelog_begins_with_the_version_that_the_command_tells() -> None:
     [newest, *_] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
-    assert newest == run_capsule.__version__
+    assert newest == job_dispatch.__version__
 
 
 def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:

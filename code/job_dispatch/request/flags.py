@@ -17,11 +17,6 @@ from job_dispatch.messages import RequestError
 from job_dispatch.model import Grouping
 from job_dispatch.request import file_patterns, values
 
-# The code folder in a clone and in a capsule, site-packages where the project is installed.
-_CODE = Path(__file__).resolve().parents[2]
-# Code Ocean's master script lies beside the code and is not installed.
-_PLACES = _CODE.parent if (_CODE / "run").is_file() else Path()
-
 _WHAT = "what to analyse"
 _FILES = "files"
 _PARAMETERS = "parameters"
@@ -134,14 +129,16 @@ class Settings:
     )
     max_number_of_tasks_dispatched: int | None = _flag(_WORKERS, "N", "at most this many jobs", convert=values.count)
     query_in_jobs: bool = _flag(_WORKERS, "0|1", "0: leave the query out of job files", "1", values.switch)
-    input_directory: Path = _flag(_PLACE, "DIR", "where query, table and parameters are", str(_PLACES / "data"), Path)
-    output_directory: Path = _flag(_PLACE, "DIR", "where worker folders go", str(_PLACES / "results"), Path)
+    input_directory: Path = _flag(_PLACE, "DIR", "where query, table and parameters are", "data", values.path)
+    output_directory: Path = _flag(_PLACE, "DIR", "where worker folders go", "results", values.path)
     overwrite: bool = _flag(_PLACE, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
     dry_run: bool = _flag(_LOOK, "0|1", "1: show what would be dispatched and write no jobs", "0", values.switch)
     describe: bool = _flag(
         _LOOK, "0|1", "1: show what there is to select, and what selects it; no jobs", "0", values.switch
     )
-    report_directory: Path | None = _flag(_LOOK, "DIR", "write a report of the run into this folder", convert=Path)
+    report_directory: Path | None = _flag(
+        _LOOK, "DIR", "write a report of the run into this folder", convert=values.path
+    )
     skip_errors: bool = _flag(_LOOK, "0|1", "1: go on without assets that could not be read", "0", values.switch)
     log_level: str = _flag(
         _LOOK,
@@ -151,7 +148,7 @@ class Settings:
         values.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
     )
     metadata_catalog: Path | None = _flag(
-        _SERVICES, "FILE", "file of metadata records to use instead of DocDB", convert=Path
+        _SERVICES, "FILE", "file of metadata records to use instead of DocDB", convert=values.path
     )
     docdb_host: str = _flag(
         _SERVICES, "HOST", f"host of DocDB; else DOCDB_HOST, else {values.PRODUCTION_HOST}", convert=values.host
@@ -189,15 +186,17 @@ def declared() -> dict[str, Flag]:
     return {field.name.rstrip("_"): field.metadata["flag"] for field in dataclasses.fields(Settings)}
 
 
-def parse(argv: Sequence[str] | None, version: str) -> Settings:
+def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Settings:
     """Return the settings that the flags ask for; an empty value means the default.
+
+    `home` is the folder of `data` and `results`, where no flag names others.
 
     Raises
     ------
     RequestError
         A flag is unknown or its value is not one that it takes.
     """
-    given = vars(build_parser(version).parse_args(argv))
+    given = vars(build_parser(version, home).parse_args(argv))
     given["docdb_host"] = given["docdb_host"] or _from_environment("DOCDB_HOST", values.host) or values.PRODUCTION_HOST
     given["docdb_version"] = given["docdb_version"] or _from_environment("DOCDB_VERSION", values.name) or "v1"
     settings = Settings(**given)
@@ -239,7 +238,7 @@ class _Parser(argparse.ArgumentParser):
         raise RequestError(message.removeprefix("argument ") + remedy)
 
 
-def build_parser(version: str) -> argparse.ArgumentParser:
+def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
     """Return the parser of all flags, in the groups of `--help`."""
     parser = _Parser(
         description="Write one job file per piece of work into numbered worker folders.",
@@ -247,6 +246,8 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field, (name, flag) in zip(dataclasses.fields(Settings), declared().items(), strict=True):
+        if flag.convert is values.path and flag.default:
+            flag = flag._replace(default=str(home / flag.default))
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         groups[flag.group].add_argument(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError, logger
-from job_dispatch.request import fields, json_text, pasted, tables
+from job_dispatch.request import fields, json_text, pasted, tables, values
 from job_dispatch.request.exclusions import Exclusions, read_exclusions
 from job_dispatch.request.flags import Settings
 
@@ -162,7 +162,7 @@ def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
 
 def file_places(name: str, input_directory: Path) -> list[Path]:
     """Return where a file that a flag names may be."""
-    names = [Path(name)]
+    names = [values.path(name)]
     for root in (_DATA, input_directory):
         if names[0].is_relative_to(root):
             names.append(names[0].relative_to(root))
@@ -170,8 +170,10 @@ def file_places(name: str, input_directory: Path) -> list[Path]:
     return list(dict.fromkeys([names[0], *(folder / one for folder in folders for one in names)]))
 
 
-def check_input_directory(folder: Path) -> None:
+def check_input_directory(folder: Path, is_read: bool) -> None:
     """Refuse an input directory that is not there: without it a run would go on without its parameters.
+
+    The `data` of the current folder may be missing unless `is_read`: nobody named it.
 
     Raises
     ------
@@ -181,6 +183,7 @@ def check_input_directory(folder: Path) -> None:
     try:
         next(folder.iterdir(), None)
     except FileNotFoundError:
-        raise RequestError(f"--input_directory: no such folder: {folder}") from None
+        if is_read or folder != Path("data"):
+            raise RequestError(f"--input_directory: no such folder: {folder}") from None
     except OSError as error:
         raise RequestError(f"--input_directory: {folder}: {error.strerror}") from None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 from job_dispatch.messages import RequestError
 from job_dispatch.request import fields as field_names
@@ -28,6 +29,14 @@ def seconds(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= _SECONDS_A_DAY:
         raise RequestError(f"{text!r} is not a whole number of seconds from 1 to {_SECONDS_A_DAY}")
     return int(text)
+
+
+def path(text: str) -> Path:
+    """Return a path; `~` is the home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise RequestError(f"{text!r}: no such user, whose home folder {text.partition('/')[0]} would be") from None
 
 
 def switch(text: str) -> bool:

@@ -19,6 +19,7 @@ from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.request import flags, json_text, parameters, selection, tables, values
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.request.selection import Query
+from tests.conftest import World
 
 SEED_PARAMETERS = """{
 "fixed_parameters": {
@@ -479,3 +480,11 @@ def test_a_file_of_any_bytes_is_read_or_refused_with_exit_code_2(kind: str, fold
     shutil.rmtree(path.parent)
 
     assert refused is None or (refused.exit_code == 2 and refused.headline)
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(desk: World, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "query.json").write_text('{"subject.subject_id": "774659"}')
+    done = desk.run("--docdb_query=~/query.json", "--report_directory=~/report", env={"HOME": str(tmp_path / "home")})
+    assert len(done.jobs) == 2
+    assert (tmp_path / "home" / "report" / "report.html").exists()

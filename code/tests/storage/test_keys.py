@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import run_capsule
+from job_dispatch import main
 from job_dispatch.storage.access import find_access
 from job_dispatch.storage.dividing import Experience
 from job_dispatch.storage.listing import list_keys
@@ -66,7 +66,7 @@ def found_in_jobs(front: S3Front, tmp_path: Path, keys: list[str]) -> list[str]:
     front.buckets[BUCKET] = {f"asset/{key}" for key in keys}
     catalog, output = tmp_path / "catalog.jsonl", tmp_path / "results"
     catalog.write_text('{"_id": "1", "name": "asset", "location": "s3://bucket/asset"}\n')
-    code = run_capsule.main(
+    code = main.main(
         [
             f"--input_directory={tmp_path}",
             f"--output_directory={output}",
