@@ -6,7 +6,6 @@ import os
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -39,6 +38,13 @@ TRIES = RETRY_SECONDS // REQUEST_SECONDS
 # How long to wait for a connection where it is asked whether there is one at all.
 LOOK_SECONDS = 5
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+# What obstore reads from the environment for uploads; it refuses to open a bucket where one cannot be read.
+_UPLOAD_VARIABLES = (
+    "AWS_SERVER_SIDE_ENCRYPTION",
+    "AWS_CHECKSUM_ALGORITHM",
+    "AWS_COPY_IF_NOT_EXISTS",
+    "AWS_CONDITIONAL_PUT",
+)
 _WITHOUT_CONFIGURED_ENDPOINTS: dict[str, Any] = {"ignore_configured_endpoint_urls": True}  # the stubs lack it
 _NO_PROXY_THERE = "http://127.0.0.1:9"
 _MAKING_CLIENTS = threading.Lock()  # boto3 makes one client at a time
@@ -188,21 +194,29 @@ class Access:
         return headers.get("x-amz-bucket-region", "us-east-1")
 
     def store(self, bucket: str, client: S3Client) -> S3Store:
-        """Return obstore's view of a bucket, at the place that a client of boto3 asks and in its way.
+        """Return obstore's view of a bucket, at the address that a client of boto3 asks.
 
-        What obstore would find in the environment by itself is kept from it.
+        obstore reads `AWS_*` variables by other rules than boto3. Each option that it may take from there is given
+        here, but for those of uploads, for which there is no neutral value.
 
         Raises
         ------
+        RequestError
+            A variable about uploads has a value that obstore refuses.
         ServiceError
-            The address of a proxy is none.
+            The address of a proxy cannot be read.
         """
         address = _address(client, bucket)
-        with _hidden_environment():
+        try:
             return S3Store(
                 bucket,
                 endpoint=address.endpoint,
+                aws_endpoint_url_s3=address.endpoint,  # as a variable it would win over `endpoint`
                 virtual_hosted_style_request=address.is_in_host,
+                s3_express=False,
+                request_payer=False,
+                disable_tagging=False,
+                unsigned_payload=False,
                 region=client.meta.region_name or "us-east-1",
                 credential_provider=self.credentials,
                 skip_signature=self.credentials is None,
@@ -217,6 +231,13 @@ class Access:
                     },
                 },
             )
+        except BaseError as error:
+            names = ", ".join(name for name in os.environ if name.upper() in _UPLOAD_VARIABLES)
+            if not names:
+                raise
+            raise RequestError(
+                f"S3: obstore, which lists buckets, cannot use the value of {names}; unset it"
+            ) from error
 
     def _options(self, endpoint: str) -> ClientConfig:
         options: ClientConfig = {
@@ -272,17 +293,3 @@ def _address(client: S3Client, bucket: str) -> Address:
     if url.endswith(f"/{bucket}") and urlsplit(url).path:
         return Address(url.removesuffix(f"/{bucket}"), is_in_host=False)
     return Address(url, is_in_host=True)
-
-
-@contextmanager
-def _hidden_environment() -> Iterator[None]:
-    """Hide all variables of AWS from what is no Python: `os.environ` and the threads that read it see no change."""
-    names = {name: value for name, value in os.environ.items() if name.upper().startswith("AWS_")}
-    with _MAKING_CLIENTS:
-        for name in names:
-            os.unsetenv(name)
-        try:
-            yield
-        finally:
-            for name, value in names.items():
-                os.putenv(name, value)

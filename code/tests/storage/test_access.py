@@ -7,7 +7,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -126,8 +125,9 @@ OTHERS = [
     ("AWS_ENDPOINT", "http://127.0.0.1:9"),
     ("AWS_PROXY_URL", "http://127.0.0.1:9"),
     ("AWS_BUCKET", "another"),
-    ("AWS_SERVER_SIDE_ENCRYPTION", "garbage"),
-    ("AWS_REQUEST_PAYER", ""),
+    *(("AWS_REQUEST_PAYER", value) for value in ("true", "", "garbage")),
+    *(("AWS_DISABLE_TAGGING", value) for value in ("true", "")),
+    *(("AWS_UNSIGNED_PAYLOAD", value) for value in ("true", "")),
     ("AWS_ALLOW_HTTP", "false"),
     ("AWS_TIMEOUT", "soon"),
     ("aws_virtual_hosted_style_request", "true"),
@@ -144,11 +144,27 @@ def test_a_variable_that_boto3_does_not_know_changes_nothing(
     assert place.hosts_and_paths == {(f"127.0.0.1:{place.port}", f"/{BUCKET}")}
 
 
-def test_the_environment_is_whole_again_when_a_bucket_is_open(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_S3_EXPRESS", "true")
-    assert found() == MATCH
-    seen = subprocess.run(["/usr/bin/env"], capture_output=True, text=True, check=True).stdout
-    assert "AWS_S3_EXPRESS=true" in seen.splitlines()
+@pytest.mark.parametrize(
+    "name", ["AWS_SERVER_SIDE_ENCRYPTION", "AWS_CHECKSUM_ALGORITHM", "AWS_COPY_IF_NOT_EXISTS", "AWS_CONDITIONAL_PUT"]
+)
+def test_a_variable_that_only_obstore_reads_and_cannot_use_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "garbage")
+    with pytest.raises(RequestError, match=f"^S3: obstore, which lists buckets, cannot use the value of {name}; unset"):
+        found()
+
+
+def test_the_environment_of_the_process_never_changes_while_a_bucket_is_opened(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the environment is changed")
+
+    with monkeypatch.context() as patch:
+        for change in ("putenv", "unsetenv"):
+            patch.setattr(f"os.{change}", refuse)
+        assert found() == MATCH
 
 
 @pytest.mark.parametrize("value", ["", None], ids=["empty", "absent"])
