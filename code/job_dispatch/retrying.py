@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedTooLongError
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import requests
 import tenacity
@@ -16,6 +16,8 @@ from urllib3.util import Retry
 from job_dispatch.messages import logger
 
 CONNECT_SECONDS = 10.0
+# Long after whoever waits for the whole answer has given up.
+_MORE_SECONDS = 5.0
 _TRIES = 5
 _RETRY_SECONDS = 120.0
 _LONGEST_PAUSE = 30.0
@@ -53,6 +55,49 @@ def in_time(ask: Callable[[], T], seconds: float) -> T:
         return beside(ask).result(seconds)
     except WaitedTooLongError:
         raise TooSlowError("no answer in time") from None
+
+
+class Session(requests.Session):
+    """A session that limits how long an answer may take as a whole, and sends credentials to nobody else.
+
+    The timeout of `requests` is one between bytes: an answer of a byte a second would never end. A redirect is an
+    error, since it might lead to another host or to an address without TLS.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds to wait for an answer; fewer where `limit` is set.
+    credentials : tuple of str or None
+        User and password; None for none, whatever a .netrc holds for the host.
+
+    Attributes
+    ----------
+    answer : requests.Response
+        The last one.
+    """
+
+    def __init__(self, timeout: float, credentials: tuple[str, str] | None = None) -> None:
+        super().__init__()
+        self._timeout = timeout
+        self.limit: float | None = None
+        self.answer = requests.Response()
+        self.auth = credentials or _without_credentials
+
+    def request(self, *args: Any, **options: Any) -> requests.Response:
+        """Ask as `requests.Session` does, within the timeout and without a redirect."""
+        longest = self._timeout if self.limit is None else min(self._timeout, self.limit)
+        options.setdefault("timeout", (min(CONNECT_SECONDS, longest), longest + _MORE_SECONDS))
+        options["allow_redirects"] = False
+        request = super().request
+        response = in_time(lambda: request(*args, **options), longest)
+        if response.is_redirect:
+            raise requests.HTTPError("redirected", response=response)
+        self.answer = response
+        return response
+
+
+def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def retried(ask: Callable[[], T], service: str | None, within: float | None = None) -> T:

@@ -15,8 +15,6 @@ from job_dispatch.metadata.records import Filter, Record
 from job_dispatch.request import json_text
 
 _ANSWER_SHOWN = 200
-# Long after whoever waits for the whole answer has given up.
-_MORE_SECONDS = 5.0
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 Pipeline = list[dict[str, Any]]
@@ -47,7 +45,7 @@ class Connection:
     ) -> None:
         _check_authorities()
         self._host, self._is_told, self._is_closed = host, is_told, False
-        self._session = _Session(timeout)
+        self._session = retrying.Session(timeout)
         self._client = MetadataDbClient(host, database, collection, version, session=self._session)
 
     def close(self) -> None:
@@ -128,39 +126,3 @@ def _check_authorities() -> None:
             f"environment variable {name}: no such file: {os.environ[name]}; give the PEM file of the authorities to"
             " trust, or take the variable away"
         )
-
-
-class _Session(requests.Session):
-    """Limits how long an answer may take as a whole, which the client library does not.
-
-    The timeout of `requests` is one between bytes: an answer of a byte a second would never end.
-
-    Parameters
-    ----------
-    timeout : float
-        Seconds to wait for an answer; fewer where `limit` is set. `answer` is the last one.
-    """
-
-    def __init__(self, timeout: float) -> None:
-        super().__init__()
-        self._timeout = timeout
-        self.limit: float | None = None
-        self.answer = requests.Response()
-        # DocDB is public: what a .netrc holds for its host is none of its business.
-        self.auth = _without_credentials
-
-    def request(self, *args: Any, **options: Any) -> requests.Response:
-        longest = self._timeout if self.limit is None else min(self._timeout, self.limit)
-        options.setdefault("timeout", (min(retrying.CONNECT_SECONDS, longest), longest + _MORE_SECONDS))
-        # A redirect might lead to an address without TLS.
-        options["allow_redirects"] = False
-        request = super().request
-        response = retrying.in_time(lambda: request(*args, **options), longest)
-        if response.is_redirect:
-            raise requests.HTTPError("redirected", response=response)
-        self.answer = response
-        return response
-
-
-def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request

@@ -37,7 +37,7 @@ class Repository:
     """
 
     def __init__(self, host: str, slug: str, credentials: str, branch: str, timeout: float) -> None:
-        self._host, self._branch, self._timeout = host, branch, timeout
+        self._branch, self._timeout = branch, timeout
         self._address = f"https://{host}/capsule-{slug}.git"
         self._environment = _environment(host, credentials)
         self._running: subprocess.Popen[str] | None = None
@@ -89,6 +89,8 @@ class Repository:
             answer, _ = running.communicate(timeout=self._timeout)
         except FileNotFoundError:
             raise ServiceError("the wrapper's commit cannot be asked for: git is not installed") from None
+        except OSError as error:
+            raise ServiceError(f"the wrapper's commit cannot be asked for: git: {error.strerror}") from None
         except subprocess.TimeoutExpired:
             running.kill()
             running.communicate()
@@ -129,12 +131,19 @@ def clear(process: int, folder: str) -> None:
 
 
 def _environment(host: str, credentials: str) -> Mapping[str, str]:
+    """Return the environment of git: the user's settings, and the credentials for one host.
+
+    git fixes a header before it follows a redirect and would send it to any host, so it follows none.
+    """
     user, _, password = unquote(credentials).partition(":")
     header = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return {
-        **os.environ,
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.https://{host}/.extraHeader",
-        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {header}",
-        "GIT_TERMINAL_PROMPT": "0",
+    settings = {
+        f"http.https://{host}/.extraHeader": f"Authorization: Basic {header}",
+        "http.followRedirects": "false",
     }
+    given = os.environ.get("GIT_CONFIG_COUNT", "")
+    first = int(given) if given.isdecimal() else 0
+    own = {"GIT_CONFIG_COUNT": str(first + len(settings)), "GIT_TERMINAL_PROMPT": "0"}
+    for number, (name, value) in enumerate(settings.items(), first):
+        own |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return {**os.environ, **own}

@@ -73,7 +73,7 @@ class Wanted:
 
 
 def _warn_of_folders(bucket: str, plan: Plan, unprocessed: Unprocessed) -> None:
-    from job_dispatch.processed.results_bucket import existing_folders
+    from job_dispatch.processed.results import existing_folders
 
     jobs = {name: job for job in plan.jobs for name in unprocessed.names(job) or ()}
     try:

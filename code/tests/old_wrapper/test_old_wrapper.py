@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from job_dispatch.processed import code_ocean as asking
-from job_dispatch.processed.record_names import record_names
+from job_dispatch.processed.results import record_names
 from tests.conftest import World
 from tests.processed.code_ocean import RESULTS, CodeOceanGateway, process
 from tests.processed.conftest import code_ocean, code_ocean_server, lab

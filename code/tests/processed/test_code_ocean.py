@@ -172,7 +172,7 @@ def test_with_none_or_several_wrappers_jobs_tell_their_parameters_alone(lab: Wor
     (lab.input_directory / "analysis_parameters.json").write_text('{"fixed_parameters": {"cutoff": 0.5}}')
     done = succeeded(lab.call("--docdb_query={}"))
     assert [job["analysis_code"] for job in done.jobs] == [{"url": "", "parameters": {"cutoff": 0.5}}] * 4
-    sentence = f"jobs tell their parameters, but not the code that will run them: {reason}"
+    sentence = f"job files will not name the analysis code: {reason}"
     assert sentence in done.stderr
     refused = lab.call("--docdb_query={}", "--overwrite=1", "--skip_processed=1")
     assert refused.returncode == 2
@@ -188,7 +188,7 @@ def test_code_ocean_is_not_asked_without_a_token_or_a_run(
     done = succeeded(lab.call("--docdb_query={}"))
     assert not [request for request in lab.gateway.requests if request.path.startswith("/api/")]
     assert not any("analysis_code" in job for job in done.jobs)
-    assert f"but not the code that will run them: {missing} is not set" in done.stderr
+    assert f"job files will not name the analysis code: {missing} is not set" in done.stderr
     lab.gateway.requests.clear()
     refused = lab.call("--docdb_query={}", "--overwrite=1", "--skip_processed=1")
     assert refused.returncode == 2
@@ -225,9 +225,9 @@ def test_a_code_ocean_that_fails_is_an_error_where_it_is_needed_and_else_a_warni
     done = succeeded(lab.call("--docdb_query={}"))
     assert len(done.jobs) == 4
     assert not any("analysis_code" in job for job in done.jobs)
-    assert re.search(f"WARNING Code Ocean localhost:[0-9]+: ({said}).*jobs tell their parameters", done.stderr), (
-        done.stderr
-    )
+    assert re.search(
+        f"WARNING Code Ocean localhost:[0-9]+: ({said}).*job files will not name the analysis code", done.stderr
+    ), done.stderr
     folder = lab.output_directory / "0"
     failed = lab.call("--docdb_query={}", "--overwrite=1", "--skip_processed=1")
     assert failed.returncode == 1
@@ -235,13 +235,34 @@ def test_a_code_ocean_that_fails_is_an_error_where_it_is_needed_and_else_a_warni
     assert folder.is_dir(), "jobs of the run before are left alone"
 
 
-@pytest.mark.filterwarnings("ignore:.*when decoding PipelineProcess:RuntimeWarning")
 def test_an_answer_that_is_not_made_as_it_should_be_is_told_as_that(lab: World, code_ocean: CodeOceanGateway) -> None:
     code_ocean.serve_pipeline(process(name=None))  # type: ignore[arg-type]
     assert "WARNING Code Ocean localhost" in succeeded(lab.call("--docdb_query={}")).stderr
     failed = lab.call("--docdb_query={}", "--overwrite=1", "--skip_processed=1")
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].endswith("the answer lacks what was asked for")
+
+
+def test_a_server_that_refuses_newer_clients_is_asked_all_the_same(code_ocean: CodeOceanGateway) -> None:
+    """As Code Ocean before 4.3 does with clients that send `Min-Server-Version`."""
+    code_ocean.serve_pipeline(process(), attached=("s3://bucket/one",))
+
+    def refuse(request: Any) -> Fault | None:
+        code_ocean.faults.append(refuse)
+        is_refused = request.path.startswith("/api/") and "Min-Server-Version" in request.headers
+        return Fault(400, '{"message": "the server is older than the client requires"}') if is_refused else None
+
+    code_ocean.faults = [refuse]
+    assert ask().code.version == "3.0"
+
+
+def test_no_answer_leads_the_token_to_another_address(code_ocean: CodeOceanGateway) -> None:
+    code_ocean.serve_pipeline(process())
+    elsewhere = f"https://127.0.0.1:{code_ocean.host.rpartition(':')[2]}/api/v1/elsewhere"
+    code_ocean.faults = [Fault(302, headers={"Location": elsewhere})]
+    with pytest.raises(DispatchError, match="HTTP 302"):
+        ask()
+    assert not [request for request in code_ocean.requests if request.path.endswith("elsewhere")]
 
 
 def test_a_failure_that_passes_is_asked_again(code_ocean: CodeOceanGateway) -> None:
@@ -283,6 +304,35 @@ def test_without_credentials_for_git_those_of_code_ocean_serve(
     monkeypatch.delenv("CODEOCEAN_EMAIL")
     with pytest.raises(DispatchError, match="its commit cannot be asked for without GIT_ACCESS_TOKEN and GIT_HOST"):
         ask()
+
+
+def test_git_follows_no_redirect_to_another_host(code_ocean: CodeOceanGateway) -> None:
+    code_ocean.serve_pipeline(process(version=None))
+    code_ocean.make_repository([FIRST])
+    elsewhere = code_ocean.host.replace("localhost", "127.0.0.1")
+
+    def redirect(request: Any) -> Fault | None:
+        code_ocean.faults.append(redirect)
+        is_redirected = request.path.startswith("/capsule-") and request.headers["Host"] != elsewhere
+        return Fault(302, headers={"Location": f"https://{elsewhere}{request.path}"}) if is_redirected else None
+
+    code_ocean.faults = [redirect]
+    with pytest.raises(DispatchError, match="git cannot read it"):
+        ask()
+    assert not [request for request in code_ocean.requests if request.headers["Host"] == elsewhere]
+
+
+def test_git_keeps_the_settings_that_the_user_gives_it(
+    code_ocean: CodeOceanGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code_ocean.serve_pipeline(process(version=None))
+    [commit] = code_ocean.make_repository([FIRST])
+    given = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.userAgent", "GIT_CONFIG_VALUE_0": "the lab's"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert ask().code.version == commit
+    agents = {one.headers["User-Agent"] for one in code_ocean.requests if one.path.startswith("/capsule-")}
+    assert agents == {"the lab's"}
 
 
 @pytest.mark.parametrize("version", [3, None])

@@ -14,7 +14,7 @@ import pytest
 from job_dispatch.processed import results
 from tests.conftest import S3, Job, World
 from tests.gateway import Fault
-from tests.processed.code_ocean import RESULTS, CodeOceanGateway, process
+from tests.processed.code_ocean import RESULTS, WRAPPER, CodeOceanGateway, capsule, process
 from tests.test_dispatch import succeeded
 
 SKIP = ("--docdb_query={}", "--skip_processed=1", "--overwrite=1")
@@ -196,6 +196,46 @@ def test_a_word_in_the_panel_is_one_for_the_wrapper_too(pipeline: World, code_oc
     assert seeds(succeeded(pipeline.call(*SKIP)).jobs) == seeds(jobs[5:])
 
 
+RELEASE = "5a8f0000-0000-4000-8000-0000000e1ea5"
+RELEASED = 1_720_000_000
+
+
+def serve_releases(server: CodeOceanGateway, *versions: tuple[int, int]) -> None:
+    """Serve the wrapper's releases, each a major and a minor version, as Code Ocean does: objects with a time."""
+    server.documents[f"capsules/{WRAPPER}"] = capsule(release_capsule=RELEASE)
+    told = [{"major_version": one, "minor_version": two, "release_time": RELEASED} for one, two in versions]
+    server.documents[f"capsules/{RELEASE}"] = capsule(RELEASE, versions=told)
+
+
+@pytest.mark.parametrize(("recorded_as", "left"), [("3.0", 0), ("3.2", 0), ("3.1", 8), ("4.0", 8), ("3", 8)])
+def test_results_count_however_the_library_writes_a_released_version(
+    pipeline: World, code_ocean: CodeOceanGateway, recorded_as: str, left: int
+) -> None:
+    serve_releases(code_ocean, (2, 5), (3, 0), (3, 1), (3, 2), (4, 0))
+    jobs = ask_for(pipeline, 2)
+    assert {job["analysis_code"]["version"] for job in jobs} == {"3.0"}
+    for job in jobs:
+        job["analysis_code"]["version"] = recorded_as
+    record(code_ocean, map(record_name, jobs))
+    assert len(pipeline.call(*SKIP).jobs) == left
+
+
+@pytest.mark.parametrize(("patched", "left"), [(False, 8), (True, 0)])
+def test_results_of_a_release_count_for_a_later_commit_only_where_it_is_a_patch(
+    pipeline: World, code_ocean: CodeOceanGateway, monkeypatch: pytest.MonkeyPatch, patched: bool, left: int
+) -> None:
+    code_ocean.serve_pipeline(process(version=None))
+    serve_releases(code_ocean, (3, 0), (3, 2))
+    later = code_ocean.make_repository([RELEASED - 1, RELEASED + 1])[-1]
+    monkeypatch.setenv("PATCH_COMMITS", later if patched else "")
+    jobs = ask_for(pipeline, 2)
+    assert {job["analysis_code"]["version"] for job in jobs} == {"3.2" if patched else later}
+    for job in jobs:
+        job["analysis_code"]["version"] = "3.2"
+    record(code_ocean, map(record_name, jobs))
+    assert len(pipeline.call(*SKIP).jobs) == left
+
+
 def test_a_results_database_that_is_down_ends_the_run_without_a_job(
     pipeline: World, code_ocean: CodeOceanGateway
 ) -> None:
@@ -255,7 +295,7 @@ def test_folders_without_a_record_are_named_by_few_listings(
 
 
 def test_folders_are_found_among_thousands(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    from job_dispatch.processed.results_bucket import existing_folders
+    from job_dispatch.processed.results import existing_folders
 
     # More than a page of them begin alike.
     there = [f"a{hashlib.sha256(f'{number}'.encode()).hexdigest()[1:]}" for number in range(1_050)]
