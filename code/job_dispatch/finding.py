@@ -31,15 +31,12 @@ def open_metadata(settings: Settings) -> MetadataSource:
 
         places = file_places(str(settings.metadata_catalog), settings.input_directory)
         return Catalog(next((path for path in places if path.is_file()), settings.metadata_catalog))
-    from job_dispatch.metadata.docdb import DocDb
+    from job_dispatch.metadata.docdb import DocDb, DocDbAddress
 
-    return DocDb(
-        settings.docdb_host,
-        settings.docdb_version,
-        settings.docdb_database,
-        settings.docdb_collection,
-        settings.docdb_timeout,
+    address = DocDbAddress(
+        settings.docdb_host, settings.docdb_version, settings.docdb_database, settings.docdb_collection
     )
+    return DocDb(address, settings.docdb_timeout)
 
 
 def find_assets(
@@ -159,7 +156,7 @@ async def _select_and_list(
 
     selecting = asyncio.create_task(asyncio.to_thread(select))
     selecting.add_done_callback(lambda task: task.cancelled() or task.exception())  # told only if awaited below
-    if not metadata.may_name_local_files:
+    if metadata.is_database:
         # boto3 takes a tenth of a second to load, in which DocDB answers.
         loop.run_in_executor(None, prepare)
     with progress("listing files", "assets") as shown:

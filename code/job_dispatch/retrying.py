@@ -1,4 +1,4 @@
-"""Asking a service in time, and again where that may help: which failures pass, and how long to wait for that."""
+"""Requests to a service: a timeout for the whole response, and retries after failures that may pass."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 
 class TooSlowError(requests.Timeout):
-    """An answer that was not there as a whole in time; another try would most likely take as long."""
+    """A response that did not arrive as a whole in time; another try would most likely take as long."""
 
 
 def beside(ask: Callable[[], T]) -> Future[T]:
-    """Call in a thread of its own, which holds up nobody: the process may end before it does."""
+    """Call in a daemon thread: the process may end before it does."""
     answer: Future[T] = Future()
 
     def run() -> None:
@@ -45,7 +45,7 @@ def beside(ask: Callable[[], T]) -> Future[T]:
 
 
 def in_time(ask: Callable[[], T], seconds: float) -> T:
-    """Return what `ask` returns, dripping or not, if it does within so many seconds.
+    """Return what `ask` returns, if it does so within these seconds.
 
     Raises
     ------
@@ -58,22 +58,22 @@ def in_time(ask: Callable[[], T], seconds: float) -> T:
 
 
 class Session(requests.Session):
-    """A session that limits how long an answer may take as a whole, and sends credentials to nobody else.
+    """A session with a timeout for a whole response, which sends credentials to nobody else.
 
-    The timeout of `requests` is one between bytes: an answer of a byte a second would never end. A redirect is an
+    The timeout of `requests` is one between bytes: a response of one byte per second would never end. A redirect is an
     error, since it might lead to another host or to an address without TLS.
 
     Parameters
     ----------
     timeout : float
-        Seconds to wait for an answer; fewer where `limit` is set.
+        Seconds to wait for a response; fewer if `limit` is set.
     credentials : tuple of str or None
         User and password; None for none, whatever a .netrc holds for the host.
 
     Attributes
     ----------
     answer : requests.Response
-        The last one.
+        The last response.
     """
 
     def __init__(self, timeout: float, credentials: tuple[str, str] | None = None) -> None:
@@ -84,7 +84,7 @@ class Session(requests.Session):
         self.auth = credentials or _without_credentials
 
     def request(self, *args: Any, **options: Any) -> requests.Response:
-        """Ask as `requests.Session` does, within the timeout and without a redirect."""
+        """Send a request as `requests.Session` does, within the timeout and without following a redirect."""
         longest = self._timeout if self.limit is None else min(self._timeout, self.limit)
         options.setdefault("timeout", (min(CONNECT_SECONDS, longest), longest + _MORE_SECONDS))
         options["allow_redirects"] = False
@@ -101,15 +101,15 @@ def _without_credentials(request: requests.PreparedRequest) -> requests.Prepared
 
 
 def retried(ask: Callable[[], T], service: str | None, within: float | None = None) -> T:
-    """Return what `ask` returns, which only reads; it is called again after a failure that may pass.
+    """Return what `ask` returns; it must only read, since it is called again after a failure that may pass.
 
     Parameters
     ----------
     ask : callable
     service : str or None
-        What is asked, for the log; None where further tries are not told.
+        The name of the service, for the log; None to log no retries.
     within : float or None
-        Seconds for all tries, where that is less than usual.
+        Seconds for all tries, if less than usual.
     """
     seconds = _RETRY_SECONDS if within is None else min(within, _RETRY_SECONDS)
     retrying = tenacity.Retrying(
@@ -123,13 +123,13 @@ def retried(ask: Callable[[], T], service: str | None, within: float | None = No
 
 
 def status(error: BaseException | None) -> int | None:
-    """Return the HTTP status that an error is about, if it is about one."""
+    """Return the HTTP status of an error, if it has one."""
     response = error.response if isinstance(error, requests.HTTPError) else None
     return None if response is None else response.status_code
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Return the seconds that the answer asks to wait, if it does."""
+    """Return the seconds to wait that a response asks for, if it does."""
     response = error.response if isinstance(error, requests.HTTPError) else None
     header = None if response is None else response.headers.get("Retry-After")
     try:
@@ -149,7 +149,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Return the seconds before the next try: as asked for, or 1, 2, 4, … with jitter."""
+    """Return the seconds before the next try: as the response asks, or 1, 2, 4, … with jitter."""
     wait = retry_after(state.outcome.exception() if state.outcome else None)
     return tenacity.wait_exponential_jitter(initial=1, max=_LONGEST_PAUSE)(state) if wait is None else wait
 

@@ -322,7 +322,7 @@ def test_a_record_too_large_for_the_gateway_is_named(desk: World, pages_of_two: 
 
     completed = desk.call(f"--docdb_query={QUERY}")
 
-    says = [f"error: DocDB {desk.gateway.host}: the record record-c alone is larger than the gateway can answer"]
+    says = [f"error: DocDB {desk.gateway.host}: the record record-c is too large for the gateway"]
     assert_outcome(desk, completed, says, 1, "")
 
 
@@ -331,7 +331,7 @@ def test_413_to_everything_ends(desk: World) -> None:
 
     completed = desk.call(f"--docdb_query={QUERY}")
 
-    says = [f"error: DocDB {desk.gateway.host}: the record unknown alone is larger than the gateway can answer"]
+    says = [f"error: DocDB {desk.gateway.host}: the record unknown is too large for the gateway"]
     assert_outcome(desk, completed, says, 1, "")
     assert limits(desk.gateway) == [*(5_000 >> halved for halved in range(13)), 1]
 

@@ -34,7 +34,7 @@ def hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
 def _object_ids(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
     """Yield, for ids that may be ObjectIds, that not each gateway lets ask for these."""
     for key in missing:
-        if key.column == "docdb_record_id" and OBJECT_ID.fullmatch(key.value) and not metadata.may_name_local_files:
+        if key.column == "docdb_record_id" and OBJECT_ID.fullmatch(key.value) and metadata.is_database:
             yield key, " (if that is an ObjectId which the gateway cannot be asked for, ask for it by name)"
 
 

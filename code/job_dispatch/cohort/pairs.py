@@ -132,8 +132,7 @@ def _by_name(metadata: MetadataSource, names: Iterable[str], fields: Sequence[st
 
 
 def _read(metadata: MetadataSource, names: Sequence[str], fields: Sequence[str]) -> Iterator[Record]:
-    # A catalog is read as a whole for each question.
-    step = len(names) if metadata.may_name_local_files else _NAMES_A_QUERY
+    step = _NAMES_A_QUERY if metadata.is_database else len(names)
     for start in range(0, len(names), step):
         query: Filter = {"name": {"$in": list(names[start : start + step])}}
         for page in metadata.find(query, fields):

@@ -121,8 +121,8 @@ def _by_key(
 def _filters(metadata: MetadataSource, keys: Sequence[Key], query: Query | None) -> Iterator[Filter]:
     """Yield filters that together find all records for the keys, and maybe others."""
     asked = {} if query is None else query.filter
-    if metadata.may_name_local_files:
-        yield asked  # a catalog is read as a whole for each question: one is enough
+    if not metadata.is_database:
+        yield asked  # each query reads all records, so one is enough
         return
     for start in range(0, len(keys), _KEYS_A_QUERY):
         wanted = filter_of(keys[start : start + _KEYS_A_QUERY])

@@ -1,15 +1,19 @@
-"""DocDB: the metadata database, asked through its REST gateway."""
+"""DocDB: the metadata database, queried through its REST gateway."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
+import requests
+from aind_data_access_api.document_db import MetadataDbClient
+
 from job_dispatch import retrying
-from job_dispatch.messages import DispatchError, RequestError, ServiceError, counted, logger
-from job_dispatch.metadata.docdb_access import Connection, Pipeline, shown
+from job_dispatch.messages import DispatchError, RequestError, ServiceError, counted, logger, printable
 from job_dispatch.metadata.narrowing import Narrowed, narrowed
 from job_dispatch.metadata.records import Filter, Record, projection
 from job_dispatch.request import json_text
@@ -17,6 +21,27 @@ from job_dispatch.request import json_text
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
 _RECORDS_A_PAGE = 5_000
 _GROUPS_A_PAGE = 10_000
+_ANSWER_SHOWN = 200
+_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+Pipeline = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class DocDbAddress:
+    """The address of a collection: `https://host/version/database/collection/…`, always over TLS.
+
+    Parameters
+    ----------
+    host : str
+        Host name, with a port if need be.
+    version, database, collection : str
+    """
+
+    host: str
+    version: str
+    database: str
+    collection: str
 
 
 class DocDb:
@@ -24,21 +49,19 @@ class DocDb:
 
     Parameters
     ----------
-    host : str
-        Host name, with a port if need be; always asked over TLS.
-    version, database, collection : str
-        Parts of the address: `https://host/version/database/collection/…`.
+    address : DocDbAddress
     timeout : float
-        Seconds that one answer may take altogether.
+        Timeout per response, in seconds.
     """
 
     may_name_local_files = False
+    is_database = True
 
-    def __init__(self, host: str, version: str, database: str, collection: str, timeout: float) -> None:
-        self._host = host
-        self._connection = Connection(host, version, database, collection, timeout)
-        # For the count beside the pages, which meets the same failures.
-        self._second = Connection(host, version, database, collection, timeout, is_told=False)
+    def __init__(self, address: DocDbAddress, timeout: float) -> None:
+        self._name = f"DocDB {address.host}"
+        self._connection = _Connection(address, timeout)
+        # For the count during the pages, which meets the same failures.
+        self._second = _Connection(address, timeout, is_logged=False)
         self._page_size = _RECORDS_A_PAGE
 
     def __enter__(self) -> Self:
@@ -51,24 +74,24 @@ class DocDb:
     def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
         """Yield pages of records, each record once, with ids as text.
 
-        `find` of the API is not used: it puts the query into a URL, which the gateway cuts at 10,000
-        characters, and silently returns fewer records where an answer would be too large.
+        The API's own `find` is not used: it puts the query into a URL, which the gateway limits to 10,000 characters,
+        and silently returns fewer records if an answer is too large.
 
         Raises
         ------
         ServiceError
-            DocDB fails, or gives fewer records than it counts.
+            DocDB fails, or returns fewer records than it counts.
         """
-        asked = self._narrowed(query)
-        for page in self._pages(asked.asked, projection([*fields, *asked.fields])):
-            yield page if asked.judge is None else list(filter(asked.judge, page))
+        parts = self._narrowed(query)
+        for page in self._pages(parts.sent, projection([*fields, *parts.fields])):
+            yield page if parts.judge is None else list(filter(parts.judge, page))
 
     def count(self, query: Filter, within: float) -> int:
         """Return how many records match."""
-        asked = self._narrowed(query)
-        if asked.judge is not None:
+        parts = self._narrowed(query)
+        if parts.judge is not None:
             return sum(len(page) for page in self.find(query, ()))
-        return self._count(self._connection, asked.asked, within)
+        return self._count(self._connection, parts.sent, within)
 
     def can_count(self, query: Filter) -> bool:
         """Tell whether the database can evaluate the whole query."""
@@ -77,16 +100,16 @@ class DocDb:
     def count_by(self, query: Filter, keys: Mapping[str, Any]) -> Iterator[tuple[Record, int]]:
         """Yield each combination of the values of expressions, and how many records have it.
 
-        Pages are cut from one order, so that no combination is told twice or never.
+        Pages are cut from one order, so that each combination comes once.
         """
-        asked = self._narrowed(query).asked
+        sent = self._narrowed(query).sent
         grouped = {"$group": {"_id": dict(keys), "records": {"$sum": 1}}}
-        counting: Pipeline = [{"$match": asked}, grouped, {"$sort": {"_id": 1}}]
+        counting: Pipeline = [{"$match": sent}, grouped, {"$sort": {"_id": 1}}]
         start, size = 0, _GROUPS_A_PAGE
         while True:
             page = self._connection.ask([*counting, {"$skip": start}, {"$limit": size}], query)
             if page is None and size == 1:
-                raise ServiceError(f"DocDB {self._host}: one count alone is larger than the gateway can answer")
+                raise ServiceError(f"{self._name}: a single count is too large for the gateway")
             if page is None:
                 size //= 2
                 continue
@@ -96,51 +119,51 @@ class DocDb:
             start += size
 
     def sample(self, query: Filter, size: int, within: float) -> list[Record]:
-        """Return records drawn at random, fewer than asked for where they are too large to answer."""
-        asked, deadline = self._narrowed(query).asked, time.monotonic() + within
+        """Return records drawn at random; fewer if an answer with all of them is too large."""
+        sent, deadline = self._narrowed(query).sent, time.monotonic() + within
         draws = True
         while size and (left := deadline - time.monotonic()) > 0:
             drawn: Pipeline = [{"$sample": {"size": size}}] if draws else [{"$sort": {"_id": -1}}, {"$limit": size}]
             try:
-                answer = self._connection.ask([{"$match": asked}, *drawn], asked, left)
+                answer = self._connection.ask([{"$match": sent}, *drawn], sent, left)
             except RequestError:
                 if not draws:
                     raise
-                draws = False  # of a server that does not know how, the greatest ids
+                draws = False  # a server without $sample: the greatest ids
                 continue
             if answer is not None:
-                records = [{**record, "_id": as_text(record.get("_id"))} for record in answer]
+                records = [{**record, "_id": _as_text(record.get("_id"))} for record in answer]
                 return sorted(records, key=lambda record: record["_id"], reverse=True)
             size //= 2
         return []
 
     def answer(self, pipeline: Pipeline) -> list[Record]:
-        """Return what a pipeline gives, where that is less than a page."""
+        """Return the answer to a pipeline, which must fit into one page."""
         answer = self._connection.ask(pipeline, {})
         if answer is None:
-            raise ServiceError(f"DocDB {self._host}: HTTP 413: the answer is larger than the gateway can give")
+            raise ServiceError(f"{self._name}: HTTP 413: the answer is too large for the gateway")
         return answer
 
     def _narrowed(self, query: Filter) -> Narrowed:
-        return narrowed(query, f"DocDB {self._host}: @session")
+        return narrowed(query, f"{self._name}: @session")
 
-    def _count(self, connection: Connection, query: Filter, within: float | None) -> int:
+    def _count(self, connection: _Connection, query: Filter, within: float | None) -> int:
         answer = connection.ask([{"$match": query}, {"$count": "records"}], query, within)
         if answer is None:
-            raise ServiceError(f"DocDB {self._host}: HTTP 413 for a count")
+            raise ServiceError(f"{self._name}: HTTP 413 for a count")
         count = answer[0].get("records") if answer else 0
         if not isinstance(count, int):
-            raise ServiceError(f"DocDB {self._host}: the answer is not a count: {shown(answer)}")
+            raise ServiceError(f"{self._name}: the answer is not a count: {_shown(answer)}")
         return count
 
     def _pages(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
-        """Yield pages in the order of the ids: after the last id seen, or where that does not serve, by number.
+        """Yield pages in the order of the ids: each begins after the last id, or if that does not work, by number.
 
-        MongoDB compares by type: after a text come no ids of another type, although they follow in the order. A
-        gateway may print such ids as text, so whether that was all is told by the count.
+        MongoDB compares within a type: `$gt` a text finds no ids of another type, although these follow in the order.
+        A gateway may print such ids as text, so only the count shows whether all records came.
         """
         counting = retrying.beside(lambda: self._expected(query))
-        seen = _Seen(self._host)
+        seen = _Seen(self._name)
         while True:
             is_by_number, size = seen.by_number, self._page_size
             page = self._page(query, seen, size, fields)
@@ -152,17 +175,17 @@ class DocDb:
                 yield new
             if len(page) == size:
                 if is_by_number and not new:
-                    raise ServiceError(f"DocDB {self._host}: pages do not advance beyond the record {seen.last}")
+                    raise ServiceError(f"{self._name}: pages do not advance beyond the record {seen.last}")
                 continue
             expected = counting.result()
             if is_by_number or (expected is not None and len(seen.ids) >= expected):
                 break
             seen.go_on_by_number()
         if expected is None:
-            logger.warning("DocDB %s did not count its records; that some are missing would not be noticed", self._host)
+            logger.warning("%s did not count its records; missing ones would not be noticed", self._name)
         elif len(seen.ids) < expected:
             raise ServiceError(
-                f"DocDB {self._host}: it counted {counted(expected, 'record')} and gave {len(seen.ids):,};"
+                f"{self._name}: it counted {counted(expected, 'record')} and returned {len(seen.ids):,};"
                 " some may have been removed meanwhile; try again"
             )
 
@@ -174,58 +197,57 @@ class DocDb:
             return None
 
     def _page(self, query: Filter, seen: _Seen, size: int, fields: Sequence[str]) -> list[Record] | None:
-        """Return the page after what was seen, or None where the answer was too large for the gateway."""
+        """Return the next page, or None if it was too large for the gateway."""
         after: Pipeline = [{"$match": {"_id": {"$gt": seen.last}}}] if seen.last and not seen.by_number else []
         skip: Pipeline = [{"$skip": seen.position}] if seen.by_number and seen.position else []
         pipeline: Pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, *skip, {"$limit": size}]
         page = self._connection.ask([*pipeline, {"$project": {"_id": 1, **dict.fromkeys(fields, 1)}}], query)
         if page is not None and any(record.get("_id") is None for record in page):
-            raise ServiceError(f"DocDB {self._host}: the answer holds records without an _id: {shown(page)}")
+            raise ServiceError(f"{self._name}: the answer holds records without an _id: {_shown(page)}")
         return page
 
     def _smaller_page(self, size: int, query: Filter, seen: _Seen) -> int:
         if size > 1:
-            logger.debug("DocDB: a page of %d records is too large; asking for half of them", size)
+            logger.debug("DocDB: a page of %d records is too large; requesting half of them", size)
             return size // 2
         page = self._page(query, seen, 1, ())
-        named = as_text(page[0]["_id"]) if page else "unknown"
-        raise ServiceError(f"DocDB {self._host}: the record {named} alone is larger than the gateway can answer")
+        named = _as_text(page[0]["_id"]) if page else "unknown"
+        raise ServiceError(f"{self._name}: the record {named} is too large for the gateway")
 
 
 @dataclass
 class _Seen:
-    """Which records came, in the order of their ids, and where the next page begins.
+    """The records that came so far, and where the next page begins.
 
     Parameters
     ----------
-    host : str
+    name : str
+        Of the database, for errors.
     ids : dict
         The ids as text, each with its JSON.
     last : str
-        The last id; the next page is what comes after it, unless pages go by number.
+        The last id; the next page begins after it, unless pages go by number.
     by_number : bool
     position : int
-        Where pages go by number: how many records come before the next one.
+        If pages go by number: how many records come before the next page.
     """
 
-    host: str
+    name: str
     ids: dict[str, str] = field(default_factory=dict)
     last: str = ""
     by_number: bool = False
     position: int = 0
 
     def add(self, page: Sequence[Record]) -> list[Record]:
-        """Return the records of a page that did not come before, with ids as text."""
+        """Return the new records of a page, with ids as text."""
         new: list[Record] = []
         for record in page:
-            text, written = as_text(record["_id"]), json_text.compact(record["_id"])
+            text, written = _as_text(record["_id"]), json_text.compact(record["_id"])
             if text not in self.ids:
                 self.ids[text] = written
                 new.append({**record, "_id": text})
             elif self.ids[text] != written:
-                raise ServiceError(
-                    f"DocDB {self.host}: two records have the _id {text}, as {written} and {self.ids[text]}"
-                )
+                raise ServiceError(f"{self.name}: two records have the _id {text}, as {written} and {self.ids[text]}")
             self.last = text
         if self.by_number:
             self.position += len(page)
@@ -234,14 +256,117 @@ class _Seen:
         return new
 
     def go_on_by_number(self) -> None:
-        """Begin the next page after as many records as came: all before it in the order came."""
+        """Begin the next page after as many records as came."""
         self.by_number, self.position = True, len(self.ids)
 
 
-def as_text(record_id: object) -> str:
-    """Return an id as job files carry it: extended JSON such as `{"$oid": "…"}` by what it holds."""
+def _as_text(record_id: object) -> str:
+    """Return an id as in job files: of extended JSON such as `{"$oid": "…"}`, its value."""
     if isinstance(record_id, dict) and len(record_id) == 1:
         [(name, value)] = record_id.items()
         if name.startswith("$") and isinstance(value, str):
             return value
     return record_id if isinstance(record_id, str) else json_text.compact(record_id)
+
+
+class _Connection:
+    """A connection to one collection, with timeouts and retries; for one query at a time.
+
+    Parameters
+    ----------
+    address : DocDbAddress
+    timeout : float
+        Timeout per response, in seconds.
+    is_logged : bool
+        Whether retries are logged.
+
+    Raises
+    ------
+    RequestError
+        The environment names trusted certificates that do not exist.
+    """
+
+    def __init__(self, address: DocDbAddress, timeout: float, is_logged: bool = True) -> None:
+        _check_authorities()
+        self._name, self._is_logged, self._is_closed = f"DocDB {address.host}", is_logged, False
+        self._session = retrying.Session(timeout)
+        self._client = MetadataDbClient(
+            address.host, address.database, address.collection, address.version, session=self._session
+        )
+
+    def close(self) -> None:
+        """Close the connection; requests under way are not retried."""
+        self._is_closed = True
+        self._session.close()
+
+    def ask(self, pipeline: Pipeline, query: Filter, within: float | None = None) -> list[Record] | None:
+        """Return the answer to a pipeline, or None if it was too large. Every request to DocDB passes here.
+
+        Raises
+        ------
+        RequestError
+            DocDB refuses the query.
+        ServiceError
+            It does not answer, or the answer is not a list of records.
+        """
+        try:
+            answer = self._answer(pipeline, within)
+        except requests.HTTPError as error:
+            if retrying.status(error) == requests.codes.request_entity_too_large:
+                return None
+            raise self._refused(error, query) from error
+        except requests.JSONDecodeError as error:
+            raise self._not_json() from error
+        except requests.exceptions.SSLError as error:
+            raise ServiceError(
+                f"{self._name}: no trusted connection; REQUESTS_CA_BUNDLE may name another authority"
+            ) from error
+        except requests.Timeout as error:
+            raise ServiceError(
+                f"{self._name}: no answer in time; try again, or allow more by --docdb_timeout"
+            ) from error
+        except requests.RequestException as error:
+            raise ServiceError(f"{self._name}: no connection; check --docdb_host and the network") from error
+        except (ValueError, RecursionError) as error:  # numbers or lists without end
+            raise self._not_json() from error
+        if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
+            raise ServiceError(f"{self._name}: the answer is not a list of records: {_shown(answer)}")
+        return list(answer)
+
+    def _answer(self, pipeline: Pipeline, within: float | None) -> object:
+        """Post a pipeline, and retry after failures that may pass: `aggregate` only reads."""
+        self._session.limit = within
+        service = "DocDB" if self._is_logged else None
+        return retrying.retried(lambda: self._post(pipeline), service, within)
+
+    def _post(self, pipeline: Pipeline) -> object:
+        if self._is_closed:
+            raise ServiceError(f"{self._name}: the connection is closed")
+        return self._client.aggregate_docdb_records(pipeline)
+
+    def _not_json(self) -> ServiceError:
+        text = printable(self._session.answer.text, _ANSWER_SHOWN)
+        return ServiceError(f"{self._name}: the answer is not JSON: {text}")
+
+    def _refused(self, error: requests.HTTPError, query: Filter) -> RequestError | ServiceError:
+        status, response = retrying.status(error), error.response
+        message = printable(response.text if response is not None else "", _ANSWER_SHOWN) or "no reason given"
+        if status == requests.codes.bad_request:
+            return RequestError(f"{self._name} refuses the query: {message}", [f"query: {json_text.compact(query)}"])
+        wait = retrying.retry_after(error)
+        asks = f", which asks to wait {wait:,.0f} s (Retry-After)" if wait is not None else ""
+        return ServiceError(f"{self._name}: HTTP {status}{asks}: {message}")
+
+
+def _shown(answer: object) -> str:
+    """Return the start of an answer as text."""
+    return printable(json_text.compact(answer), _ANSWER_SHOWN)
+
+
+def _check_authorities() -> None:
+    name = next((name for name in _AUTHORITIES if os.environ.get(name)), None)
+    if name is not None and not Path(os.environ[name]).exists():
+        raise RequestError(
+            f"environment variable {name}: no such file: {os.environ[name]}; give the PEM file of the trusted"
+            " authorities, or unset the variable"
+        )

@@ -1,4 +1,4 @@
-"""Metadata records and the assets that they describe."""
+"""Metadata records, and the assets that they describe."""
 
 from __future__ import annotations
 
@@ -18,14 +18,24 @@ ID_FIELDS = ("external_links", "other_identifiers")
 _ID_KEY = "Code Ocean"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 ASSET_FIELDS = ("name", "location", *ID_FIELDS)
-# What describes an asset; its day is that of its session, or else of its record.
+# What describes an asset; its day is that of the session, or else of the record.
 TRAIT_FIELDS = ("@project", "@subject", "@session", "created")
 
 
 class MetadataSource(Protocol):
-    """Where records come from: DocDB or a local catalog."""
+    """Where records come from: DocDB or a catalog.
+
+    Attributes
+    ----------
+    may_name_local_files : bool
+        Whether it is trusted with `file://` locations; whoever writes to a public database is not.
+    is_database : bool
+        Whether a database evaluates the queries. Several small queries are then better than one large one, and ids
+        need not be text. Elsewhere each query reads all records.
+    """
 
     may_name_local_files: bool
+    is_database: bool
 
     def __enter__(self) -> Self: ...
 
@@ -53,7 +63,7 @@ class MetadataSource(Protocol):
 
 
 def value_at(value: object, path: str) -> Any:
-    """Return what a dotted path finds in a record, None where it finds nothing.
+    """Return the value at a dotted path in a record, None if there is none.
 
     A path goes through lists as in MongoDB: below a list of objects it gives the list of their values. A part
     that is a number is an index.
@@ -72,9 +82,9 @@ def value_at(value: object, path: str) -> Any:
 
 
 def value_of(record: Record, name: str) -> Any:
-    """Return the value of a field of any name, the first that is there of the paths that it stands for.
+    """Return the value of a field: the first one there among the paths of its name.
 
-    `@modality` is a sorted list, `@raw` the name alone where there is one only, so that both versions agree.
+    `@modality` is a sorted list, and `@raw` with one name only is that name, so that both versions agree.
     """
     value = next((found for path in fields.paths(name) if (found := value_at(record, path)) is not None), None)
     if name == "@raw" and isinstance(value, list) and len(value) == 1:

@@ -137,16 +137,18 @@ class ResultsDatabase:
     """
 
     def __init__(self, host: str, timeout: float) -> None:
+        from job_dispatch.metadata.docdb import DocDbAddress
+
         collection = os.environ.get("DOCDB_COLLECTION")
         if not collection:
             raise RequestError("--skip_processed: DOCDB_COLLECTION, the collection of the results, is not set")
         database = os.environ.get("DOCDB_DATABASE") or _DATABASE
-        self._place = (os.environ.get("DOCDB_HOST") or host, _VERSION, database, collection, timeout)
+        self._address = DocDbAddress(os.environ.get("DOCDB_HOST") or host, _VERSION, database, collection)
+        self._timeout = timeout
         self._of_thread = threading.local()
 
     def __str__(self) -> str:
-        host, _, database, collection, _ = self._place
-        return f"{database}/{collection} of {host}"
+        return f"{self._address.database}/{self._address.collection} of {self._address.host}"
 
     def found(self, names: Sequence[str]) -> set[str]:
         """Return those of these names that have a record, by one request.
@@ -161,7 +163,7 @@ class ResultsDatabase:
         # A client is for one thread.
         client: DocDb | None = getattr(self._of_thread, "client", None)
         if client is None:
-            client = self._of_thread.client = DocDb(*self._place)
+            client = self._of_thread.client = DocDb(self._address, self._timeout)
         try:
             records = client.answer([{"$match": {"name": {"$in": list(names)}}}, {"$project": {"name": 1}}])
         except (RequestError, ServiceError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.docdb import DocDb
+from job_dispatch.metadata.docdb import DocDb, DocDbAddress
 from tests.both_sources import EVERYTHING, assert_refused, make_world, record
 from tests.conftest import World
 from tests.gateway import Fault, Gateway, Record
@@ -22,7 +22,7 @@ def desk(gateway: Gateway, tmp_path: Path) -> World:
 
 
 def docdb(gateway: Gateway) -> DocDb:
-    return DocDb(gateway.host, "v1", "metadata_index", "data_assets", 60)
+    return DocDb(DocDbAddress(gateway.host, "v1", "metadata_index", "data_assets"), 60)
 
 
 def found(gateway: Gateway) -> list[str]:
@@ -143,7 +143,7 @@ def test_an_answer_with_fewer_records_than_the_count_is_an_error(desk: World) ->
 
     assert completed.returncode == 1
     assert completed.folders == {}
-    assert f"error: DocDB {desk.gateway.host}: it counted 3 records and gave 2;" in completed.stderr
+    assert f"error: DocDB {desk.gateway.host}: it counted 3 records and returned 2;" in completed.stderr
 
 
 @pytest.mark.parametrize("variable", ["HOME", "NETRC"])
@@ -171,7 +171,7 @@ def test_certificates_to_trust_that_are_not_there_are_a_sentence(
         desk,
         desk.call(EVERYTHING),
         f"error: environment variable {variable}: no such file: {tmp_path / 'no.pem'};"
-        " give the PEM file of the authorities to trust, or take the variable away",
+        " give the PEM file of the trusted authorities, or unset the variable",
     )
 
 
