@@ -1,4 +1,4 @@
-"""Why a query matches nothing, and what a field that is not there may have been meant to be."""
+"""Why a query matches nothing, and which field a missing one was meant to be."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from job_dispatch.messages import LISTED_AT_MOST, DispatchError, counted, printable
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at
-from job_dispatch.request.fields import NAMES, paths_of_key
+from job_dispatch.request.fields import NAMES, all_of, conditions, fields_in, paths_of_key
 
 _SAMPLE_SIZE = 200
 _SECONDS = 60.0
 _VALUES_SHOWN = 10
 _CONDITION_WIDTH = 60
-# What --from and --to compare as text, by the name that people know.
+# --from and --to compare these paths as text; people know them by the name.
 _NAMES = {"|".join(NAMES["@session"]): "@session"}
 
 
@@ -39,7 +39,7 @@ def _paths(value: object, parent: str) -> Iterator[str]:
 
 
 def suggestion(field: str, known: Collection[str]) -> str:
-    """Return `did you mean …?` with the nearest known names, or nothing where none is near."""
+    """Return `did you mean …?` with the nearest known names, or nothing if none is near."""
     parents = {name.rpartition(".")[0] for name in known}
     names = sorted(name for name in known if name not in parents)
     last = field.rpartition(".")[2].casefold()
@@ -52,7 +52,7 @@ def suggestion(field: str, known: Collection[str]) -> str:
 
 
 def known_fields(metadata: MetadataSource, query: Filter) -> set[str]:
-    """Return the names of the fields in a sample of the records that match; empty where that fails."""
+    """Return the names of the fields in a sample of the records that match; empty if that fails."""
     try:
         return field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS))
     except DispatchError:
@@ -60,30 +60,30 @@ def known_fields(metadata: MetadataSource, query: Filter) -> set[str]:
 
 
 def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
-    """Return which part of a query that matches nothing is to blame, one line a condition.
+    """Return which part of a query that matches nothing is to blame, one line per condition.
 
-    Each top-level condition is counted alone; then they are added one by one until nothing is left. At most
-    2 + 3 × conditions requests in at most 60 seconds. A count that fails shows `?` and changes nothing else.
+    Each top-level condition is counted alone; then they are combined one by one until nothing is left. At most
+    2 + 3 × conditions requests in at most 60 seconds. A count that fails is shown as `?`.
     """
-    asked = _Asked(metadata, time.monotonic() + _SECONDS)
-    conditions = list(_conditions(query))
-    if not conditions:
+    source = _Source(metadata, time.monotonic() + _SECONDS)
+    parts = list(conditions(query))
+    if not parts:
         return ["there is no record at all"]
-    alone = [asked.count(condition) for condition in conditions]
-    culprit = _culprit(asked, conditions, alone)
-    sample = asked.sample(conditions[:culprit])
+    alone = [source.count(condition) for condition in parts]
+    culprit = _culprit(source, parts, alone)
+    sample = source.sample(parts[:culprit])
     known = field_names(sample)
     lines = []
-    for number, (condition, count) in enumerate(zip(conditions, alone, strict=True)):
+    for number, (condition, count) in enumerate(zip(parts, alone, strict=True)):
         if count != 0 and number != culprit:
             lines.append(_Line(_text(condition), _records(count), ""))
-        elif missing := [name for name in _fields(condition) if sample and asked.is_nowhere(name, known)]:
+        elif missing := [name for name in fields_in(condition) if sample and source.is_nowhere(name, known)]:
             lines.append(_Line(_text(condition), "no such field", suggestion(missing[0], known)))
         else:
             together = "none of them with all above" if count else ""
             remarks = [remark for remark in (together, _values(condition, sample)) if remark]
             lines.append(_Line(_text(condition), _records(count), "; ".join(remarks)))
-    if len(lines) > LISTED_AT_MOST:  # what is to blame must not be among those that are only counted
+    if len(lines) > LISTED_AT_MOST:  # the one to blame must not be among those that are only counted
         lines.insert(0, lines.pop(culprit))
     return _aligned(lines)
 
@@ -96,8 +96,8 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The questions to the source of records; none after the deadline, and a failure is no answer."""
+class _Source:
+    """Queries to the source of records; none after the deadline, and no answer if one fails."""
 
     metadata: MetadataSource
     deadline: float
@@ -112,7 +112,7 @@ class _Asked:
             return None
 
     def is_nowhere(self, name: str, known: set[str]) -> bool:
-        """Tell whether no record has a field: it is not among those of a sample, and none is counted that has it."""
+        """Tell whether no record has a field: neither one of a sample, nor any that is counted."""
         if _is_known(name, known):
             return False
         return self.count({"$or": [{path: {"$exists": True}} for path in paths_of_key(name)]}) in (0, None)
@@ -122,41 +122,18 @@ class _Asked:
         if left <= 0:
             return []
         try:
-            return self.metadata.sample(_all_of(conditions), _SAMPLE_SIZE, left)
+            return self.metadata.sample(all_of(conditions), _SAMPLE_SIZE, left)
         except DispatchError:
             return []
 
 
-def _conditions(query: Filter) -> Iterator[Filter]:
-    for key, condition in query.items():
-        if key == "$and" and isinstance(condition, list):
-            for part in condition:
-                yield from _conditions(part)
-        elif key != "$comment":
-            yield {key: condition}
-
-
-def _all_of(conditions: Sequence[Filter]) -> Filter:
-    return {"$and": list(conditions)} if conditions else {}
-
-
-def _culprit(asked: _Asked, conditions: Sequence[Filter], alone: Sequence[int | None]) -> int:
-    """Return the first condition with which, together with those before it, nothing is left."""
+def _culprit(source: _Source, parts: Sequence[Filter], alone: Sequence[int | None]) -> int:
+    """Return the first condition that, combined with those before it, leaves nothing."""
     for number, count in enumerate(alone):
-        is_last = number == len(conditions) - 1
-        if is_last or count == 0 or (number > 0 and asked.count(_all_of(conditions[: number + 1])) == 0):
+        is_last = number == len(parts) - 1
+        if is_last or count == 0 or (number > 0 and source.count(all_of(parts[: number + 1])) == 0):
             return number
     raise AssertionError("no conditions")
-
-
-def _fields(condition: Filter) -> Iterator[str]:
-    for key, value in condition.items():
-        if not key.startswith("$"):
-            yield key
-        elif isinstance(value, list):
-            for part in value:
-                if isinstance(part, dict):
-                    yield from _fields(part)
 
 
 def _is_known(name: str, known: set[str]) -> bool:

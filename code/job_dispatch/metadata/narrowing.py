@@ -1,4 +1,4 @@
-"""What of a query a database can be asked, and what is left to judge here: dates are text there, not instants."""
+"""Splitting a query into what a database can evaluate and what is left: dates are text there, not instants."""
 
 from __future__ import annotations
 
@@ -6,70 +6,52 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from job_dispatch.metadata.records import Filter, Record
-from job_dispatch.request.fields import Instant, all_of, expanded
+from job_dispatch.request.fields import Instant, all_of, conditions, expanded, fields_in
 
 _EVERYTHING: Filter = {}
 
 
 class Narrowed(NamedTuple):
-    """A query in two parts: records match it where they match both.
+    """A query in two parts, both of which a record must match.
 
     Parameters
     ----------
-    asked : Filter
+    sent : Filter
         For the database; finds all records of the query, and maybe others.
     judge : callable or None
-        Tells whether a record that the database found matches; None where all do.
+        Tells whether a record that the database found matches; None if all do.
     fields : list of str
-        What `judge` looks at.
+        The fields that `judge` needs.
     """
 
-    asked: Filter
+    sent: Filter
     judge: Callable[[Record], bool] | None
     fields: Sequence[str]
 
 
 def narrowed(query: Filter, place: str) -> Narrowed:
-    """Return the parts of a query as a user gives it, names of fields included.
+    """Return the parts of a query as a user gives it, with names of fields such as `@subject`.
 
     Raises
     ------
     RequestError
-        A name is unknown, or a condition beside an instant cannot be judged here.
+        A name is unknown, or a condition beside one on an instant cannot be evaluated here.
     """
-    conditions = list(_conditions(expanded(query)))
-    left = [one for one in conditions if _holds_instant(one)]
-    if not left:
-        return Narrowed(expanded(query), None, ())
+    paths = expanded(query)
+    if not _holds_instant(paths):
+        return Narrowed(paths, None, ())
     from job_dispatch.metadata.matching import Matching
 
-    asked = [_wider(one) if _holds_instant(one) else one for one in conditions]
-    to_judge = {"$and": left}
-    return Narrowed(all_of([one for one in asked if one]), Matching(to_judge, place, query), list(_fields(to_judge)))
-
-
-def _conditions(query: Filter) -> Iterator[Filter]:
-    for key, condition in query.items():
-        if key == "$and" and isinstance(condition, list):
-            for part in condition:
-                yield from _conditions(part)
-        else:
-            yield {key: condition}
+    parts = list(conditions(paths))
+    sent = [_wider(one) if _holds_instant(one) else one for one in parts]
+    to_judge = {"$and": [one for one in parts if _holds_instant(one)]}
+    return Narrowed(all_of([one for one in sent if one]), Matching(to_judge, place, query), list(fields_in(to_judge)))
 
 
 def _holds_instant(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_instant, value.values()))
     return any(map(_holds_instant, value)) if isinstance(value, list) else isinstance(value, Instant)
-
-
-def _fields(query: Filter) -> Iterator[str]:
-    for key, condition in query.items():
-        if not key.startswith("$"):
-            yield key
-        elif isinstance(condition, list):
-            for part in condition:
-                yield from _fields(part)
 
 
 def _wider(query: Filter) -> Filter:
@@ -99,7 +81,7 @@ def _wider_operators(condition: Filter) -> Iterator[Filter]:
             yield _days(None, operand)
         elif operator == "$in" and all(isinstance(one, Instant) for one in operand):
             yield _days(min(operand, key=_moment), max(operand, key=_moment))
-        else:  # what a negation finds cannot be told from the days
+        else:  # a negation: its days do not limit what it finds
             yield _EVERYTHING
 
 
@@ -108,7 +90,7 @@ def _moment(one: Instant) -> Any:
 
 
 def _days(first: Instant | None, last: Instant | None) -> Filter:
-    """Return the condition on text that all times from `first` to `last` meet, whatever zone they are written in."""
+    """Return a condition on text that all times from `first` to `last` meet, in whatever zone they are written."""
     days = {}
     if first is not None:
         days["$gte"] = first.day(-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -99,33 +99,12 @@ def day_after(day: date) -> str:
     return _AFTER_ALL_DAYS if day == date.max else f"{day + timedelta(1)}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Instant:
-    """The operand of a comparison with text that names an instant, however its zone is written.
-
-    It is equal to, less or greater than text by the instants; other values are none of these.
-    """
+    """The operand of a comparison with text that names an instant, however its zone is written."""
 
     text: str
     moment: datetime
-
-    def __eq__(self, other: object) -> bool:
-        return (moment := instant(other)) is not None and moment == self.moment
-
-    def __hash__(self) -> int:
-        return hash(self.moment)
-
-    def __lt__(self, other: object) -> bool:
-        return (moment := instant(other)) is not None and self.moment < moment
-
-    def __le__(self, other: object) -> bool:
-        return (moment := instant(other)) is not None and self.moment <= moment
-
-    def __gt__(self, other: object) -> bool:
-        return (moment := instant(other)) is not None and self.moment > moment
-
-    def __ge__(self, other: object) -> bool:
-        return (moment := instant(other)) is not None and self.moment >= moment
 
     def day(self, days_later: int) -> str:
         """Return the day in universal time so many days later, as `YYYY-MM-DD`; beyond all calendars, text there."""
@@ -165,6 +144,26 @@ def all_of(filters: Sequence[Filter]) -> dict[str, Any]:
     return {"$and": [one for one in filters if one]}
 
 
+def conditions(query: Filter) -> Iterator[Filter]:
+    """Yield the conditions that must all hold, each an object of one key."""
+    for key, condition in query.items():
+        if key == "$and" and isinstance(condition, list):
+            for part in condition:
+                yield from conditions(part)
+        elif key != "$comment":
+            yield {key: condition}
+
+
+def fields_in(query: Filter) -> Iterator[str]:
+    """Yield the names of the fields that a query is about, also below `$or` and its like."""
+    for key, condition in query.items():
+        if not key.startswith("$"):
+            yield key
+        elif isinstance(condition, list):
+            for part in condition:
+                yield from fields_in(part)
+
+
 def _on_paths(name: str, condition: Any) -> Filter:
     wanted = paths(name)
     if is_instant(name):
@@ -184,7 +183,7 @@ def _on_paths(name: str, condition: Any) -> Filter:
 
 def _by_missing(condition: Any) -> list[tuple[Any, bool]]:
     """Return a condition in up to two parts, each with whether a missing field meets it."""
-    if not _is_expression(condition):
+    if not is_expression(condition):
         return [(condition, condition is None)]
     parts: dict[bool, dict[str, Any]] = {False: {}, True: {}}
     for operator, operand in condition.items():
@@ -205,16 +204,17 @@ def _missing_meets(operator: str, operand: Any) -> bool:
         case "$eq" | "$gte" | "$lte":
             return operand is None
         case "$not":
-            return not (_is_expression(operand) and all(_missing_meets(*one) for one in operand.items()))
+            return not (is_expression(operand) and all(_missing_meets(*one) for one in operand.items()))
     return False
 
 
-def _is_expression(condition: Any) -> bool:
+def is_expression(condition: Any) -> bool:
+    """Tell whether a condition is an object of operators, and no value: its first key decides."""
     return isinstance(condition, dict) and next(iter(condition), "").startswith("$")
 
 
 def _as_instants(condition: Any) -> Any:
-    if not _is_expression(condition):
+    if not is_expression(condition):
         return _as_instant(condition)
     found = {}
     for operator, operand in condition.items():

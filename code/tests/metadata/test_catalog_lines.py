@@ -15,10 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata import plain_lines
-from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.metadata.catalog_file import CatalogFile
+from job_dispatch.metadata.catalog import Catalog, CatalogFile, PlainLines
 from job_dispatch.metadata.matching import Matching
+from job_dispatch.request.fields import expanded
 
 LETTERS = 'ab:{}[]," \\\x07\x7féµ🐭\u2028\ud800'
 KEYS = ["a", "b", "a:", ":", "", "é", '"']
@@ -199,7 +198,7 @@ def test_no_record_that_matches_is_left_out_unjudged(
 ) -> None:
     records = [{"_id": f"{number}", **record} for number, record in enumerate(drawn)]
     content = "".join(json.dumps(record, ensure_ascii=ascii_only) + "\n" for record in records).encode()
-    judge = Matching(query, "here")
+    judge = Matching(expanded(query), "here", query)
 
     def found(path: Path) -> list[Any]:
         return [record["_id"] for page in Catalog(path).find(query, ()) for record in page]
@@ -227,7 +226,7 @@ def test_no_record_that_matches_is_left_out_unjudged(
 def test_a_record_that_matches_must_have_the_text_that_the_query_asks_for(
     query: dict[str, Any], text: str | None
 ) -> None:
-    assert Matching(query, "here").holding == text
+    assert Matching(expanded(query), "here", query).holding == text
 
 
 def test_records_of_many_blocks_and_of_more_than_a_block_are_all_there(tmp_path: Path) -> None:
@@ -251,7 +250,7 @@ def test_one_line_among_thousands_is_named(tmp_path: Path, bad: bytes) -> None:
 
 
 def test_plain_lines_are_not_left_to_the_strict_reader() -> None:
-    read = plain_lines.PlainLines().read
+    read = PlainLines().read
     record = {"_id": "a:b", "path": 'C:\\x "y"', "unit": "µm", "n": [1, 2.5, None, {"t": "10:30"}]}
 
     for ascii_only in (True, False):

@@ -8,10 +8,12 @@ operator), `null` its test `jstests/core/null_query_semantics.js`, `paths` its t
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import mgqpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
@@ -164,7 +166,7 @@ CASES: list[Case] = [
 
 
 def matches(query: dict[str, Any], record: dict[str, Any]) -> bool:
-    return Matching(query, "here")({"_id": "x", **record})
+    return Matching(query, "here", query)({"_id": "x", **record})
 
 
 @pytest.mark.parametrize(
@@ -261,4 +263,82 @@ def test_a_type_that_is_none_is_refused_before_any_record() -> None:
     none: list[Any] = ["text", 0, True, [], [2, "x"], None, {}]
     for wanted in none:
         with pytest.raises(RequestError, match=r"^here cannot evaluate the query: "):
-            Matching({"a": {"$type": wanted}}, "here")
+            Matching({"a": {"$type": wanted}}, "here", {})
+
+
+# The same answers as another implementation
+
+
+MORE_OPERATORS = st.one_of(
+    operators,
+    values.map(lambda one: {"$eq": one}),
+    values.map(lambda one: {"$nin": [one]}),
+    values.map(lambda one: {"$gt": one}),
+    values.map(lambda one: {"$lte": one}),
+    st.lists(values, max_size=2).map(lambda some: {"$all": some}),
+    operators.map(lambda one: {"$not": one}),
+    operators.map(lambda one: {"$elemMatch": one}),
+    st.dictionaries(st.sampled_from(["b", "b.c", "c"]), operators, min_size=1, max_size=2).map(
+        lambda one: {"$elemMatch": one}
+    ),
+).filter(lambda one: "$type" not in json.dumps(one))
+
+
+@settings(max_examples=2_000, deadline=None)
+@given(st.dictionaries(paths, st.one_of(MORE_OPERATORS, values), min_size=1, max_size=2), records)
+def test_a_query_finds_what_mgqpy_finds(query: dict[str, Any], record: dict[str, Any]) -> None:
+    assert matches(query, record) == mgqpy.Query(query).test(record)
+
+
+@pytest.mark.parametrize(
+    ("query", "record"),
+    [case[:2] for case in CASES if not {"$type", "$comment"} & set(re.findall(r"\$\w+", json.dumps(case[0])))],
+    ids=json.dumps,
+)
+def test_the_bank_has_the_same_answers_from_mgqpy(query: dict[str, Any], record: dict[str, Any]) -> None:
+    assert matches(query, record) == mgqpy.Query(query).test(record)
+
+
+# Regular expressions
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "found", "not_found"),
+    [
+        ("^behavior_", "", "behavior_1", "a behavior_1"),
+        ("^behavior_", "i", "BEHAVIOR_1", "a behavior_1"),
+        ("^b", "m", "a\nb", "ab"),
+        ("a.b", "s", "a\nb", "ab"),
+        ("a.b", "", "a b", "a\nb"),
+        ("a b # both", "x", "ab", "a b"),
+        (r"\d{6}_2025", "u", "774659_2025", "77465_2025"),
+        ("^(?!.*_processed)", "", "behavior_1", "behavior_1_processed"),
+        (r"(\d)\1", "", "655", "656"),
+        ("(?<=sub-)7", "", "sub-7", "sub7"),
+        # What Python's re lacks.
+        ("^[[:alpha:]]+$", "", "abc", "abc1"),
+        (r"^\p{Lu}", "", "Éa", "éa"),
+        # What is special to the engine only.
+        ("^ab{e}$", "", "ab{e}", "ac"),
+        ("^a{b$", "", "a{b", "ab"),
+        (r"^\{a\}$", "", "{a}", "a"),
+    ],
+)
+def test_a_regular_expression_finds_what_mongodb_would(text: str, options: str, found: str, not_found: str) -> None:
+    query = {"a": {"$regex": text, "$options": options}}
+
+    assert matches(query, {"a": found})
+    assert not matches(query, {"a": not_found})
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "reason"),
+    [("(", "", "missing ) at position 1"), ("a", "iq", "'q' is no option; use i, m, s, x, u")],
+)
+def test_a_regular_expression_that_cannot_be_used_is_refused_with_the_reason(
+    text: str, options: str, reason: str
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        matches({"a": {"$regex": text, "$options": options}}, {})
+
+    assert refused.value.headline.endswith(f"the regular expression {text!r} is wrong: {reason}")

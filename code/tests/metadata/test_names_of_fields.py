@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.matching import Matching
 from job_dispatch.metadata.narrowing import narrowed
-from job_dispatch.request.fields import NAMES, instant
+from job_dispatch.request.fields import NAMES, Filter, expanded, instant
 from tests.both_sources import (
     EVERYTHING,
     assert_refused,
@@ -278,6 +278,10 @@ queries = st.recursive(
 )
 
 
+def matching(query: Filter) -> Matching:
+    return Matching(expanded(query), "here", query)
+
+
 @given(queries, st.one_of(st.none(), moments), st.sampled_from(NAMES["@session"]), st.sampled_from("ab"))
 def test_what_docdb_is_asked_and_what_is_judged_here_are_the_query_together(
     query: dict[str, Any], start: str | None, path: str, name: str
@@ -286,9 +290,9 @@ def test_what_docdb_is_asked_and_what_is_judged_here_are_the_query_together(
     one = {"_id": name, "name": name, "subject": {"subject_id": "1"}, parent: {key: start}}
     asked = narrowed(query, "here")
 
-    assert "Instant" not in repr(asked.asked)
-    is_found = Matching(asked.asked, "there")(one) and (asked.judge is None or asked.judge(one))
-    assert is_found == Matching(query, "catalog")(one)
+    assert "Instant" not in repr(asked.sent)
+    is_found = matching(asked.sent)(one) and (asked.judge is None or asked.judge(one))
+    assert is_found == matching(query)(one)
 
 
 # Without any JSON
