@@ -47,6 +47,13 @@ class File(NamedTuple):
     size: int | None
 
 
+class Folder(NamedTuple):
+    """What lies directly in a folder: addresses of folders, without a trailing slash, and files; both by path."""
+
+    folders: list[str]
+    files: list[File]
+
+
 @dataclass(frozen=True, slots=True)
 class LocatedAsset:
     """An asset with its files by path, or None where no file extension was asked for.

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from job_dispatch.messages import RequestError, ServiceError, counted, warn_listing
-from job_dispatch.model import File
+from job_dispatch.model import File, Folder
 from job_dispatch.storage.matching import Found, Matching, is_own_match
 
 
@@ -40,6 +40,46 @@ async def measure(location: str) -> int:
         A folder cannot be read.
     """
     return await asyncio.to_thread(_measure, Path(location.removeprefix("file://")))
+
+
+async def list_folder(location: str) -> Folder:
+    """Return what lies directly in a folder `file:///folder`. Raises as `find_files` does."""
+    return await asyncio.to_thread(_list_folder, Path(location.removeprefix("file://")))
+
+
+def _list_folder(path: Path) -> Folder:
+    found = Folder([], [])
+    try:
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                if entry.is_dir():
+                    found.folders.append(f"file://{entry.path}")
+                elif entry.is_file():
+                    found.files.append(File(f"file://{entry.path}", entry.stat().st_size))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(f"no such local folder: {path}") from None
+    except OSError as error:
+        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+    return found
+
+
+async def read(address: str) -> bytes:
+    """Return the bytes of a file `file:///path`.
+
+    Raises
+    ------
+    RequestError
+        There is none.
+    ServiceError
+        It cannot be read.
+    """
+    path = Path(address.removeprefix("file://"))
+    try:
+        return await asyncio.to_thread(path.read_bytes)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(f"no such local file: {path}") from None
+    except OSError as error:
+        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
 
 
 def _measure(path: Path) -> int:

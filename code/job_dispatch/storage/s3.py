@@ -10,9 +10,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
 
 from job_dispatch.messages import RequestError, ServiceError, logger
-from job_dispatch.model import File
+from job_dispatch.model import File, Folder
 from job_dispatch.storage.access import Access, find_access
 from job_dispatch.storage.failures import Failure
+from job_dispatch.storage.keys import Level
 from job_dispatch.storage.listing import list_keys
 from job_dispatch.storage.matching import Bytes, Found, Matches, Matching, is_own_match
 from job_dispatch.storage.slots import Requests, Turn
@@ -72,6 +73,26 @@ class S3:
         bucket, key = self._split(location)
         return await bucket.measure(key)
 
+    async def list_folder(self, location: str) -> Folder:
+        """Return what lies directly at a location `s3://bucket/prefix`, or in a bucket. Raises as `find_files` does."""
+        bucket, key = self._split(location.rstrip("/"))
+        level = await bucket.list_level(f"{key}/" if key else "")
+        files = [File(f"s3://{bucket.name}/{key}", size) for key, size in sorted(level.files.items())]
+        return Folder([f"s3://{bucket.name}/{folder[:-1]}" for folder in level.folders], files)
+
+    async def read(self, address: str) -> bytes:
+        """Return the bytes of an object.
+
+        Raises
+        ------
+        RequestError
+            There is none.
+        ServiceError
+            S3 refuses or fails.
+        """
+        bucket, key = self._split(address)
+        return await bucket.read(key)
+
     def _split(self, location: str) -> tuple[_Bucket, str]:
         name, _, key = location.removeprefix("s3://").partition("/")
         if name not in self._buckets:
@@ -123,6 +144,24 @@ class _Bucket:
                 return await source.look(key)
 
         return await self._look(key, look, RequestError)
+
+    async def list_level(self, folder: str) -> Level:
+        """Return what lies directly in a folder, which ends with `/`."""
+
+        async def list_level(view: View, source: BucketSource, turn: Turn) -> Level:
+            async with turn.request:
+                return await source.level(folder)
+
+        return await self._ask(folder, list_level)
+
+    async def read(self, key: str) -> bytes:
+        """Return the bytes of the object at a key."""
+
+        async def read(view: View, source: BucketSource, turn: Turn) -> bytes:
+            async with turn.request:
+                return await source.read(key)
+
+        return await self._look(key, read, RequestError)
 
     async def _look(
         self, key: str, question: Question[Answer], missing: type[RequestError] | type[ServiceError]

@@ -44,6 +44,10 @@ class BucketSource(Source, Protocol):
         """
         ...
 
+    async def read(self, key: str) -> bytes:
+        """Return the bytes of the object at a key. Raises `NothingThereError` where there is none."""
+        ...
+
 
 class ByObstore:
     """A bucket's keys, listed by obstore; pages come as Arrow, so that only what is used becomes Python objects."""
@@ -75,6 +79,13 @@ class ByObstore:
             if page is None or not page.keys:
                 raise NothingThereError from None
             return None
+
+    async def read(self, key: str) -> bytes:
+        """Return the bytes of the object at a key."""
+        try:
+            return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+        except FileNotFoundError:
+            raise NothingThereError from None
 
 
 def _refuse_replaced(names: Iterable[str]) -> None:
@@ -198,6 +209,16 @@ class ByBoto3:
         if not self._client.list_objects_v2(Bucket=self._bucket, Prefix=f"{key}/", MaxKeys=1).get("Contents"):
             raise NothingThereError
         return None
+
+    async def read(self, key: str) -> bytes:
+        """Return the bytes of the object at a key."""
+        return await asyncio.to_thread(self._read, key)
+
+    def _read(self, key: str) -> bytes:
+        try:
+            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        except self._client.exceptions.NoSuchKey:
+            raise NothingThereError from None
 
 
 def _page(answer: ListObjectsV2OutputTypeDef, prefix: str) -> Page:

@@ -1,0 +1,71 @@
+"""What other wings ask of a folder or a bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from job_dispatch.messages import RequestError, ServiceError
+from job_dispatch.model import File, Folder
+from job_dispatch.storage.places import find_files, list_folder, read_files
+from tests import conftest
+
+Endpoint = conftest.S3
+PATHS = ["a/metadata.nd.json", "a/x.zarr/metadata.nd.json", "b/metadata.nd.json", "b/c/metadata.nd.json", "top.json"]
+
+
+@pytest.fixture(params=["s3", "file"])
+def home(request: pytest.FixtureRequest, s3: Endpoint, tmp_path: Path) -> str:
+    """The same small files in a bucket and in a folder."""
+    if request.param == "s3":
+        s3.put("bucket", [f"home/{path}" for path in PATHS], b"{}")
+        return "s3://bucket/home"
+    for path in PATHS:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("{}")
+    return f"file://{tmp_path}"
+
+
+def test_a_folder_is_listed_one_level_deep(home: str) -> None:
+    found = list_folder(home)
+    assert found.folders == [f"{home}/a", f"{home}/b"]
+    assert [(file.address, file.size) for file in found.files] == [(f"{home}/top.json", 2)]
+
+
+def test_a_bucket_is_listed_one_level_deep(s3: Endpoint) -> None:
+    s3.put("bucket", ["one/x", "two/x", "file"])
+    found = list_folder("s3://bucket")
+    assert found.folders == ["s3://bucket/one", "s3://bucket/two"]
+    assert [file.address for file in found.files] == ["s3://bucket/file"]
+
+
+def test_files_are_found_by_pattern_and_stores_are_not_entered(home: str) -> None:
+    found = [file.address for file in find_files(home, ["*/metadata.nd.json"])]
+    assert found == [f"{home}/a/metadata.nd.json", f"{home}/b/metadata.nd.json"]
+
+
+def test_many_files_are_read_in_their_order_and_what_is_missing_is_named(home: str) -> None:
+    addresses = [f"{home}/{path}" for path in ("top.json", "missing.json", "a/metadata.nd.json")]
+    found = list(read_files(addresses))
+    assert [address for address, _ in found] == addresses
+    contents = [content for _, content in found]
+    assert (contents[0], contents[2]) == (b"{}", b"{}")
+    assert isinstance(contents[1], RequestError)
+    assert "missing.json" in contents[1].headline
+
+
+def test_a_local_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=f"^no such local folder: {tmp_path}/none$"):
+        list_folder(f"file://{tmp_path}/none")
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: Endpoint) -> None:
+    with pytest.raises(ServiceError, match=r"^s3://nowhere: NoSuchBucket"):
+        list_folder("s3://nowhere/home")
+
+
+def test_a_prefix_without_objects_is_an_empty_folder(s3: Endpoint) -> None:
+    s3.put("bucket", ["one/x"])
+    assert list_folder("s3://bucket/two") == Folder([], [])
+    assert find_files("s3://bucket/one", ["**"]) == [File("s3://bucket/one/x", 0)]
