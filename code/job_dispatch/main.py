@@ -161,7 +161,6 @@ def _prepare(run: Account) -> None:
         run.shares = sharing.shares(
             len(run.plan.jobs), run.sizes, settings.num_parallel_workers, settings.tasks_per_job
         )
-    code_ocean.warn_of_shared_folders(run.shares)
     logger.info("%s for %s", counted(len(run.plan.jobs), "job"), counted(len(run.shares), "worker folder"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -14,12 +15,41 @@ from job_dispatch.messages import counted, logger, progress
 
 Shares = Sequence[Sequence[int]]
 
+_WORKERS = 50
+# What the public dispatcher leaves, too, where every job is done: Nextflow fails a step without output.
+_NO_NEW_JOBS = "no_new_jobs"
 
-def shares(number_of_jobs: int, sizes: Sequence[int], num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
-    """Return the numbers of the jobs that each worker folder gets, by size where sizes are given."""
-    if sizes:
-        return share_by_size(sizes, num_parallel_workers, tasks_per_job)
-    return share(number_of_jobs, num_parallel_workers, tasks_per_job)
+
+def is_in_pipeline() -> bool:
+    """Tell whether this runs in a pipeline of Code Ocean, where each entry of the output folder starts a wrapper."""
+    return bool(os.environ.get("CO_PIPELINE_ID"))
+
+
+def shares(
+    number_of_jobs: int, sizes: Sequence[int], num_parallel_workers: int | None, tasks_per_job: int | None
+) -> Shares:
+    """Return the numbers of the jobs that each worker folder gets, by size where sizes are given.
+
+    Where neither flag is given there are at most 50 folders, but in a pipeline of Code Ocean one folder per job:
+    released wrappers leave the files of the first job of a folder in the results of the second.
+    """
+    if is_in_pipeline():
+        decided = "the default in a pipeline; --tasks_per_job and --num_parallel_workers change it"
+        if tasks_per_job:
+            decided = f"--tasks_per_job={tasks_per_job}"
+        elif num_parallel_workers:
+            decided = f"--num_parallel_workers={num_parallel_workers}"
+        else:
+            tasks_per_job = 1
+        logger.info("jobs per worker folder: %s (%s)", tasks_per_job or "shared out evenly", decided)
+    folders = num_parallel_workers or _WORKERS
+    made = share_by_size(sizes, folders, tasks_per_job) if sizes else share(number_of_jobs, folders, tasks_per_job)
+    if is_in_pipeline() and any(len(one) > 1 for one in made):
+        logger.warning(
+            "worker folders hold more than one job: released analysis wrappers leave the files of the first in the"
+            " results of the second; --tasks_per_job=1 gives each job its own folder"
+        )
+    return made
 
 
 def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
@@ -72,7 +102,7 @@ def known_sizes(sizes: Sequence[int | None]) -> list[int]:
 
 
 def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
-    """Write each job's file into its worker folder: all or none.
+    """Write each job's file into its worker folder: all or none. In a pipeline without jobs, write `no_new_jobs`.
 
     Raises
     ------
@@ -89,6 +119,9 @@ def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
             finally:
                 os.close(descriptor)
     output.commit()
+    if is_in_pipeline() and not plan.jobs:
+        with disk_errors(output.directory), contextlib.suppress(FileExistsError):
+            os.close(os.open(output.directory / _NO_NEW_JOBS, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
 
 
 def _write_job(folder: int, plan: Plan, job: Job) -> None:

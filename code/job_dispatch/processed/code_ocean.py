@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -164,15 +164,6 @@ class Inquiry:
         if self._is_needed:
             raise RequestError(f"--skip_processed: the code that will run the jobs is not known: {reason}")
         logger.info("job files will not name the analysis code: %s", reason)
-
-
-def warn_of_shared_folders(shares: Sequence[Sequence[int]]) -> None:
-    """Warn, in a pipeline, of worker folders with several jobs, which released wrappers mix up."""
-    if os.environ.get("CO_PIPELINE_ID") and any(len(share) > 1 for share in shares):
-        logger.warning(
-            "worker folders hold more than one job: released analysis wrappers leave the files of the first in the"
-            " results of the second; --tasks_per_job=1 gives each a folder of its own"
-        )
 
 
 class _CodeOcean:

@@ -116,7 +116,12 @@ class Settings:
     )
     split_files: bool = _flag(_FILES, "0|1", "1: one job a matched file; 0: one job an asset", "1", values.switch)
     parameter_schema: str | None = _flag(_PARAMETERS, "FILE", "JSON Schema that every parameter set must meet")
-    num_parallel_workers: int = _flag(_WORKERS, "N", "at most this many worker folders", "50", values.count)
+    num_parallel_workers: int | None = _flag(
+        _WORKERS,
+        "N",
+        "at most this many worker folders, 50 if not given; in a Code Ocean pipeline one per job if not given",
+        convert=values.count,
+    )
     tasks_per_job: int | None = _flag(
         _WORKERS, "N", "jobs a worker folder; decides the number of folders instead", convert=values.count
     )

@@ -121,7 +121,7 @@ def test_where_all_is_done_a_line_says_so_and_nothing_is_written(
         ran = pipeline.call(*flags)
         assert (ran.returncode, ran.jobs) == (0, []), ran.stderr
         assert "all 20 jobs are processed already" in ran.stdout
-    assert list(pipeline.output_directory.iterdir()) == []
+    assert not [path for path in pipeline.output_directory.iterdir() if path.is_dir()]
     assert len(skipped(report)) == 20
     assert "all 20 jobs are processed already" in (report / "report.html").read_text()
 
@@ -310,11 +310,48 @@ def test_several_jobs_in_a_worker_folder_are_warned_of_in_a_pipeline(
     pipeline: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = "worker folders hold more than one job"
-    assert told in succeeded(pipeline.call("--docdb_query={}", "--num_parallel_workers=3")).stderr
+    shared = succeeded(pipeline.call("--docdb_query={}", "--num_parallel_workers=3"))
+    assert told in shared.stderr
+    assert "jobs per worker folder: shared out evenly (--num_parallel_workers=3 " in shared.stderr
     assert told not in succeeded(pipeline.call("--docdb_query={}", "--overwrite=1", "--tasks_per_job=1")).stderr
     monkeypatch.delenv("CO_PIPELINE_ID")
     again = succeeded(pipeline.call("--docdb_query={}", "--overwrite=1", "--num_parallel_workers=3"))
     assert told not in again.stderr
+
+
+def test_each_job_has_a_worker_folder_of_its_own_in_a_pipeline_unless_a_flag_says_otherwise(
+    pipeline: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sets(pipeline, 20)
+    default = succeeded(pipeline.call("--docdb_query={}"))
+    assert [len(names) for names in default.folders.values()] == [1] * 80
+    assert "jobs per worker folder: 1 (the default in a pipeline; --tasks_per_job " in default.stderr
+    four = succeeded(pipeline.call("--docdb_query={}", "--overwrite=1", "--tasks_per_job=4"))
+    assert [len(names) for names in four.folders.values()] == [4] * 20
+    assert "jobs per worker folder: 4 (--tasks_per_job=4 " in four.stderr
+    ten = succeeded(pipeline.call("--docdb_query={}", "--overwrite=1", "--num_parallel_workers=10"))
+    assert len(ten.folders) == 10
+    monkeypatch.delenv("CO_PIPELINE_ID")
+    elsewhere = succeeded(pipeline.call("--docdb_query={}", "--overwrite=1"))
+    assert len(elsewhere.folders) == 50
+    assert "jobs per worker folder" not in elsewhere.stderr
+
+
+def test_a_pipeline_step_with_nothing_left_to_dispatch_has_an_output(
+    pipeline: World, code_ocean: CodeOceanGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = ask_for(pipeline, 5)
+    record(code_ocean, map(record_name, jobs))
+    assert pipeline.call(*SKIP, "--dry_run=1").returncode == 0
+    assert not (pipeline.output_directory / "no_new_jobs").exists()
+    for _ in range(2):
+        assert pipeline.call(*SKIP).returncode == 0
+        assert [path.name for path in pipeline.output_directory.iterdir()] == ["no_new_jobs"]
+        assert (pipeline.output_directory / "no_new_jobs").read_bytes() == b""
+    (pipeline.output_directory / "no_new_jobs").unlink()
+    monkeypatch.delenv("CO_PIPELINE_ID")
+    assert pipeline.call(*SKIP).returncode == 0
+    assert list(pipeline.output_directory.iterdir()) == []
 
 
 def test_results_are_looked_for_where_the_wrapper_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
