@@ -27,8 +27,8 @@ from benchmarks.measuring import print_and_leave, report
 from benchmarks.shapes import BUCKET, SHAPES, locations, names
 from job_dispatch import main
 from job_dispatch.jobs.building import Jobs, Plan, plan
-from job_dispatch.jobs.output_folder import OutputFolder
-from job_dispatch.jobs.sharing import Shares, share, share_by_size, write
+from job_dispatch.jobs.output_folder import locked, write
+from job_dispatch.jobs.sharing import Shares, share, share_by_size
 from job_dispatch.messages import DispatchError
 from job_dispatch.model import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
@@ -114,7 +114,7 @@ def _write(directory: Path, jobs: int, rounds: int) -> None:
     written, bare = [], []
     for number in range(rounds):
         ours, theirs = directory / f"ours-{number}", directory / f"bare-{number}"
-        with OutputFolder(ours, overwrite=False) as output:
+        with locked(ours, overwrite=False) as output:
             written.append(_timed(lambda: write(output, planned, shares)))
         paths = [f"{folder}/{planned.jobs[job].name}.json" for folder, numbers in enumerate(shares) for job in numbers]
         contents = {path: (ours / path).read_bytes() for path in paths}  # in the same order

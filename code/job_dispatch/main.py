@@ -102,7 +102,7 @@ def _describe(settings: Settings, command: Sequence[str]) -> None:
 
 def _run(run: Account) -> None:
     """Do what is asked for, and note it in the account step by step."""
-    from job_dispatch.jobs import output_folder, sharing
+    from job_dispatch.jobs import output_folder
     from job_dispatch.report import account
 
     settings = run.settings
@@ -114,10 +114,10 @@ def _run(run: Account) -> None:
         _prepare(run)
         _preview(run)
     else:
-        with output_folder.OutputFolder(settings.output_directory, settings.overwrite) as output:
+        with output_folder.locked(settings.output_directory, settings.overwrite) as output:
             _prepare(run)
             with run.timed(account.WRITING):
-                sharing.write(output, run.plan, run.shares)
+                output_folder.write(output, run.plan, run.shares)
         _print(account.summary(run))
 
 

@@ -1,34 +1,68 @@
-"""The output folder of a run, in which there are all its worker folders or none."""
+"""The output folder of a run: it gets all worker folders of the run, or none.
+
+A run locks the output folder itself, writes its worker folders into a staging folder inside it, and moves them into
+place at the end. The staging folder is hidden, so that a pipeline's `results/*` does not match it, has a random
+name, and only its owner can open it. It holds `new` and `old` (the worker folders that are replaced) and, during
+the moves, `moves.json`. The next run recognises by that name what a killed run left, takes back the moves that
+`moves.json` lists, and removes the rest. Nothing is removed but job files and the folders around them. Links are
+never followed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import json
 import os
+import re
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from job_dispatch import stopping
-from job_dispatch.jobs import own_files
-from job_dispatch.jobs.hidden_folder import HIDDEN, HiddenFolder
-from job_dispatch.messages import DispatchError, RequestError, ServiceError, logger, warn_listing
+from job_dispatch.jobs.building import Job, Plan
+from job_dispatch.jobs.sharing import Shares, is_in_pipeline
+from job_dispatch.messages import DispatchError, RequestError, ServiceError, logger, progress, warn_listing
 
-__all__ = ["HIDDEN", "OutputFolder", "clear", "disk_errors", "inspect", "warn_of_input"]
+HIDDEN = ".dispatch"
+_STAGING = re.compile(r"\.dispatch\.[0-9a-f]{32}")
+_JOB_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
+_NEW, _OLD, _MOVES = "new", "old", "moves.json"
+# Nextflow fails a step without output. The public dispatcher writes the same file if all jobs are done.
+_NO_NEW_JOBS = "no_new_jobs"
+_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 _EARLIER = "--output_directory: %s holds worker folders of an earlier run; --overwrite=1 replaces them"
-_BECOMES_WORKER = "in a pipeline each becomes a worker:"
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """An output folder that this run has locked.
+
+    Attributes
+    ----------
+    directory : pathlib.Path
+    staging : pathlib.Path
+        The hidden folder inside it, in which worker folders are made.
+    earlier : sequence of str
+        The worker folders of an earlier run, which the new ones replace.
+    """
+
+    directory: Path
+    staging: Path
+    earlier: Sequence[str]
 
 
 def inspect(directory: Path, overwrite: bool) -> None:
-    """Check an output folder as `OutputFolder` does, but touch nothing; worker folders already there are a warning.
+    """Check an output folder as `locked` does, but touch nothing; worker folders of an earlier run are a warning.
 
     Raises
     ------
     RequestError
-        It is no folder, or holds folders that are named like worker folders and hold something else.
+        It is no folder, or holds other things that are named like worker folders.
     ServiceError
         It cannot be read.
     """
@@ -40,161 +74,105 @@ def inspect(directory: Path, overwrite: bool) -> None:
             raise ServiceError(
                 f"--output_directory: cannot write into {existing}: no permission; choose another folder"
             )
-        earlier: Sequence[str] = ()
+        earlier = []
         if directory.exists():
-            with own_files.opened(directory) as descriptor:
-                earlier = _worker_folders(directory, descriptor)
+            earlier = _worker_folders(directory)
+            _warn_of_other_entries(directory, earlier)
     if earlier and not overwrite:
         logger.warning(_EARLIER, directory)
 
 
 def warn_of_input(directory: Path, input_directory: Path) -> None:
-    """Warn where what is read would lie among the worker folders."""
+    """Warn if the input directory lies among the worker folders."""
     output, source = (Path(os.path.realpath(path)) for path in (directory, input_directory))
     if source.is_relative_to(output):
         relation = "is" if source == output else "contains"
         logger.warning(
-            "--output_directory: %s %s the input directory; in a pipeline what lies there becomes a worker",
+            "--output_directory: %s %s the input directory; in a pipeline, its visible entries become workers",
             directory,
             relation,
         )
 
 
-class OutputFolder:
-    """The output folder of one run, locked while the run lives.
+@contextmanager
+def locked(directory: Path, overwrite: bool) -> Iterator[OutputFolder]:
+    """Lock the output folder, clear what a killed run left in it, and make a staging folder for this run.
 
-    Worker folders are made inside a hidden folder of it (in a capsule it is a file system of its own), and moved
-    into place together by `commit`, so that a run that fails leaves none.
+    On exit the staging folder is removed, and the output folder too if this run made it and it is empty.
 
     Parameters
     ----------
     directory : pathlib.Path
         Made if it is missing.
     overwrite : bool
-        Replace the worker folders of an earlier run. Nothing else is ever removed.
+        Replace the worker folders of an earlier run.
 
     Raises
     ------
     RequestError
-        It is no folder, or holds worker folders without `overwrite`, or folders that are named like
-        worker folders and hold something else, or a hidden folder that no run of this user has made.
+        It is no folder, or holds worker folders without `overwrite`, or other things that are named like worker
+        folders.
     ServiceError
-        It cannot be written, or another run is writing there.
+        It cannot be written, or another run is writing into it.
     """
-
-    def __init__(self, directory: Path, overwrite: bool) -> None:
-        self.directory = directory
-        with disk_errors(directory), contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo:
+        with disk_errors(directory):
             made = _missing(directory)
             stopping.note(output=str(directory.absolute()), made=list(map(str, made)))
-            undo.callback(_give_back, made)
+            undo.callback(_remove_empty, made)
             _make_folder(directory)
-            self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            undo.callback(os.close, self._descriptor)
-            self._hidden = HiddenFolder(directory, self._descriptor)
-            undo.callback(self._hidden.release)
-            self._earlier = _worker_folders(directory, self._descriptor)
-            if self._earlier and not overwrite:
-                raise RequestError(_EARLIER % directory, self._earlier)
-            self._new = self._hidden.begin()
-            undo.callback(os.close, self._new)
-            self._undo = undo.pop_all()
+            undo.enter_context(_lock(directory))
+            _recover(directory)
+            earlier = _worker_folders(directory)
+            _warn_of_other_entries(directory, earlier)
+            if earlier and not overwrite:
+                raise RequestError(_EARLIER % directory, earlier)
+            staging = directory / f"{HIDDEN}.{secrets.token_hex(16)}"
+            undo.callback(_remove_staging, staging)
+            staging.mkdir(mode=0o700)
+            (staging / _NEW).mkdir()
+            (staging / _OLD).mkdir()
+        yield OutputFolder(directory, staging, earlier)
+    stopping.note(output="")
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._undo.close()
-        stopping.note(output="")
+def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
+    """Write each job's file into its worker folder: all jobs or none. In a pipeline without jobs, write `no_new_jobs`.
 
-    def make_worker_folder(self, name: str) -> int:
-        """Make a new worker folder and return its descriptor, which the caller closes."""
-        os.mkdir(name, dir_fd=self._new)
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._new)
-
-    def commit(self) -> None:
-        """Move the worker folders of an earlier run out, and the new ones into place.
-
-        If the process is killed meanwhile, the journal tells what to take back.
-        """
-        with disk_errors(self.directory):
-            self._hidden.exchange(self._new, self._earlier)
-        stopping.note(is_written=True)
+    Raises
+    ------
+    ServiceError
+        The disk is full or fails; the worker folders of an earlier run are in place.
+    """
+    with disk_errors(output.directory):
+        with progress("writing jobs", "jobs", len(plan.jobs)) as shown:
+            for number, jobs in enumerate(shares):
+                folder = output.staging / _NEW / str(number)
+                folder.mkdir()
+                for job in jobs:
+                    _write_job(folder, plan, plan.jobs[job])
+                    shown.advance()
+        _move_into_place(output)
+        if is_in_pipeline() and not plan.jobs:
+            with contextlib.suppress(FileExistsError):
+                (output.directory / _NO_NEW_JOBS).touch(exist_ok=False)
 
 
 def clear(directory: Path, made: Sequence[Path]) -> bool:
-    """Clear what a killed run left, at once and as the next run would; tell whether all its jobs are in place.
+    """Clear what a killed run left, as the next run would; tell whether all its jobs are in place.
 
     Parameters
     ----------
     directory : pathlib.Path
         Its output folder.
     made : sequence of pathlib.Path
-        The folders that it made, which are removed where they are empty.
+        The folders that it made, which are removed if they are empty.
     """
     is_complete = False
-    with contextlib.suppress(OSError, DispatchError), own_files.opened(directory) as descriptor:
-        if own_files.exists(HIDDEN, descriptor):
-            hidden = HiddenFolder(directory, descriptor)
-            is_complete = hidden.was_complete
-            hidden.release()
-    _give_back(made)
+    with contextlib.suppress(OSError, DispatchError), _lock(directory):
+        is_complete = _recover(directory)
+    _remove_empty(made)
     return is_complete
-
-
-def _missing(directory: Path) -> list[Path]:
-    """Return the folders that must be made for it to be there, the innermost first."""
-    missing = []
-    for path in (directory.absolute(), *directory.absolute().parents):
-        if os.path.lexists(path):
-            break
-        missing.append(path)
-    return missing
-
-
-def _give_back(made: Sequence[Path]) -> None:
-    with contextlib.suppress(OSError):  # not empty
-        for path in made:
-            path.rmdir()
-
-
-def _worker_folders(directory: Path, descriptor: int) -> list[str]:
-    """Return the worker folders in a directory: all-digit names, nothing but job files inside. Warn of other entries.
-
-    Raises
-    ------
-    RequestError
-        Something else has an all-digit name.
-    """
-    names = own_files.names(descriptor)
-    numbered = [name for name in names if own_files.is_worker_name(name)]
-    if other := [name for name in numbered if own_files.job_names(name, descriptor) is None]:
-        raise RequestError(
-            f"--output_directory: {directory} holds what is named like a worker folder and is none;"
-            " move it away or choose another folder",
-            other,
-        )
-    if visible := [name for name in names if not name.startswith(".") and name not in set(numbered)]:
-        warn_listing(f"--output_directory: {directory} holds what is no worker folder; {_BECOMES_WORKER}", visible)
-    return numbered
-
-
-def _make_folder(directory: Path) -> None:
-    """Make a folder if it is missing.
-
-    Raises
-    ------
-    RequestError
-        Something else is at that path, or no folder can be.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise RequestError(f"--output_directory: not a folder: {directory}") from None
-    except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
-            raise RequestError(f"--output_directory: {directory}: {error.strerror}") from None
-        raise
 
 
 @contextmanager
@@ -210,3 +188,219 @@ def disk_errors(directory: Path) -> Iterator[None]:
         raise ServiceError(
             f"--output_directory: cannot write into {directory}: {reason} choose another folder"
         ) from error
+
+
+# Checks
+
+
+def _missing(directory: Path) -> list[Path]:
+    """Return the folders that must be made, the innermost first."""
+    missing = []
+    for path in (directory.absolute(), *directory.absolute().parents):
+        if os.path.lexists(path):
+            break
+        missing.append(path)
+    return missing
+
+
+def _make_folder(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise RequestError(f"--output_directory: not a folder: {directory}") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            raise RequestError(f"--output_directory: {directory}: {error.strerror}") from None
+        raise
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # not empty
+        for folder in folders:
+            folder.rmdir()
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ServiceError(
+            f"--output_directory: another run is writing into {directory}; wait for it or choose another folder"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
+            raise
+        logger.warning("%s: this file system cannot lock folders; start no second run there", directory)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _worker_folders(directory: Path) -> list[str]:
+    """Return the names of the worker folders: all-digit names, nothing but job files inside.
+
+    Raises
+    ------
+    RequestError
+        Something else has an all-digit name.
+    """
+    numbered = [name for name in _names(directory) if name.isascii() and name.isdecimal()]
+    if other := [name for name in numbered if not _is_worker_folder(directory / name)]:
+        raise RequestError(
+            f"--output_directory: {directory} holds entries that are named like worker folders but are not;"
+            " move them away or choose another folder",
+            other,
+        )
+    return numbered
+
+
+def _is_worker_folder(folder: Path) -> bool:
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return all(map(_is_job_file, entries))
+
+
+def _is_job_file(entry: os.DirEntry[str]) -> bool:
+    return _JOB_FILE.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
+
+
+def _warn_of_other_entries(directory: Path, workers: Sequence[str]) -> None:
+    if other := [name for name in _names(directory) if not name.startswith(".") and name not in workers]:
+        warn_listing(
+            f"--output_directory: {directory} holds other entries than worker folders;"
+            " in a pipeline, each of them becomes a worker:",
+            other,
+        )
+
+
+# Writing and moving
+
+
+def _write_job(folder: Path, plan: Plan, job: Job) -> None:
+    # A third faster than Path.write_text, and a large run writes hundreds of thousands of files.
+    descriptor = os.open(f"{folder}/{job.name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
+        file.write(plan.model(job).to_json().encode())
+
+
+def _move_into_place(output: OutputFolder) -> None:
+    """Move the earlier worker folders out and the new ones in; if that fails, move all back."""
+    directory, staging = output.directory, output.staging
+    new = _names(staging / _NEW)
+    with (staging / _MOVES).open("w") as file:
+        json.dump({_OLD: list(output.earlier), _NEW: new}, file)
+        file.flush()
+        os.fsync(file.fileno())  # on the disk before the first move
+    try:
+        for name in output.earlier:
+            (directory / name).rename(staging / _OLD / name)
+        for name in new:
+            (staging / _NEW / name).rename(directory / name)
+    except BaseException:
+        _move_back(directory, staging, new)
+        raise
+    stopping.note(is_written=True)
+    (staging / _MOVES).unlink()
+
+
+def _move_back(directory: Path, staging: Path, new: Sequence[str]) -> list[str]:
+    """Undo the moves that were done, and return the names of the new folders among them.
+
+    Each move is undone by a move, so that a run killed here can be undone by the next one as well.
+    """
+    done = [name for name in new if not (staging / _NEW / name).exists() and (directory / name).exists()]
+    for name in done:
+        (directory / name).rename(staging / _NEW / name)
+    for name in _names(staging / _OLD):
+        try:
+            (staging / _OLD / name).rename(directory / name)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise RequestError(
+                f"--output_directory: {directory / name} is in the place of a worker folder that must be moved back;"
+                " move it away and start again"
+            ) from None
+    (staging / _MOVES).unlink()
+    return done
+
+
+# Clearing
+
+
+def _recover(directory: Path) -> bool:
+    """Clear what a killed run left, and tell whether it had moved all its worker folders into place.
+
+    The lock proves that it is not running any more.
+    """
+    is_complete = False
+    for staging in _folders(directory):
+        if not _STAGING.fullmatch(staging.name):
+            continue
+        _worker_folders(directory)  # refuses other things with such names before anything is moved
+        try:
+            moves = _read_moves(staging)
+        except PermissionError:
+            raise RequestError(
+                f"--output_directory: a run of another user was killed and left {staging};"
+                " ask them to remove it or choose another folder"
+            ) from None
+        if moves is not None:
+            is_complete = not _names(staging / _NEW) and _names(staging / _OLD) == moves[_OLD]
+            if is_complete:
+                (staging / _MOVES).unlink()
+            elif removed := _move_back(directory, staging, moves[_NEW]):
+                warn_listing(f"{directory}: folders of a run that was killed in its last moment are removed:", removed)
+        logger.debug("removing %s, left by a run that was killed", staging)
+        _remove_staging(staging)
+    return is_complete
+
+
+def _folders(directory: Path) -> list[Path]:
+    """Return the folders in a folder, without links to folders."""
+    return [path for path in sorted(directory.iterdir()) if path.is_dir() and not path.is_symlink()]
+
+
+def _read_moves(staging: Path) -> dict[str, list[str]] | None:
+    """Return the record of the moves of a run, None if none has begun: before the first it is written to the disk."""
+    try:
+        moves: dict[str, list[str]] = json.loads((staging / _MOVES).read_bytes())
+    except (FileNotFoundError, ValueError):
+        (staging / _MOVES).unlink(missing_ok=True)
+        return None
+    return moves
+
+
+def _remove_staging(staging: Path) -> None:
+    """Remove a staging folder with its job files; anything else in it stays, with a warning."""
+    with contextlib.suppress(OSError):
+        if (staging / _MOVES).exists():
+            logger.warning("%s keeps the worker folders of an earlier run; the next run moves them back", staging)
+            return
+        for part in _folders(staging):
+            for worker in _folders(part):
+                _remove_worker_folder(worker)
+            with contextlib.suppress(OSError):  # not empty
+                part.rmdir()
+        staging.rmdir()
+    if staging.exists():
+        logger.warning("%s holds other files than jobs, and is kept", staging)
+
+
+def _remove_worker_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_job_file(entry):
+                    Path(entry.path).unlink()
+        folder.rmdir()

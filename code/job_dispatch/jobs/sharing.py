@@ -1,23 +1,18 @@
-"""Sharing jobs out over worker folders, and writing them there."""
+"""Which jobs go into which worker folder."""
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import os
 import statistics
 from collections.abc import Sequence
 
-from job_dispatch.jobs.building import Job, Plan
-from job_dispatch.jobs.output_folder import OutputFolder, disk_errors
 from job_dispatch.messages import counted, logger, progress
 
 Shares = Sequence[Sequence[int]]
 
 _WORKERS = 50
-# What the public dispatcher leaves, too, where every job is done: Nextflow fails a step without output.
-_NO_NEW_JOBS = "no_new_jobs"
 
 
 def is_in_pipeline() -> bool:
@@ -28,9 +23,9 @@ def is_in_pipeline() -> bool:
 def shares(
     number_of_jobs: int, sizes: Sequence[int], num_parallel_workers: int | None, tasks_per_job: int | None
 ) -> Shares:
-    """Return the numbers of the jobs that each worker folder gets, by size where sizes are given.
+    """Return the numbers of the jobs of each worker folder, balanced by size if sizes are given.
 
-    Where neither flag is given there are at most 50 folders, but in a pipeline of Code Ocean one folder per job:
+    If neither flag is given, there are at most 50 folders, but in a pipeline of Code Ocean one folder per job:
     released wrappers leave the files of the first job of a folder in the results of the second.
     """
     if is_in_pipeline():
@@ -53,15 +48,15 @@ def shares(
 
 
 def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
-    """Return the numbers of the jobs that each worker folder gets: contiguous, balanced to within one, none empty.
+    """Return the numbers of the jobs of each worker folder: contiguous, balanced to within one, no folder empty.
 
     Parameters
     ----------
     number_of_jobs : int
     num_parallel_workers : int
-        At most this many folders.
+        Maximum number of folders.
     tasks_per_job : int or None
-        At most this many jobs a folder; when given, it decides the number of folders instead.
+        Maximum number of jobs per folder; overrides `num_parallel_workers`.
     """
     folders = -(-number_of_jobs // tasks_per_job) if tasks_per_job else min(num_parallel_workers, number_of_jobs)
     bounds = [number_of_jobs * folder // folders for folder in range(folders + 1)] if folders else []
@@ -69,7 +64,7 @@ def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | N
 
 
 def share_by_size(sizes: Sequence[int], num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
-    """Return the numbers of the jobs that each worker folder gets: the largest first to the least loaded folder.
+    """Return the numbers of the jobs of each worker folder: each job, the largest first, goes to the least loaded one.
 
     Graham's LPT rule: the heaviest folder is at most 4/3 of the least possible. There are as many folders as
     `share` makes, none is empty, and each holds at most `tasks_per_job`. Ties go to the folder with fewer jobs,
@@ -88,45 +83,14 @@ def share_by_size(sizes: Sequence[int], num_parallel_workers: int, tasks_per_job
 
 
 def known_sizes(sizes: Sequence[int | None]) -> list[int]:
-    """Return sizes in which an unknown one is the median of the known, which is said; none where none is known."""
+    """Replace each unknown size by the median of the known ones, with a warning; return no sizes if none is known."""
     known = [size for size in sizes if size is not None]
     if len(known) == len(sizes):
         return known
     if not known:
-        logger.warning("--balance=size: no size is known; jobs are shared out by count")
+        logger.warning("--balance=size: no size is known; balancing by count instead")
         return []
     median = int(statistics.median(known))
     unknown = counted(len(sizes) - len(known), "job")
     logger.warning("--balance=size: %s of unknown size counted as the median, %s bytes", unknown, f"{median:,}")
     return [median if size is None else size for size in sizes]
-
-
-def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
-    """Write each job's file into its worker folder: all or none. In a pipeline without jobs, write `no_new_jobs`.
-
-    Raises
-    ------
-    ServiceError
-        The disk is full or fails; no worker folder is left, and those of an earlier run are there.
-    """
-    with disk_errors(output.directory), progress("writing jobs", "jobs", len(plan.jobs)) as shown:
-        for folder, numbers in enumerate(shares):
-            descriptor = output.make_worker_folder(str(folder))
-            try:
-                for number in numbers:
-                    _write_job(descriptor, plan, plan.jobs[number])
-                    shown.advance()
-            finally:
-                os.close(descriptor)
-    output.commit()
-    if is_in_pipeline() and not plan.jobs:
-        with disk_errors(output.directory), contextlib.suppress(FileExistsError):
-            os.close(os.open(output.directory / _NO_NEW_JOBS, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-
-
-def _write_job(folder: int, plan: Plan, job: Job) -> None:
-    # A third faster than Path.write_text, of which a large run has hundreds of thousands.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(f"{job.name}.json", flags, 0o666, dir_fd=folder)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
-        file.write(plan.model(job).to_json().encode())

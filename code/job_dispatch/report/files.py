@@ -7,11 +7,11 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from job_dispatch import stopping
-from job_dispatch.jobs import own_files
 from job_dispatch.jobs.output_folder import HIDDEN
 from job_dispatch.messages import RequestError
 
@@ -45,7 +45,7 @@ def check_directory(report: Path, output: Path, overwrite: bool) -> None:
     if not os.access(existing, os.W_OK | os.X_OK) or len(os.fsencode(inner.name)) > _NAME_BYTES:
         raise RequestError(f"--report_directory: {report} cannot be made or written; choose another folder")
     if report.is_dir():
-        with own_files.opened(report) as folder:
+        with _opened(report) as folder:
             _check_files(report, folder, overwrite)
 
 
@@ -59,7 +59,7 @@ def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
     OSError
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with own_files.opened(directory) as folder:
+    with _opened(directory) as folder:
         _check_files(directory, folder, overwrite)
         # A name that nobody can know beforehand.
         unfinished = {name: f".{name}.{secrets.token_hex(16)}.unfinished" for name in texts}
@@ -74,6 +74,15 @@ def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=folder)
             stopping.note(unfinished=[])
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _write_new(name: str, folder: int, text: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import random
+import re
+import stat
 import uuid
 from itertools import chain
 from pathlib import Path
@@ -15,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job_dispatch.jobs import sharing
-from job_dispatch.jobs.output_folder import OutputFolder
+from job_dispatch.jobs import output_folder, sharing
+from job_dispatch.jobs.output_folder import locked
 from job_dispatch.messages import RequestError, ServiceError
 from tests.conftest import World
 
@@ -75,8 +78,8 @@ def test_a_numbered_folder_with_anything_but_jobs_is_refused_even_with_overwrite
     folder = tmp_path / "3"
     folder.mkdir()
     (folder / name).write_text("mine")
-    with pytest.raises(RequestError, match="named like a worker folder"):
-        OutputFolder(tmp_path, overwrite=True)
+    with pytest.raises(RequestError, match="named like worker folders but are not"), locked(tmp_path, overwrite=True):
+        pass
     assert (folder / name).read_text() == "mine"
 
 
@@ -87,14 +90,14 @@ def test_the_output_folder_is_checked_before_the_first_request(world: World) -> 
 
 
 def test_a_disk_that_fills_up_leaves_nothing_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int] = []
+    written: list[Path] = []
 
-    def full(folder: int, *_: object) -> None:
+    def full(folder: Path, *_: object) -> None:
         if written:
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(folder)
 
-    monkeypatch.setattr(sharing, "_write_job", full)
+    monkeypatch.setattr(output_folder, "_write_job", full)
     done = world.call("--docdb_query={}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
@@ -108,10 +111,10 @@ def test_moves_that_fail_half_way_are_taken_back(world: World, monkeypatch: pyte
     before = world.call("--docdb_query={}")
     rename, moves = os.rename, itertools.count()
 
-    def fails_for_new(source: str, target: str, **folders: int) -> None:
-        if source == target == "1" and next(moves) == 1:  # first the earlier one is moved out
+    def fails_for_new(source: Path, target: Path) -> None:
+        if source.name == target.name == "1" and next(moves) == 1:  # first the earlier one is moved out
             raise OSError(errno.EIO, "Input/output error")
-        rename(source, target, **folders)
+        rename(source, target)
 
     monkeypatch.setattr(os, "rename", fails_for_new)
     failed = world.call('--docdb_query={"subject.subject_id": "643634"}', "--overwrite=1")
@@ -131,10 +134,10 @@ def test_an_interrupt_among_the_moves_leaves_all_old_folders_or_all_new_ones(
     assert (len(old), len(new)) == (3, 2)
     rename, moves = os.rename, itertools.count()
 
-    def interrupted(source: str, target: str, **folders: int) -> None:
-        is_interrupted = source == target and next(moves) == number
+    def interrupted(source: Path, target: Path) -> None:
+        is_interrupted = source.name == target.name and next(moves) == number
         if is_moved or not is_interrupted:
-            rename(source, target, **folders)
+            rename(source, target)
         if is_interrupted:
             raise KeyboardInterrupt
 
@@ -146,33 +149,54 @@ def test_an_interrupt_among_the_moves_leaves_all_old_folders_or_all_new_ones(
 
 def test_two_runs_never_write_into_one_folder_at_once(tmp_path: Path) -> None:
     with (
-        OutputFolder(tmp_path, overwrite=False),
+        locked(tmp_path, overwrite=False),
         pytest.raises(ServiceError, match="another run is writing into"),
+        locked(tmp_path, overwrite=False),
     ):
-        OutputFolder(tmp_path, overwrite=False)
-    with OutputFolder(tmp_path, overwrite=False):
+        pass
+    with locked(tmp_path, overwrite=False):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
+def test_a_file_system_that_cannot_lock_folders_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def without_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with locked(tmp_path, overwrite=False):
+        pass
+    assert caplog.messages == [f"{tmp_path}: this file system cannot lock folders; start no second run there"]
+
+
+def test_only_its_owner_can_open_the_folder_in_which_a_run_writes(tmp_path: Path) -> None:
+    with locked(tmp_path, overwrite=False) as output:
+        assert stat.S_IMODE(output.staging.stat().st_mode) == 0o700
+        [name] = [path.name for path in tmp_path.iterdir()]
+    assert re.fullmatch(r"\.dispatch\.[0-9a-f]{32}", name)
+
+
 def test_what_a_killed_run_left_is_cleared_by_the_next(world: World) -> None:
-    left = world.output_directory / ".dispatch" / "new" / "0"
+    left = world.output_directory / f".dispatch.{16 * '0a'}" / "new" / "0"
     left.mkdir(parents=True)
     (left / f"{uuid.uuid4()}.json").write_text("{")
-    (world.output_directory / ".dispatch" / "lock").touch()
-    assert world.call("--docdb_query={}").returncode == 0
-    assert not (world.output_directory / ".dispatch").exists()
+    done = world.call("--docdb_query={}")
+    assert done.returncode == 0
+    assert {path.name for path in world.output_directory.iterdir()} == set(done.folders)
 
 
 def test_an_output_folder_is_made_if_it_is_missing(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path / "new" / "results", overwrite=False) as output:
+    with locked(tmp_path / "new" / "results", overwrite=False) as output:
         assert output.directory.is_dir()
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
-    with pytest.raises(RequestError, match="not a folder"):
-        OutputFolder(tmp_path / "results", overwrite=False)
+    with pytest.raises(RequestError, match="not a folder"), locked(tmp_path / "results", overwrite=False):
+        pass
 
 
 # Sharing by size
@@ -226,7 +250,7 @@ def test_a_job_of_unknown_size_weighs_the_median_and_that_is_said(caplog: pytest
 
 def test_where_no_size_is_known_jobs_are_shared_by_count(caplog: pytest.LogCaptureFixture) -> None:
     assert sharing.known_sizes([None, None]) == []
-    assert caplog.messages == ["--balance=size: no size is known; jobs are shared out by count"]
+    assert caplog.messages == ["--balance=size: no size is known; balancing by count instead"]
 
 
 def test_balancing_by_size_puts_a_large_store_on_its_own_and_gives_jobs_the_same_names(world: World) -> None:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from job_dispatch.jobs import sharing
+from job_dispatch.jobs import output_folder
 from job_dispatch.messages import RequestError
 from job_dispatch.request.parameters import FILE_NAME, read_parameters
 from tests.both_sources import EVERYTHING, assert_refused, call_both, error_block, logged, make_world, record
@@ -182,14 +182,14 @@ def test_the_number_of_sets_is_said_before_anything_is_asked_and_that_of_jobs_be
         when_asked.append(said())
         return None
 
-    write_jobs = sharing.write
+    write_jobs = output_folder.write
 
     def written(*args: Any) -> None:
         when_written.append(said())
         write_jobs(*args)
 
     desk.gateway.faults.append(asked)
-    monkeypatch.setattr(sharing, "write", written)
+    monkeypatch.setattr(output_folder, "write", written)
 
     assert desk.call(EVERYTHING).returncode == 0
     assert f"6 parameter sets from {path}\n" in when_asked[0]
