@@ -2,7 +2,8 @@
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
-OLD_WRAPPER := .venv-old-wrapper
+# The released wrappers that run our jobs in tests, each in an environment of its own.
+WRAPPERS := .venv-wrapper-old .venv-wrapper-new
 
 # Interpreters to try; the newest that really runs and has all dependencies is taken.
 PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
@@ -10,7 +11,7 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run pipeline test storage-test pipeline-test old-wrapper-test browser-test lint format audit bench pin clean stale
+.PHONY: help run pipeline test storage-test pipeline-test browser-test lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
@@ -19,7 +20,7 @@ help:
 	@echo 'make test              lint, then all tests, about three minutes'
 	@echo 'make storage-test      list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
 	@echo 'make pipeline-test     run the pipeline of pipeline/ with Nextflow in many ways'
-	@echo 'make old-wrapper-test  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
+	@echo 'make  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
 	@echo 'make browser-test      open the pages in Chromium, which must be installed'
 	@echo 'make lint              ruff check, ruff format --check, mypy'
 	@echo 'make format            sort imports and format the code'
@@ -51,7 +52,7 @@ pipeline: $(VENV)/example.stamp
 	@echo 'Table to open:   example_pipeline/results/table.csv'
 	@echo 'Picture to open: example_pipeline/results/analysis_summary/licking_around_reward.png'
 
-test: lint
+test: lint $(WRAPPERS:=/stamp)
 	@echo 'Running all tests side by side, which takes about three minutes on two cores'
 	cd code && ../$(VENV_PYTHON) -m pytest -n auto --dist worksteal
 
@@ -62,9 +63,6 @@ storage-test: $(VENV)/storage.stamp
 pipeline-test: $(VENV)/test.stamp
 	pipeline/tests/nextflow -version
 	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml -n auto --dist loadfile ../pipeline/tests
-
-old-wrapper-test: $(VENV)/test.stamp $(OLD_WRAPPER)/stamp
-	cd code && OLD_WRAPPER=../$(OLD_WRAPPER)/bin/python ../$(VENV_PYTHON) -m pytest tests/old_wrapper
 
 browser-test: $(VENV)/browser.stamp
 	cd code && BROWSER_TEST=1 ../$(VENV_PYTHON) -m pytest tests/browser
@@ -85,33 +83,30 @@ audit: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m benchmarks.run $(BENCH)
 
-pin: $(VENV)/pin.stamp
+pin: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pin
 
 clean:
-	rm -rf $(VENV) $(OLD_WRAPPER) code/*.egg-info code/build example_report example_pipeline code/benchmarks/.venv-peer
+	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_pipeline code/benchmarks/.venv-peer
 	find code pipeline -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
 # What each stamp installs besides the project, and the stamps that this makes good as well.
-EXTRAS_example := [example]
-EXTRAS_test := [dev]
-EXTRAS_browser := [dev,browser]
-EXTRAS_storage := [dev,storage-test]
-EXTRAS_pin := [pin]
+EXTRAS_example := --extra example
+EXTRAS_test := --extra dev
+EXTRAS_browser := --extra dev --extra browser
+EXTRAS_storage := --extra dev --extra storage-test
 ALSO_example := run
 ALSO_test := run example
 ALSO_browser := run example test
 ALSO_storage := run example test
-ALSO_pin := run
 
-$(VENV)/%.stamp: code/pyproject.toml $(STALE)
-	@code/tools/install $(VENV) 'code$(EXTRAS_$*)' $(PYTHON)
+PINS := environment/requirements.txt code/tools/pins/test.txt code/tools/pins/uv.txt
+
+$(VENV)/%.stamp: code/pyproject.toml $(PINS) $(STALE)
+	@code/tools/install $(VENV) '$(EXTRAS_$*)' $(PYTHON)
 	@touch $(patsubst %,$(VENV)/%.stamp,$(ALSO_$*)) $@
 
-# Its schema cannot be installed beside that of the newest wrapper.
-$(OLD_WRAPPER)/stamp: $(VENV)/test.stamp
-	@echo 'Installing the wrapper 0.2.1 on aind-data-schema 2.6.0, which takes half a minute'
-	@$(VENV_PYTHON) -m venv --clear $(OLD_WRAPPER)
-	@$(OLD_WRAPPER)/bin/python -m pip install --quiet --disable-pip-version-check \
-	    'analysis-pipeline-utils==0.2.1' 'aind-data-schema==2.6.0' 's3fs<0.5'
+# The wrappers' schema needs a Python older than 3.14. Where there is none, tests are skipped and name the reason.
+.venv-wrapper-%/stamp: code/tools/pins/wrapper-%.txt | $(VENV)/test.stamp
+	@code/tools/install-wrapper $(@D) $< $(VENV_PYTHON)
 	@touch $@

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from moto.s3.exceptions import BucketAlreadyExists
 from moto.server import ThreadedMotoServer
 
 from tests.gateway import Gateway, Record
+from tests.processed.library import call_library
+from tests.processed.wrappers import NEW, NO_WRAPPER
 
 # How fast a machine is says nothing about the code.
 settings.register_profile("any machine", deadline=None)
@@ -38,14 +39,9 @@ BUCKET = "open-data"
 DESCRIPTION = "behavior_774659_2025-06-07_14-31-15"
 Job = dict[str, Any]
 
-# The schema that the released wrapper needs wants pydantic below 2.12, which has no wheel for Python 3.14.
-WITH_WRAPPER = sys.version_info < (3, 14)
-NO_WRAPPER = "analysis-pipeline-utils cannot be installed on Python 3.14"
-needs_wrapper = pytest.mark.skipif(not WITH_WRAPPER, reason=NO_WRAPPER)
-
 
 def pytest_report_header() -> str | None:
-    return None if WITH_WRAPPER else f"job files are not read by the released wrapper: {NO_WRAPPER}"
+    return None if NEW.exists() else f"job files are not read by the released wrapper: {NO_WRAPPER}"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -351,29 +347,17 @@ def load_job(path: Path) -> Job:
     """Load a job file; it must mean the same to the released loader of the analysis wrapper."""
     text = path.read_text(encoding="utf-8")
     job: Job = json.loads(text)
-    if not WITH_WRAPPER:
+    if not NEW.exists():
         return job
-    model = _wrapper_model()
-    with warnings.catch_warnings():
-        # An empty version is what the smallest form of `analysis_code` has.
-        warnings.filterwarnings("ignore", "Neither commit_hash nor version provided", UserWarning)
-        read = model.model_validate_json(text)
-    told = read.model_dump(exclude_none=True, exclude={"analysis_code"}, mode="json")
-    assert told == {name: job[name] for name in job if name in model.model_fields and name != "analysis_code"}, path
-    assert (read.analysis_code is None) == ("analysis_code" not in job), path
-    if read.analysis_code is not None:
-        code = read.analysis_code.model_dump(exclude_unset=True, exclude={"input_data"}, mode="json")
-        assert code == {name: value for name, value in job["analysis_code"].items() if name != "input_data"}, path
-        assert list(code["parameters"]) == list(job["analysis_code"]["parameters"]), path
+    read = call_library("load", text)
+    own = {name: job[name] for name in job if name in read["fields"]}
+    code = own.pop("analysis_code", None)
+    if code is not None:
+        code = {name: value for name, value in code.items() if name != "input_data"}
+    assert read["values"] == own, path
+    assert read["code"] == code, path
+    assert code is None or list(read["code"]["parameters"]) == list(code["parameters"]), path
     return job
-
-
-@functools.cache
-def _wrapper_model() -> Any:
-    # Takes seconds to import, with the whole of aind-data-schema behind it.
-    from analysis_pipeline_utils.analysis_dispatch_model import AnalysisDispatchModel
-
-    return AnalysisDispatchModel
 
 
 def _worker_folders(output_directory: Path) -> list[Path]:

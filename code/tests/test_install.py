@@ -10,14 +10,18 @@ import pytest
 
 from tests.conftest import CODE
 
-NO_WHEEL = "ERROR: No matching distribution found for numpy>=2.0"
-# What the script asks an interpreter: its version, whether it can make environments, one of them, and pip in that.
+NO_WHEEL = "error: No solution found when resolving dependencies"
+# What the script asks an interpreter: its version, whether it can make environments, one of them, pip and uv in that.
 INTERPRETER = """#!/bin/sh
 case "$1 $2" in
     "-c import sys; print(sys.version_info[1] if"*) echo {minor} ;;
     '-c import sys; print("Python'*) echo "Python 3.{minor} lacks a dependency" >&2 ;;
     "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
-    "-m pip") echo {minor} >>{tried}; echo {says} >&2; exit {fails} ;;
+    "-m pip") case "$3 $4" in "config list") echo "global.index-url='https://mirror.example/simple'" ;; esac ;;
+    "-m uv") echo "$UV_DEFAULT_INDEX" >{index}
+        case "$*" in
+            *requirements.txt*) echo {minor} >>{tried}; if [ {fails} = 1 ]; then echo {says} >&2; exit 1; fi ;;
+        esac ;;
 esac
 """
 
@@ -27,17 +31,18 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.environment = folder / "venv"
+        self.index = folder / "index"
         self._folder, self._tried = folder, folder / "tried"
 
     def interpreter(self, minor: int, says: str = "") -> str:
         path = self._folder / f"python3.{minor}"
-        tried = shlex.quote(str(self._tried))
-        path.write_text(INTERPRETER.format(minor=minor, tried=tried, says=shlex.quote(says), fails=int(bool(says))))
+        tried, index, says = (shlex.quote(str(text)) for text in (self._tried, self.index, says))
+        path.write_text(INTERPRETER.format(minor=minor, tried=tried, index=index, says=says, fails=int(says != "''")))
         path.chmod(0o755)
         return str(path)
 
     def install(self, *interpreters: str) -> subprocess.CompletedProcess[str]:
-        command = [str(CODE / "tools" / "install"), str(self.environment), "code[dev]", *interpreters]
+        command = [str(CODE / "tools" / "install"), str(self.environment), "--extra dev", *interpreters]
         return subprocess.run(command, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
 
     def tried(self) -> list[int]:
@@ -67,7 +72,6 @@ def test_where_a_dependency_has_no_wheel_the_next_newest_is_taken_and_the_reason
         "Python 3.15 lacks a dependency",
         NO_WHEEL,
         "Python 3.14 lacks a dependency",
-        "",
     ]
 
 
@@ -80,9 +84,9 @@ def test_where_no_interpreter_has_all_dependencies_it_says_what_would(place: Pla
 
 
 def test_a_failure_that_is_no_missing_wheel_ends_it(place: Place) -> None:
-    done = place.install(place.interpreter(14, "ERROR: no space left on device"), place.interpreter(13))
+    done = place.install(place.interpreter(14, "error: no space left on device"), place.interpreter(13))
     assert (done.returncode, place.tried()) == (1, [14])
-    assert done.stderr == "ERROR: no space left on device\n"
+    assert done.stderr == "error: no space left on device\n"
 
 
 def test_without_any_interpreter_it_names_what_it_tried(place: Place) -> None:
@@ -98,3 +102,8 @@ def test_an_environment_that_is_there_is_kept_and_one_that_is_unfinished_made_ag
     (place.environment / "unfinished").touch()
     assert "with Python 3.13" in place.install(newer, older).stdout
     assert place.tried() == [12, 12, 13]
+
+
+def test_the_mirror_that_pip_is_configured_for_is_used_as_well(place: Place) -> None:
+    assert place.install(place.interpreter(13)).returncode == 0
+    assert place.index.read_text() == "https://mirror.example/simple\n"

@@ -1,9 +1,10 @@
-"""The capsule is built from pinned versions, which stand in two files and agree with `pyproject.toml`."""
+"""What users run, what the images hold and what the tests run with are the same pinned versions."""
 
-import hashlib
+from __future__ import annotations
+
 import importlib.metadata
 import json
-import shutil
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,83 +15,88 @@ from packaging.utils import canonicalize_name
 from tests.conftest import CODE
 from tools import pin
 
-# What markers are evaluated for: the Python and the machine of the capsule.
-CAPSULE = {
-    "python_version": "3.12",
-    "python_full_version": "3.12.4",
-    "sys_platform": "linux",
-    "platform_system": "Linux",
-    "platform_machine": "x86_64",
-    "os_name": "posix",
-    "implementation_name": "cpython",
-    "platform_python_implementation": "CPython",
-    "extra": "",
-}
+ROOT = CODE.parent
+PROJECT = tomllib.loads((CODE / "pyproject.toml").read_text())["project"]
+DOCKERFILES = (ROOT / "environment" / "Dockerfile", ROOT / "pipeline" / "Dockerfile")
+FILES = (pin.REQUIREMENTS, pin.TEST, *pin.OTHERS)
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+SYSTEMS = (("linux", "Linux", "x86_64"), ("darwin", "Darwin", "arm64"))
 
 
-def applying(lines: list[str]) -> dict[str, Requirement]:
-    """The requirements that apply in the capsule, by name."""
-    requirements = [Requirement(line) for line in lines]
+def marked(python: str, system: tuple[str, str, str]) -> dict[str, str]:
+    """What markers are evaluated for."""
+    platform, name, machine = system
     return {
-        canonicalize_name(requirement.name): requirement
-        for requirement in requirements
-        if requirement.marker is None or requirement.marker.evaluate(CAPSULE)
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "sys_platform": platform,
+        "platform_system": name,
+        "platform_machine": machine,
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "extra": "",
     }
 
 
-DIRECT = applying(tomllib.loads((CODE / "pyproject.toml").read_text())["project"]["dependencies"])
-PINS = pin.pins()
+def applying(requirements: list[Requirement], environment: dict[str, str] | None = None) -> list[Requirement]:
+    return [one for one in requirements if one.marker is None or one.marker.evaluate(environment)]
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    """Copies of the Dockerfile and of environment.json."""
-    return Path(shutil.copy(pin.DOCKERFILE, tmp_path)), Path(shutil.copy(pin.ENVIRONMENT, tmp_path))
+def versions(path: Path, environment: dict[str, str] | None = None) -> dict[str, str]:
+    """The pinned version of each package, on this machine by default."""
+    return {canonicalize_name(one.name): str(one.specifier)[2:] for one in applying(pin.pins(path), environment)}
 
 
-def test_every_direct_dependency_is_pinned_within_its_bounds() -> None:
-    assert {
-        name: PINS.get(name)
-        for name, requirement in DIRECT.items()
-        if not requirement.specifier.contains(PINS.get(name, "0"))
-    } == {}
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system[0])
+@pytest.mark.parametrize("python", PYTHONS)
+def test_each_dependency_is_pinned_once_and_within_its_bounds(python: str, system: tuple[str, str, str]) -> None:
+    environment = marked(python, system)
+    extras = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    for path, lines in ((pin.REQUIREMENTS, PROJECT["dependencies"]), (pin.TEST, PROJECT["dependencies"] + extras)):
+        pinned = applying(pin.pins(path), environment)
+        assert len({one.name for one in pinned}) == len(pinned)
+        found = versions(path, environment)
+        needed = applying([Requirement(line) for line in lines], environment)
+        wrong = [
+            f"{one.name}: {found.get(canonicalize_name(one.name), 'not pinned')}"
+            for one in needed
+            if one.name != PROJECT["name"]
+            and not one.specifier.contains(found.get(canonicalize_name(one.name), "0"), prereleases=True)
+        ]
+        assert wrong == [], "run `make pin`"
 
 
-def test_what_the_pinned_packages_need_is_pinned_too() -> None:
-    """Looked up for those that are installed here in the pinned version."""
-    for name, version in PINS.items():
-        try:
-            installed = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        if installed.version == version:
-            needed = applying(installed.requires or [])
-            assert {need for need in needed if need not in PINS} == set(), name
+def test_the_tests_run_with_the_versions_that_users_get() -> None:
+    pinned = versions(pin.REQUIREMENTS)
+    assert {name: importlib.metadata.version(name) for name in pinned} == pinned, "run `make test`, which installs them"
 
 
-def test_both_files_are_what_the_command_writes(files: tuple[Path, Path]) -> None:
-    dockerfile, environment = files
-    pin.write(PINS, dockerfile, environment)
-    assert dockerfile.read_text() == pin.DOCKERFILE.read_text()
-    assert environment.read_text() == pin.ENVIRONMENT.read_text()
+def test_what_is_pinned_for_tests_includes_what_users_get() -> None:
+    ours = {str(one) for one in pin.pins(pin.REQUIREMENTS)}
+    assert ours - {str(one) for one in pin.pins(pin.TEST)} == set()
 
 
-def test_a_new_version_is_written_into_both_files_and_hashed(files: tuple[Path, Path]) -> None:
-    dockerfile, environment = files
-    pin.write({"boto3": "99.1", "attrs": "1.0.post1"}, dockerfile, environment)
-    first_line, _, rest = dockerfile.read_text().partition("\n")
-    assert "pip install -U --no-cache-dir \\\n    attrs==1.0.post1 \\\n    boto3==99.1\n\nCOPY" in rest
-    assert first_line == f"# hash:sha256:{hashlib.sha256(rest.encode()).hexdigest()}"
-    assert json.loads(environment.read_text())["installers"]["pip"]["packages"] == [
-        {"name": "attrs", "version": "1.0.post1"},
-        {"name": "boto3", "version": "99.1"},
-    ]
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_pin_has_hashes_and_no_address(path: Path) -> None:
+    text = path.read_text()
+    assert "://" not in text
+    assert "index" not in text.partition("==")[0]
+    packages = re.split(r"\n(?=\S)", text.rstrip())
+    pinned = [package for package in packages if not package.startswith("#")]
+    assert pinned
+    assert [package for package in pinned if not re.search(r"==\S+.*(\\\n    --hash=sha256:\w{64}.*)+$", package)] == []
 
 
-def test_dockerfile_and_environment_start_from_the_same_image() -> None:
-    assert f"\nFROM $REGISTRY_HOST/{pin.base_image()}\n" in pin.DOCKERFILE.read_text()
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_images_install_the_pinned_file_and_name_no_package_themselves(path: Path) -> None:
+    text = path.read_text()
+    assert re.search(r"^COPY \S*requirements.txt ", text, flags=re.MULTILINE)
+    installed = re.findall(r"^RUN pip install (.*?)(?: \\)?$", text, flags=re.MULTILINE)
+    assert "--require-hashes --requirement" in installed[0]
+    assert installed[1:] in ([], ["--no-cache-dir --no-deps /source/code"])
 
 
-def test_dockerfile_carries_the_hash_by_which_code_ocean_knows_it_as_generated() -> None:
-    first_line, _, rest = pin.DOCKERFILE.read_text().partition("\n")
-    assert first_line == f"# hash:sha256:{hashlib.sha256(rest.encode()).hexdigest()}"
+def test_the_capsules_image_is_built_from_the_base_image_that_code_ocean_shows() -> None:
+    environment = json.loads((ROOT / ".codeocean" / "environment.json").read_text())
+    assert f"\nFROM $REGISTRY_HOST/{environment['base_image']}\n" in DOCKERFILES[0].read_text()

@@ -83,7 +83,7 @@ def _pytest_starts_without_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_discovery_from_the_code_folder_runs_pytest_and_counts_its_tests() -> None:
-    chosen = "tests/test_pinned_versions.py::test_dockerfile_and_environment_start_from_the_same_image"
+    chosen = "tests/test_pinned_versions.py::test_what_is_pinned_for_tests_includes_what_users_get"
     process = subprocess.run(
         [sys.executable, "-m", "unittest", "discover", "tests/"],
         cwd=CODE,

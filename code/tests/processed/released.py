@@ -7,13 +7,13 @@ import functools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.processed.code_ocean import WRAPPER, CodeOceanGateway
+from tests.processed.wrappers import NEW
 
 _CAPSULE = Path(__file__).with_name("wrapper_capsule.py")
 
@@ -52,7 +52,7 @@ def run_wrapper(
     directory: Path,
     fields: Mapping[str, str],
     *flags: str,
-    python: str = sys.executable,
+    python: Path = NEW,
     env: Mapping[str, str] | None = None,
 ) -> Ran:
     """Let the wrapper run job files as the pipeline gives them to it.
@@ -95,7 +95,7 @@ def run_wrapper(
 
 
 @functools.cache
-def _capsule(python: str) -> subprocess.Popen[str]:
+def _capsule(python: Path) -> subprocess.Popen[str]:
     """Start the capsule, which runs jobs as often as it is asked; it ends when this process does."""
     capsule = subprocess.Popen(
         [python, str(_CAPSULE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -16,10 +16,11 @@ import pytest
 from job_dispatch.jobs.code import Code
 from job_dispatch.messages import DispatchError
 from job_dispatch.processed import code_ocean as asking
-from tests.conftest import NO_WRAPPER, WITH_WRAPPER, World
+from tests.conftest import World
 from tests.gateway import Fault
 from tests.processed.code_ocean import SLUG, TOKEN, WRAPPER, CodeOceanGateway, capsule, process
-from tests.processed.library import released_library
+from tests.processed.library import call_library
+from tests.processed.wrappers import NEW, NO_WRAPPER
 from tests.test_dispatch import succeeded
 
 RELEASE = "5a8f0000-0000-4000-8000-0000000e1ea5"
@@ -34,12 +35,10 @@ def ask(is_needed: bool = True) -> asking.Wrapper:
 
 
 def as_the_library_does() -> Code:
-    if not WITH_WRAPPER:
+    if not NEW.exists():
         pytest.skip(NO_WRAPPER)
-    with released_library() as library:
-        code = library.codes.get_codeocean_process_metadata(capsule_name="wrapper").code
-    attached = tuple(asset.url for asset in code.input_data)
-    return Code(code.url, code.name, code.version, str(code.run_script), attached, code.parameters.model_dump())
+    code = call_library("code_of_the_wrapper")
+    return Code(**{**code, "attached": tuple(code["attached"])})
 
 
 def test_a_released_capsule(code_ocean: CodeOceanGateway) -> None:

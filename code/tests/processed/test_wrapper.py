@@ -17,9 +17,12 @@ from job_dispatch.processed import code_ocean as asking
 from job_dispatch.processed.results import record_names
 from tests.conftest import Job, World, load_job
 from tests.processed.code_ocean import CodeOceanGateway, process
-from tests.processed.library import released_library
+from tests.processed.library import call_library
 from tests.processed.released import Ran, run_wrapper
+from tests.processed.wrappers import needs_wrapper
 from tests.test_dispatch import succeeded
+
+pytestmark = needs_wrapper
 
 NUMBERS = {
     "whole": 1,
@@ -67,13 +70,11 @@ def public_jobs(jobs: Iterable[Job], directory: Path) -> list[Path]:
     """Let the public dispatcher write the same work: it is given what it finds itself, and adds the code."""
     directory.mkdir()
     own = ("s3_location", "asset_name", "docdb_record_id", "file_location", "distributed_parameters", "group_metadata")
+    work = [{name: job[name] for name in own if name in job} for job in jobs]
     paths = []
-    with released_library() as library:
-        model = library.dispatch.AnalysisDispatchModel
-        models = iter([model(**{name: job[name] for name in own if name in job}) for job in jobs])
-        for one in library.dispatch.check_task_parameters(models, {**FIXED}, filter_processed=False):
-            paths.append(directory / f"{uuid.uuid4()}.json")
-            paths[-1].write_text(one.model_dump_json(indent=4))
+    for text in call_library("jobs_of_the_public_dispatcher", work, FIXED):
+        paths.append(directory / f"{uuid.uuid4()}.json")
+        paths[-1].write_text(text)
     return paths
 
 
@@ -208,8 +209,5 @@ def test_the_name_of_a_record_is_the_librarys_hash_of_the_code_that_a_job_tells(
     names = record_names(asking.Wrapper(code, {}), ["s3://aind-open-data/x/y", "s3://b/c"], None, fixed, parameter_set)
     assert names is not None
     told = analysis_code(code, ["s3://aind-open-data/x/y", "s3://b/c"], None, fixed, parameter_set)
-    with released_library() as library:
-        read = library.dispatch.AnalysisDispatchModel.model_validate_json(
-            json.dumps({"s3_location": [], "asset_name": [], "docdb_record_id": [], "analysis_code": told})
-        )
-        assert library.results.processing_prefix(read.analysis_code) == names[0]
+    job: Job = {"s3_location": [], "asset_name": [], "docdb_record_id": [], "analysis_code": told}
+    assert call_library("hash_of_the_code", json.dumps(job)) == names[0]

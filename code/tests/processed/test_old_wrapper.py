@@ -1,29 +1,20 @@
-"""The wrapper that the pipeline template's image pins, 0.2.1 on `aind-data-schema` 2.6.0: `make old-wrapper-test`.
-
-It cannot be installed beside the newest one, so it has an environment of its own, which `OLD_WRAPPER` names.
-"""
+"""The wrapper that the image of the public pipeline template pins, 0.2.1 on `aind-data-schema` 2.6.0, runs the jobs."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-
-import pytest
 
 from job_dispatch.processed import code_ocean as asking
 from job_dispatch.processed.results import record_names
 from tests.conftest import World
 from tests.processed.code_ocean import RESULTS, CodeOceanGateway, process
-from tests.processed.conftest import code_ocean, code_ocean_server, lab
 from tests.processed.released import run_wrapper
 from tests.processed.test_wrapper import ATTACHED, FIELDS, FIXED, SETS, job_paths, write_parameters
+from tests.processed.wrappers import OLD, needs_old_wrapper
 from tests.test_dispatch import succeeded
 
-__all__ = ["code_ocean", "code_ocean_server", "lab"]
-
-PYTHON = os.environ.get("OLD_WRAPPER", "")
-pytestmark = pytest.mark.skipif(not PYTHON, reason="OLD_WRAPPER names no interpreter; `make old-wrapper-test` does")
+pytestmark = needs_old_wrapper
 
 
 def test_it_runs_jobs_of_known_code_and_names_their_results_as_foreseen(
@@ -39,7 +30,7 @@ def test_it_runs_jobs_of_known_code_and_names_their_results_as_foreseen(
     foreseen, hashes = set(), set()
     # One by one: this wrapper carries parameters and input data over from one job to the next.
     for number, path in enumerate(job_paths(lab.output_directory)):
-        ran = run_wrapper(code_ocean, [path], tmp_path / f"{number}", FIELDS, "--dry_run=1", python=PYTHON)
+        ran = run_wrapper(code_ocean, [path], tmp_path / f"{number}", FIELDS, "--dry_run=1", python=OLD)
         hashes.update(ran.hashes)
         [given] = ran.given
         one = next(one for one in SETS if one["method"] == given["parameters"]["method"])
@@ -67,8 +58,8 @@ def test_it_runs_jobs_of_unknown_code_with_and_without_parameters(
     assert json.loads(with_fixed.read_text())["analysis_code"] == {"url": "", "parameters": {"cutoff": 0.5, "one": 1.0}}
     code_ocean.serve_pipeline(process(version=None))
     code_ocean.make_repository([1_700_000_000])
-    [given] = run_wrapper(code_ocean, [without], tmp_path / "0", {}, python=PYTHON).given
+    [given] = run_wrapper(code_ocean, [without], tmp_path / "0", {}, python=OLD).given
     assert given["parameters"] == {}
     fields = {"cutoff": "float"}
-    [given] = run_wrapper(code_ocean, [with_fixed], tmp_path / "1", fields, "--cutoff=0.75", python=PYTHON).given
+    [given] = run_wrapper(code_ocean, [with_fixed], tmp_path / "1", fields, "--cutoff=0.75", python=OLD).given
     assert given["parameters"] == {"cutoff": 0.75, "one": 1.0}
