@@ -85,7 +85,7 @@ def is_unfinished(text: str) -> bool:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a command needs of a clone after `make run`, with an empty folder of results, as the working folder."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "tests", "benchmarks")
-    for name in ("code", "data/example", "pipeline"):
+    for name in ("code", "data/example", "environment", "pipeline"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tmp_path / name, ignore=None if name.startswith("data") else ignored)
     shutil.copy(ROOT / "Makefile", tmp_path)

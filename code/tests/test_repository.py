@@ -97,3 +97,10 @@ def test_the_documentation_lists_every_flag_in_the_groups_and_the_order_of_help(
 def test_the_documentation_gives_the_parsers_default_of_every_flag() -> None:
     documented = {name: default for _, name, default in documented_flags()}
     assert without_local(documented) == without_local(parser_defaults())
+
+
+def test_the_workflows_run_every_suite_that_the_ci_script_runs() -> None:
+    words = re.findall(r"\bmake ([\w-]+)", (ROOT / ".ci" / "run").read_text())
+    assert "test" in words
+    steps = (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    assert [word for word in words if not re.search(rf"run: make {word}\b(?!-)", steps)] == []
