@@ -60,7 +60,7 @@ storage-test: $(VENV)/storage.stamp
 	cd code && ../$(VENV_PYTHON) -m pytest tests/servers
 
 # Nextflow is there before the tests, which run side by side, ask for it.
-pipeline-test: $(VENV)/test.stamp
+pipeline-test: $(VENV)/test.stamp .venv-wrapper-new/stamp
 	pipeline/tests/nextflow -version
 	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml -n auto --dist loadfile ../pipeline/tests
 
@@ -80,14 +80,14 @@ audit: $(VENV)/test.stamp
 	$(VENV_PYTHON) -m pip_audit --skip-editable
 
 # Options go into BENCH: make bench BENCH='--quick --only listing'
-bench: $(VENV)/test.stamp
+bench: $(VENV)/test.stamp .venv-wrapper-new/stamp
 	cd code && ../$(VENV_PYTHON) -m benchmarks.run $(BENCH)
 
 pin: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pin
 
 clean:
-	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_pipeline code/benchmarks/.venv-peer
+	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_pipeline
 	find code pipeline -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
 # What each stamp installs besides the project, and the stamps that this makes good as well.

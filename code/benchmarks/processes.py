@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CODE = Path(__file__).resolve().parent.parent
-_PEER_HOME = CODE / "benchmarks" / ".venv-peer"
-# Asked for together: alone, pip may choose an s3fs of 2019.
-_PEER = ("analysis-pipeline-utils==0.2.8", "s3fs>=2025")
+_PEER = CODE.parent / ".venv-wrapper-new" / "bin" / "python"
 _SECONDS_AT_MOST = 300.0
 _MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10
 
@@ -79,16 +76,10 @@ def environment(s3: str, docdb: str, authority: Path) -> dict[str, str]:
 
 
 def peer_python() -> str:
-    """Return the interpreter of the peer's environment, which is made if it is not there."""
-    python = _PEER_HOME / "bin" / "python"
-    stamp = _PEER_HOME / "installed"
-    if not stamp.exists() or stamp.read_text() != " ".join(_PEER):
-        print(f"Installing {' and '.join(_PEER)} into {_PEER_HOME}", flush=True)
-        shutil.rmtree(_PEER_HOME, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", _PEER_HOME], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *_PEER], check=True)
-        stamp.write_text(" ".join(_PEER))
-    return str(python)
+    """Return the interpreter of the environment in which the peer, the newest released library, is installed."""
+    if not _PEER.exists():
+        raise SystemExit(f"error: {_PEER} is missing; `make bench` installs it")
+    return str(_PEER)
 
 
 def versions(python: str, packages: Sequence[str]) -> dict[str, str]:

@@ -143,3 +143,23 @@ def test_a_missing_data_folder_matters_only_where_something_is_read_from_it(inst
     )
     named = dispatch(QUERY, "--input_directory=there")
     assert (named.returncode, named.stderr.splitlines()[-1]) == (2, "error: --input_directory: no such folder: there")
+
+
+def test_mypy_in_strict_mode_accepts_a_script_that_uses_the_public_names_of_the_installed_package(
+    installed: Path, tmp_path: Path
+) -> None:
+    names = getattr(job_dispatch, "__all__", [name for name in vars(job_dispatch) if not name.startswith("_")])
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"from job_dispatch import {', '.join(['__version__', *names])}\n"
+        "from job_dispatch.main import main\n\n"
+        "version: str = __version__\n"
+        'code: int = main(["--version"])\n'
+        f"print({', '.join(names)})\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={installed / 'python'}", str(script)]
+    checked = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    assert checked.returncode == 0, checked.stdout
+    (tmp_path / "wrong.py").write_text("from job_dispatch.main import main\nmain(1)\n")
+    checked = subprocess.run([*command[:-1], "wrong.py"], cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    assert 'incompatible type "int"' in checked.stdout
