@@ -45,11 +45,16 @@ class _Threads(ThreadPoolExecutor):
         super().shutdown(wait=False, cancel_futures=True)
 
 
+def use_threads(loop: asyncio.AbstractEventLoop) -> None:
+    """Make blocking calls of an event loop in threads that do not hold up its end."""
+    loop.set_default_executor(_Threads(THREADS))
+
+
 def run(work: Coroutine[None, None, Result]) -> Result:
     """Run a coroutine to its end; blocking calls that it makes in threads do not hold up its end."""
 
     async def with_threads() -> Result:
-        asyncio.get_running_loop().set_default_executor(_Threads(THREADS))
+        use_threads(asyncio.get_running_loop())
         return await work
 
     return asyncio.run(with_threads())

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+import fnmatch
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
 
-from job_dispatch.messages import DispatchError
+from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.model import File, Folder
-from job_dispatch.storage.locating import run
+from job_dispatch.request.file_patterns import STORE_ENDINGS
+from job_dispatch.storage.locating import run, use_threads
 from job_dispatch.storage.matching import ByPattern, Matching
 
-# Files are asked for in blocks, so that only a block of them is in memory.
-_FILES_A_BLOCK = 1_000
+Answer = TypeVar("Answer")
+# Chooses which of the names in a folder to read next, by what was read before; none: that is all.
+Choice = Callable[[frozenset[str], Mapping[str, bytes]], Sequence[str]]
 
 
 class _Place(Protocol):
@@ -24,6 +28,137 @@ class _Place(Protocol):
     async def list_folder(self, location: str) -> Folder: ...
 
     async def read(self, address: str) -> bytes: ...
+
+
+class Places:
+    """Lists folders and reads small files at `s3://` and `file://` addresses, many at once; a context manager.
+
+    Parameters
+    ----------
+    max_concurrency : int
+        At most this many are listed or read at once.
+    """
+
+    def __init__(self, max_concurrency: int = 64) -> None:
+        self._max_concurrency = max_concurrency
+        self._runner = asyncio.Runner()
+        self._places: dict[str, _Place] = {}
+
+    def __enter__(self) -> Self:
+        use_threads(self._runner.get_loop())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.close()
+
+    def list_folders(self, locations: Iterable[str]) -> Iterator[tuple[str, Folder | DispatchError]]:
+        """Yield locations in their order, each with what lies directly in it or why it could not be listed."""
+        return self._in_order(locations, lambda location: self._place(location).list_folder(location))
+
+    def read_files(self, addresses: Iterable[str]) -> Iterator[tuple[str, bytes | DispatchError]]:
+        """Yield small files in their order, each with its bytes or why it could not be read."""
+        return self._in_order(addresses, lambda address: self._place(address).read(address))
+
+    def read_folders(
+        self, locations: Iterable[str], choose: Choice
+    ) -> Iterator[tuple[str, dict[str, bytes] | DispatchError]]:
+        """Yield folders in their order, each with the small files directly in it that `choose` names.
+
+        `choose` takes the names of all files in the folder and what was read so far; it is asked until it names none.
+        """
+
+        async def read(location: str) -> dict[str, bytes]:
+            place = self._place(location)
+            names = frozenset(file.address.rpartition("/")[2] for file in (await place.list_folder(location)).files)
+            contents: dict[str, bytes] = {}
+            while wanted := choose(names, contents):
+                read = await asyncio.gather(*(place.read(f"{location}/{name}") for name in wanted))
+                contents.update(zip(wanted, read, strict=True))
+            return contents
+
+        return self._in_order(locations, read)
+
+    def match(self, base: str, pattern: Sequence[str]) -> Folder:
+        """Return the folders and files below a location that fit a pattern, one part per level, by path.
+
+        `*`, `?` and `[…]` are as in a shell, `**` is any number of folders. Hidden entries only fit a part that begins
+        with a dot. Stores count as folders and are not entered.
+
+        Raises
+        ------
+        RequestError
+            There is no such local folder.
+        ServiceError
+            A folder cannot be listed.
+        """
+        entered = [base]
+        *parts, last = pattern
+        for part in parts:
+            if part == "**":
+                entered = self._below(entered)
+            elif any(wildcard in part for wildcard in "*?["):
+                found = [folder for level in self._levels(entered) for folder in level.folders]
+                entered = [folder for folder in found if _fits(folder, part) and not folder.endswith(STORE_ENDINGS)]
+            else:
+                entered = [f"{folder}/{part}" for folder in entered]
+        levels = list(self._levels(entered))
+        folders = sorted(folder for level in levels for folder in level.folders if _fits(folder, last))
+        files = sorted(file for level in levels for file in level.files if _fits(file.address, last))
+        return Folder(folders, files)
+
+    def _below(self, folders: list[str]) -> list[str]:
+        """Return folders with all folders below them."""
+        found = list(folders)
+        while folders:
+            below = (folder for level in self._levels(folders) for folder in level.folders)
+            folders = [one for one in below if _fits(one, "*") and not one.endswith(STORE_ENDINGS)]
+            found += folders
+        return found
+
+    def _levels(self, folders: Sequence[str]) -> Iterator[Folder]:
+        for _, level in self.list_folders(folders):
+            if isinstance(level, Folder):
+                yield level
+            elif len(folders) == 1 or not isinstance(level, RequestError):
+                raise level
+
+    def _place(self, address: str) -> _Place:
+        scheme = address.partition("://")[0]
+        if scheme not in self._places:
+            self._places[scheme] = _place(address, self._max_concurrency)
+        return self._places[scheme]
+
+    def _in_order(
+        self, items: Iterable[str], work: Callable[[str], Awaitable[Answer]]
+    ) -> Iterator[tuple[str, Answer | DispatchError]]:
+        """Yield the answer for each item; further ones are on their way meanwhile."""
+
+        async def answer(item: str) -> Answer | DispatchError:
+            try:
+                return await work(item)
+            except DispatchError as error:
+                return error
+
+        async def wait(task: asyncio.Task[Answer | DispatchError]) -> Answer | DispatchError:
+            return await task
+
+        loop = self._runner.get_loop()
+        tasks: deque[tuple[str, asyncio.Task[Answer | DispatchError]]] = deque()
+        left = iter(items)
+        while True:
+            while len(tasks) < self._max_concurrency and (item := next(left, None)) is not None:
+                tasks.append((item, loop.create_task(answer(item))))
+            if not tasks:
+                return
+            item, task = tasks.popleft()
+            yield item, self._runner.run(wait(task))
+
+
+def _fits(address: str, part: str) -> bool:
+    name = address.rpartition("/")[2]
+    return fnmatch.fnmatchcase(name, part) and (part.startswith(".") or not name.startswith("."))
 
 
 def list_folder(location: str) -> Folder:
@@ -58,33 +193,14 @@ def find_files(location: str, patterns: Sequence[str], max_concurrency: int = 64
 def read_files(addresses: Iterable[str], max_concurrency: int = 64) -> Iterator[tuple[str, bytes | DispatchError]]:
     """Yield small files in their order, each with its bytes or the reason why it could not be read.
 
-    At most `max_concurrency` are read at once, in blocks of a thousand.
+    At most `max_concurrency` are read at once, and in memory.
     """
-
-    async def read(block: Sequence[str]) -> list[bytes | DispatchError]:
-        free = asyncio.Semaphore(max_concurrency)
-        places = {scheme: _place(scheme, max_concurrency) for scheme in {_scheme(address) for address in block}}
-
-        async def one(address: str) -> bytes | DispatchError:
-            async with free:
-                try:
-                    return await places[_scheme(address)].read(address)
-                except DispatchError as error:
-                    return error
-
-        return await asyncio.gather(*map(one, block))
-
-    left = iter(addresses)
-    while block := list(itertools.islice(left, _FILES_A_BLOCK)):
-        yield from zip(block, run(read(block)), strict=True)
+    with Places(max_concurrency) as places:
+        yield from places.read_files(addresses)
 
 
-def _scheme(address: str) -> str:
-    return address.partition("://")[0]
-
-
-def _place(location: str, max_concurrency: int) -> _Place:
-    if _scheme(location) == "file":
+def _place(address: str, max_concurrency: int) -> _Place:
+    if address.startswith("file://"):
         from job_dispatch.storage import local_files
 
         return local_files

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.model import File, Folder
-from job_dispatch.storage.places import find_files, list_folder, read_files
+from job_dispatch.storage.places import Places, find_files, list_folder, read_files
 from tests import conftest
 
 Endpoint = conftest.S3
@@ -69,3 +70,59 @@ def test_a_prefix_without_objects_is_an_empty_folder(s3: Endpoint) -> None:
     s3.put("bucket", ["one/x"])
     assert list_folder("s3://bucket/two") == Folder([], [])
     assert find_files("s3://bucket/one", ["**"]) == [File("s3://bucket/one/x", 0)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folders", "files"),
+    [
+        ("*", ["a", "b"], ["top.json"]),
+        ("*/*.json", [], ["a/metadata.nd.json", "b/metadata.nd.json"]),
+        ("?/*", ["a/x.zarr", "b/c"], ["a/metadata.nd.json", "b/metadata.nd.json"]),
+        ("[b-z]/c/*", [], ["b/c/metadata.nd.json"]),
+        ("**/*.json", [], ["a/metadata.nd.json", "b/c/metadata.nd.json", "b/metadata.nd.json", "top.json"]),
+        ("**/c", ["b/c"], []),
+        ("**/x.*", ["a/x.zarr"], []),
+        ("*/*/*/*", [], []),
+        ("none/*", [], []),
+        ("*/c/none*", [], []),
+    ],
+)
+def test_a_pattern_finds_folders_and_files_level_by_level_and_enters_no_store(
+    home: str, pattern: str, folders: list[str], files: list[str]
+) -> None:
+    with Places() as places:
+        if pattern == "none/*" and home.startswith("file://"):
+            with pytest.raises(RequestError, match="no such local folder"):
+                places.match(home, pattern.split("/"))
+            return
+        found = places.match(home, pattern.split("/"))
+    assert found.folders == [f"{home}/{path}" for path in folders]
+    assert [file.address for file in found.files] == [f"{home}/{path}" for path in files]
+
+
+def test_hidden_entries_only_fit_a_pattern_that_begins_with_a_dot(tmp_path: Path) -> None:
+    for path in (".hidden/x", "shown/x", "shown/.x"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("")
+    with Places() as places:
+        assert [one.address for one in places.match(f"file://{tmp_path}", ["**", "*"]).files] == [
+            f"file://{tmp_path}/shown/x"
+        ]
+        assert places.match(f"file://{tmp_path}", [".*"]).folders == [f"file://{tmp_path}/.hidden"]
+
+
+def test_of_each_folder_the_files_that_are_chosen_are_read_by_what_was_read_before(home: str) -> None:
+    def choose(names: frozenset[str], read: Mapping[str, bytes]) -> list[str]:
+        return [] if read else [name for name in names if name.startswith("metadata")]
+
+    with Places(2) as places:
+        found = dict(places.read_folders([f"{home}/a", f"{home}/b", home, f"{home}/b/c"], choose))
+    contents = {"metadata.nd.json": b"{}"}
+    assert found == {f"{home}/a": contents, f"{home}/b": contents, home: {}, f"{home}/b/c": contents}
+
+
+def test_a_hundred_folders_are_listed_side_by_side_with_one_connection_to_the_bucket(s3: Endpoint) -> None:
+    s3.put("bucket", [f"lab/{number:03}/x" for number in range(100)])
+    with Places(8) as places:
+        found = places.match("s3://bucket/lab", ["*", "x"])
+    assert len(found.files) == 100
