@@ -32,7 +32,8 @@ from job_dispatch.jobs.sharing import Shares, share, share_by_size
 from job_dispatch.messages import DispatchError
 from job_dispatch.model import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import Query, Selection
+from job_dispatch.request.query import Query
+from job_dispatch.request.selection import Selection
 from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
 from job_dispatch.storage.locating import Locating
 from job_dispatch.storage.matching import ByEnding

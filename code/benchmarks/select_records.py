@@ -16,7 +16,8 @@ from job_dispatch.cohort.selecting import select_assets
 from job_dispatch.left_out import LeftOut
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.model import Grouping
-from job_dispatch.request.selection import Query, Selection
+from job_dispatch.request.query import Query
+from job_dispatch.request.selection import Selection
 
 FIELDS = ("subject.subject_id", "data_description.modality.abbreviation")
 GROUPING = Grouping(FIELDS, filter_latest="processing.end", filter_by=("data_description.input_data_name",))

@@ -134,8 +134,7 @@ def test_a_broken_query_is_shown_where_reading_it_stopped(desk: World) -> None:
     assert_refused(
         desk,
         completed,
-        "error: --docdb_query: not readable as JSON: Expecting ',' delimiter at line 1, column 32,"
-        ' near: ubject_id": "774659"',
+        'error: --docdb_query: not readable: expected , or } at line 1, column 32, near: ubject_id": "774659"',
     )
 
 
@@ -145,7 +144,7 @@ def test_a_broken_query_file_is_named_with_the_line(desk: World) -> None:
     assert_refused(
         desk,
         desk.call("--docdb_query=query.json"),
-        f"error: {path}: not readable as JSON: Expecting ',' delimiter at line 4, column 1, near: }}",
+        f"error: {path}: not readable: expected , or ] at line 4, column 1, near: }}",
     )
 
 
@@ -155,16 +154,16 @@ def test_a_line_is_counted_from_the_top_of_the_file_blank_lines_too(desk: World)
     assert_refused(
         desk,
         desk.call("--docdb_query=query.json"),
-        f"error: {path}: not readable as JSON: Expecting ',' delimiter at line 5, column 1, near: }}",
+        f"error: {path}: not readable: expected , or ] at line 5, column 1, near: }}",
     )
 
 
-def test_a_query_that_is_a_list_is_a_pipeline(desk: World) -> None:
+def test_a_pipeline_that_does_more_than_select_is_refused_by_its_step(desk: World) -> None:
     assert_refused(
         desk,
-        desk.call('--docdb_query=[{"$match": {"subject.subject_id": "774659"}}]'),
-        "error: --docdb_query: a list is an aggregation pipeline, which is not supported;"
-        " give the object of its $match",
+        desk.call('--docdb_query=[{"$match": {"subject.subject_id": "774659"}}, {"$sort": {"created": 1}}]'),
+        "error: --docdb_query: an aggregation pipeline with the step $sort is not supported;"
+        " give the object of its $match alone",
     )
 
 
@@ -189,7 +188,7 @@ def test_a_query_file_that_holds_no_object_is_refused_with_an_example(desk: Worl
     assert_refused(
         desk,
         desk.call("--docdb_query=query.json"),
-        f'error: {path}: a query is an object such as {{"subject.subject_id": "774659"}}',
+        f'error: {path}: no filter found; a query is an object such as {{"subject.subject_id": "774659"}}',
     )
 
 
@@ -223,7 +222,6 @@ def test_a_query_file_that_holds_no_object_is_refused_with_an_example(desk: Worl
                 "a little": '{"a":' * 102 + "1" + "}" * 102,
                 "far": "[" * 100_000,
                 "Python": "{'a': " * 2_000 + "1" + "}" * 2_000,
-                "signs": "{'a': " + "-" * 5_000 + "1}",
             }.items()
         ),
     ],
@@ -379,7 +377,7 @@ def test_an_id_with_several_records_gives_all_of_them_by_name_with_a_warning(des
     [
         pytest.param(
             '{\n "fixed_parameters": {\n  "cutoff" 0.05\n }\n}',
-            "not readable as JSON: Expecting ':' delimiter at line 3, column 12, near:   \"cutoff\" 0.05",
+            'not readable: expected : at line 3, column 12, near:   "cutoff" 0.05',
             id="broken",
         ),
         pytest.param("", "is empty; it must hold an object in { }", id="empty"),
@@ -642,7 +640,7 @@ def test_all_assets_without_a_match_is_an_error_that_names_them(world: World) ->
 def test_a_traceback_is_shown_only_where_debug_asks_for_it(desk: World) -> None:
     plain, debug = (desk.run("--docdb_query={", f"--log_level={level}") for level in ("INFO", "DEBUG"))
 
-    last = "error: --docdb_query: not readable as JSON: Expecting property name enclosed in double quotes"
+    last = "error: --docdb_query: not readable: expected a key in quotes"
     assert "Traceback" not in plain.stderr
     assert "Traceback (most recent call last):" in debug.stderr
     for completed in (plain, debug):

@@ -28,7 +28,8 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Asset
 from job_dispatch.request.fields import NAMES, all_of
-from job_dispatch.request.selection import Query, Selection
+from job_dispatch.request.query import Query
+from job_dispatch.request.selection import Selection
 
 [_PROJECT] = NAMES["@project"]
 LEVEL = "data_description.data_level"

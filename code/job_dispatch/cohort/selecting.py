@@ -15,7 +15,8 @@ from job_dispatch.model import Asset, Group, Grouping
 from job_dispatch.request.exclusions import Exclusions
 from job_dispatch.request.fields import paths
 from job_dispatch.request.json_text import compact, is_unicode
-from job_dispatch.request.selection import Query, Selection
+from job_dispatch.request.query import Query
+from job_dispatch.request.selection import Selection
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from job_dispatch.messages import RequestError, counted, logger, warn_listing
 from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, asset_of
 from job_dispatch.model import Asset
 from job_dispatch.request import json_text
-from job_dispatch.request.selection import Query
+from job_dispatch.request.query import Query
 from job_dispatch.request.tables import Key, Row, Table
 
 # What must be known of a record to tell which rows it fits.

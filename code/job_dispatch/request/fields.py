@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from job_dispatch.messages import RequestError
+from job_dispatch.messages import RequestError, printable
 
 Filter = Mapping[str, Any]
 
@@ -55,12 +55,12 @@ def paths(name: str) -> tuple[str, ...]:
         if name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(NAMES)}"
-            raise RequestError(f"{name!r} is no name of a field; {remedy}")
+            raise RequestError(f"{printable(name, 60)!r} is no name of a field; {remedy}")
         return NAMES[name]
     parts = tuple(part.strip() for part in name.split("|"))
     for part in parts:
         if part.startswith(("$", "@")) or not all(part.split(".")):
-            raise RequestError(f"{name!r} is not a record field such as subject.subject_id")
+            raise RequestError(f"{printable(name, 60)!r} is not a record field such as subject.subject_id")
     return parts
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError, counted, logger, warn_listing
-from job_dispatch.request import json_text
+from job_dispatch.request import json_text, literals
 from job_dispatch.request.selection import PIPELINE_FOLDER
 
 FILE_NAME = "analysis_parameters.json"
@@ -59,7 +59,7 @@ def read_parameters(input_directory: Path) -> Parameters:
         return Parameters()
     if len(found) > 1:
         warn_listing(f"{found[0]} is used; not read:", [str(path) for path in found[1:]])
-    parameters = _parameters(json_text.read(json_text.read_file(found[0]), str(found[0])), str(found[0]))
+    parameters = _parameters(literals.read(json_text.read_file(found[0]), str(found[0])), str(found[0]))
     logger.info("%s from %s", counted(len(parameters.sets), "parameter set"), found[0])
     return parameters
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job_dispatch.messages import RequestError, printable, progress, warn_listing
-from job_dispatch.request import json_text
+from job_dispatch.request import json_text, literals
 from job_dispatch.request.parameters import Parameters, kind
 from job_dispatch.request.selection import find_file
 
@@ -44,7 +44,7 @@ def check(parameters: Parameters, schema_name: str, input_directory: Path, table
         The file is no schema, or sets break it: all of them are named.
     """
     path = find_file("--parameter_schema", schema_name, input_directory, "give the path of a JSON Schema file")
-    schema = json_text.read(json_text.read_file(path), str(path))
+    schema = literals.read(json_text.read_file(path), str(path))
     validator = _validator(schema, str(path))
     missing: list[str] = []
     broken: list[str] = []

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from job_dispatch.messages import RequestError, logger
-from job_dispatch.request import fields, json_text, pasted, tables, values
+from job_dispatch.messages import RequestError, logger, printable
+from job_dispatch.request import fields, json_text, tables, values
 from job_dispatch.request.exclusions import Exclusions, read_exclusions
 from job_dispatch.request.flags import Settings
+from job_dispatch.request.query import Query, is_query, query_in
 
 # A pipeline mounts its input files in this folder of the input directory.
 PIPELINE_FOLDER = "input_files"
 # The input directory as people write it who know capsules.
 _DATA = Path("/data")
-
-
-@dataclass(frozen=True)
-class Query:
-    """A MongoDB-style filter; `{}` selects every record."""
-
-    filter: dict[str, Any]
-
-    def __str__(self) -> str:
-        """Return the filter as compact JSON, its keys in the order of the user."""
-        return json.dumps(self.filter, separators=(",", ":"))
+_NAME_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -104,40 +93,18 @@ def _by_flags(settings: Settings) -> list[fields.Filter]:
 
 
 def read_query(text: str, input_directory: Path) -> Query:
-    """Return the query that `text` is, or that the file of that name holds.
+    """Return the query in a text, or in the file of that name.
 
     Raises
     ------
     RequestError
-        The file is missing, the text cannot be read, or it is not one object.
+        The file is missing, or there is no filter that can be used.
     """
-    place = "--docdb_query"
-    text = _unwrapped(text, place)
-    if not text.lstrip().startswith(("{", "[")):
-        remedy = "give a query that starts with {, or the path of a file with one"
-        path = find_file("--docdb_query", text.strip(), input_directory, remedy)
-        place = str(path)
-        text = _unwrapped(json_text.read_file(path), place)
-    value = json_text.read(text, place)
-    if isinstance(value, list):
-        raise RequestError(
-            f"{place}: a list is an aggregation pipeline, which is not supported; give the object of its $match"
-        )
-    if not isinstance(value, dict):
-        raise RequestError(f'{place}: a query is an object such as {{"subject.subject_id": "774659"}}')
-    try:
-        query = Query(pasted.meant(value))
-        fields.expanded(query.filter)
-    except (pasted.PastedError, RequestError) as error:
-        raise RequestError(f"{place}: {error}") from None
-    return query
-
-
-def _unwrapped(text: str, place: str) -> str:
-    try:
-        return pasted.unwrapped(text)
-    except pasted.PastedError as error:
-        raise RequestError(f"{place}: {error}") from None
+    if is_query(text):
+        return query_in(text, "--docdb_query")
+    remedy = "give a query that starts with {, or the path of a file with one"
+    path = find_file("--docdb_query", text.strip(), input_directory, remedy)
+    return query_in(json_text.read_file(path), str(path))
 
 
 def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
@@ -157,7 +124,8 @@ def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
             return path
     if os.path.isdir(name):  # noqa: PTH112
         raise RequestError(f"{flag}: {name} is a folder; {remedy}")
-    raise RequestError(f"{flag}: no such file: {name}; {remedy}", [f"looked for {path}" for path in places])
+    details = [f"looked for {path}" for path in places] if len(name) <= _NAME_SHOWN else []
+    raise RequestError(f"{flag}: no such file: {printable(name, _NAME_SHOWN)}; {remedy}", details)
 
 
 def file_places(name: str, input_directory: Path) -> list[Path]:

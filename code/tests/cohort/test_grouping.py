@@ -16,7 +16,8 @@ from job_dispatch.left_out import LeftOut
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.records import asset_of
 from job_dispatch.model import Asset, Grouping
-from job_dispatch.request.selection import Query, Selection
+from job_dispatch.request.query import Query
+from job_dispatch.request.selection import Selection
 from tests.both_sources import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
 from tests.conftest import BUCKET, S3, World
 from tests.gateway import Gateway, Record

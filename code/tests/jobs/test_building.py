@@ -15,7 +15,8 @@ from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import RequestError
 from job_dispatch.model import Asset, File, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import Query, Selection
+from job_dispatch.request.query import Query
+from job_dispatch.request.selection import Selection
 from job_dispatch.request.tables import Key, Row, Table
 
 QUERY = Selection(Query({"subject.subject_id": "774659"}))

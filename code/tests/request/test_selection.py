@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.request import flags, json_text, parameters, selection, tables, values
+from job_dispatch.request import flags, json_text, literals, parameters, selection, tables, values
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.selection import Query
+from job_dispatch.request.query import Query
 from tests.conftest import World
 
 SEED_PARAMETERS = """{
@@ -188,7 +188,7 @@ def test_a_query_file_is_found_as_given_and_in_the_input_directory(
     assert selection.read_query("  b.json\n", data) == Query({"from": "here"})
 
 
-@pytest.mark.parametrize("name", ["x" * 5_000, "a/" * 3_000, "null\0character", "half \ud800", "line\nbreak", "~"])
+@pytest.mark.parametrize("name", ["x" * 5_000, "a/" * 3_000, "null\0character", "half \ud800", "~"])
 def test_a_text_that_can_be_no_path_is_a_missing_file(name: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"^--docdb_query: no such file: ") as refused:
         selection.read_query(name, tmp_path)
@@ -373,19 +373,19 @@ json_objects = st.dictionaries(unicode_text, json_values, max_size=5)
 @given(json_objects)
 def test_json_of_any_value_is_read_unchanged(value: dict[str, Any]) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
-        assert repr(json_text.read(text, "query")) == repr(value)
+        assert repr(literals.read(text, "query")) == repr(value)
 
 
 @LAW
 @given(json_objects)
 def test_a_python_literal_of_any_value_is_read_unchanged(value: dict[str, Any]) -> None:
-    assert repr(json_text.read(f"{value!r}", "query")) == repr(value)
+    assert repr(literals.read(f"{value!r}", "query")) == repr(value)
 
 
 @LAW
 @given(json_objects)
 def test_what_was_read_can_be_written_and_read_again(value: dict[str, Any]) -> None:
-    assert repr(json_text.read(json_text.compact(value), "query")) == repr(json.loads(json_text.compact(value)))
+    assert repr(literals.read(json_text.compact(value), "query")) == repr(json.loads(json_text.compact(value)))
 
 
 PIECES = [
@@ -431,11 +431,11 @@ def refusal(read: Callable[[], object]) -> DispatchError | None:
 @settings(max_examples=400, deadline=None)
 @given(any_text)
 def test_any_text_is_refused_or_read_as_what_can_be_written(text: str) -> None:
-    refused = refusal(lambda: json_text.read(text, "query"))
+    refused = refusal(lambda: literals.read(text, "query"))
 
     if refused is None:
-        written = json_text.compact(json_text.read(text, "query"))
-        assert repr(json_text.read(written, "query")) == repr(json.loads(written))
+        written = json_text.compact(literals.read(text, "query"))
+        assert repr(literals.read(written, "query")) == repr(json.loads(written))
     else:
         assert isinstance(refused, RequestError)
         assert str(refused).startswith("query: ")

@@ -1,0 +1,386 @@
+"""A query as people paste it: the filter in it, or a sentence about what to write instead."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from job_dispatch.messages import RequestError, printable
+from job_dispatch.request import fields, json_text
+from job_dispatch.request.json_text import NotReadableError
+from job_dispatch.request.literals import STRING, Reader, closing, variable
+
+# No message shows more of a text.
+_SHOWN = 60
+_FENCED = re.compile(r"^[ \t]*```[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.(?=[ \t]|$)|(?:In|Out) ?\[\d*\]:|\.\.\.:)[ \t]?", re.MULTILINE)
+_COMMENT = re.compile(r"(?<!:)//[^\n]*|/\*.*?\*/|#[^\n]*", re.DOTALL)
+_BEFORE = re.compile(
+    r"(?:\.\s*(?P<method>\w+)\s*\(\s*|[\"']?(?P<name>[\w$]+)[\"']?(?:\s*:\s*[\w\[\], .]+)?\s*[:=]\s*)$"
+)
+_SCRIPT = re.compile(r"^\s*(?:import|from|def|class|for|if|while|with|async|function|print)\b", re.MULTILINE)
+_FILTER_NAMES = ("filter", "filter_query", "query", "docdb_query", "$match")
+_PIPELINE_NAMES = ("pipeline", "agg_pipeline", "aggregation_pipeline")
+# They choose and order what is returned of the records, and select none.
+_SELECTING_NOTHING = frozenset(
+    {"projection", "project", "fields", "sort", "paginate", "paginate_batch_size", "batch_size"}
+)
+_LIMIT = re.compile(r"\.\s*(?:limit|skip)\s*\([^)]*\)|\b(?:limit|skip)\s*=\s*[1-9]\d*|\)\s*\[[^\]]*\](?=\s*;?\s*$)")
+_LESS = "is not applied; to dispatch less, give --sample or --max_number_of_tasks_dispatched"
+_NO_FILTER = 'no filter found; a query is an object such as {"subject.subject_id": "774659"}'
+# What MongoDB's shell and Python write for values for which JSON has no form.
+_DATE = re.compile(r"(?:new\s+)?(?:\w+\s*\.\s*)*(?P<name>ISODate|Date|datetime|date|Timestamp|timedelta)\b[^(]*\(")
+_ID = re.compile(r"(?:new\s+)?(?:\w+\.)?(?:ObjectId|UUID)\s*\((.*)\)", re.DOTALL)
+_NUMBER = re.compile(
+    r"(?:new\s+)?(?:Number(?:Int|Long|Decimal)|Int32|Int64|Long|Double|int|float)\s*\((.*)\)", re.DOTALL
+)
+_COMPILED = re.compile(r"(?:new\s+)?(?:\w+\.)?(?:RegExp|Regex|compile)\s*\(\s*(.*)\)", re.DOTALL)
+_OPTIONS = {"I": "i", "IGNORECASE": "i", "M": "m", "MULTILINE": "m", "S": "s", "DOTALL": "s", "X": "x", "VERBOSE": "x"}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A MongoDB-style filter; `{}` selects every record."""
+
+    filter: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return the filter as compact JSON, its keys in the order of the user."""
+        return json.dumps(self.filter, separators=(",", ":"))
+
+
+def is_query(text: str) -> bool:
+    """Tell whether a text is a query, rather than the name of a file with one."""
+    stripped = text.strip("\ufeff \t\r\n")
+    return stripped.startswith("[") or any(character in stripped for character in "{}\n")
+
+
+def query_in(text: str, place: str) -> Query:
+    """Return the query in a text, with whatever people paste around it.
+
+    Parameters
+    ----------
+    text : str
+    place : str
+        Where the text comes from, for the error.
+
+    Raises
+    ------
+    RequestError
+        It holds no filter or several, or asks for more than a filter can.
+    """
+    try:
+        found = _plain(_filter(text), "")
+        if not isinstance(found, dict):
+            raise NotReadableError(_NO_FILTER)
+        json_text.check(found)
+        fields.expanded(found)
+    except (NotReadableError, RequestError) as error:
+        raise RequestError(f"{place}: {error}") from None
+    except (RecursionError, MemoryError):
+        raise RequestError(f"{place}: {json_text.TOO_DEEP}") from None
+    return Query(found)
+
+
+def _filter(text: str) -> Any:
+    try:
+        value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=json_text.unique_keys)
+    except ValueError:
+        value = text
+    if isinstance(value, str):
+        return _in_pasted(value)
+    return _of_value(value)
+
+
+def _of_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return _of_pipeline(value)
+    if isinstance(value, dict):
+        return _of_object(value)
+    raise NotReadableError(_NO_FILTER)
+
+
+def _of_object(value: dict[str, Any]) -> Any:
+    """Return the filter that an object is, or has under a name."""
+    for name in (*_PIPELINE_NAMES, *_FILTER_NAMES):
+        if not isinstance(value.get(name), list if name in _PIPELINE_NAMES else dict):
+            continue
+        others = [key for key in value if key != name and key not in _SELECTING_NOTHING]
+        for key in others:
+            if key in ("limit", "skip") and value[key]:
+                raise NotReadableError(f"{key} {_LESS}")
+        if unknown := [key for key in others if key not in ("limit", "skip")]:
+            shown = printable(", ".join(unknown), _SHOWN)
+            raise NotReadableError(f"give the object of {name} alone; not used would be: {shown}")
+        return _of_value(value[name])
+    return value
+
+
+def _of_pipeline(steps: list[Any]) -> dict[str, Any]:
+    """Return the filter of an aggregation pipeline that does nothing but select."""
+    filters: list[dict[str, Any]] = []
+    is_projected = False
+    for step in steps:
+        name = next(iter(step), "") if isinstance(step, dict) and len(step) == 1 else ""
+        if name == "$match" and isinstance(step[name], dict) and not is_projected:
+            filters.append(step[name])
+        elif name == "$project":
+            is_projected = True
+        elif name in ("$limit", "$skip", "$sample"):
+            raise NotReadableError(f"{name} of the aggregation pipeline {_LESS}")
+        elif name.startswith("$"):
+            after = " after $project" if name == "$match" else ""
+            raise NotReadableError(
+                f"an aggregation pipeline with the step {printable(name, _SHOWN)}{after} is not supported;"
+                " give the object of its $match alone"
+            )
+        else:
+            raise NotReadableError("a list is an aggregation pipeline only if each element is a step such as $match")
+    if not filters:
+        raise NotReadableError("an aggregation pipeline without a $match selects nothing; give a filter in { }")
+    return fields.all_of(filters)
+
+
+# What is around it
+
+
+class _Part(NamedTuple):
+    """An object or a pipeline in a text, and the name or the method that it is given to."""
+
+    value: Any
+    start: int
+    end: int
+    name: str
+    method: str
+
+
+def _in_pasted(text: str) -> Any:
+    text = _PROMPT.sub("", _unquoted(_unfenced(text)))
+    if not text.strip("\ufeff \t\r\n"):
+        raise NotReadableError("is empty; it must hold an object in { }")
+    try:
+        parts = list(_parts(text))
+    except NotReadableError as error:
+        if _SCRIPT.search(text):
+            raise NotReadableError(f"{error}; of a script, give the part in {{ }} alone") from None
+        raise
+    parts = [part for number, part in enumerate(parts) if not _selects_nothing(part, parts[:number], text)]
+    named = [part for part in parts if part.name in (*_FILTER_NAMES, *_PIPELINE_NAMES)]
+    if len(named) == 1:
+        parts = named
+    if not parts:
+        raise NotReadableError(_NO_FILTER)
+    if any(part.value != parts[0].value for part in parts):
+        raise NotReadableError(f"this text holds {len(parts)} objects; give the one filter in {{ }} alone")
+    _refuse_more(text, parts[0])
+    return _of_value(parts[0].value)
+
+
+def _unfenced(text: str) -> str:
+    """Return the block of code that holds an object, where there is one; lines before it count for its mistakes."""
+    blocks = [block for block in _FENCED.finditer(text) if "{" in block[1]]
+    if len(blocks) > 1:
+        raise NotReadableError(f"this text holds {len(blocks)} blocks of code; give the one filter in {{ }} alone")
+    if not blocks:
+        return text
+    return "\n" * text.count("\n", 0, blocks[0].start(1)) + blocks[0][1]
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without the quotes around it as a whole."""
+    stripped = text.strip("\ufeff \t\r\n;")
+    inner = stripped.strip("\"'`").lstrip()
+    if stripped[:1] not in tuple("\"'`") or stripped[:1] != stripped[-1:] or not inner.startswith(("{", "[")):
+        return text
+    if stripped[0] == '"' and STRING.fullmatch(stripped):
+        return str(Reader(stripped).only_value())
+    return inner
+
+
+def _parts(text: str) -> Iterator[_Part]:
+    """Yield all objects and pipelines that are not within another, in a string or in a comment."""
+    reader = Reader(text, _expression, _Regex)
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if comment := _COMMENT.match(text, position):
+            position = comment.end()
+        elif character in "\"'`" and _begins_string(text, position) and (string := STRING.match(text, position)):
+            position = string.end()
+        elif character == "{" or (character == "[" and re.match(r"\[\s*\{", text[position : position + 100])):
+            value = reader.value_at(position)
+            before = _BEFORE.search(text[max(0, position - 100) : position])
+            name, method = ((before["name"] or "").lower(), before["method"] or "") if before else ("", "")
+            yield _Part(value, position, reader.position, name, method)
+            position = reader.position
+        elif character == "}":
+            raise reader.expected("no } here", position)
+        else:
+            position += 1
+
+
+def _begins_string(text: str, position: int) -> bool:
+    """Tell whether a quote begins a string, and is no apostrophe."""
+    word = re.search(r"\w*\Z", text[max(0, position - 3) : position])
+    return word is not None and word[0].lower() in ("", "r", "b", "f", "u", "rb", "br", "fr", "rf")
+
+
+def _selects_nothing(part: _Part, before: list[_Part], text: str) -> bool:
+    """Tell whether a part chooses or orders what is returned of the records."""
+    if part.name in _SELECTING_NOTHING or part.method in _SELECTING_NOTHING:
+        return True
+    is_projection = isinstance(part.value, dict) and all(value in (0, 1) for value in part.value.values())
+    return is_projection and bool(before) and not text[before[-1].end : part.start].strip(", \t\r\n")
+
+
+def _refuse_more(text: str, part: _Part) -> None:
+    """Refuse what is around a filter and changes which records it finds."""
+    before, after = text[: part.start], text[part.end :]
+    if limit := _LIMIT.search(after) or _LIMIT.search(before):
+        raise NotReadableError(f"{printable(limit[0].lstrip(') '), _SHOWN)} {_LESS}")
+    changed = rf"^\s*{re.escape(part.name)}\s*(?:\[[^\]]*\]\s*=(?!=)|\.(?:update|setdefault|pop)\b|\|=|=(?!=))"
+    if part.name and re.search(changed, after, re.MULTILINE | re.IGNORECASE):
+        raise NotReadableError(
+            f"{printable(part.name, _SHOWN)} is changed after it is defined; write the filter as it is in the end"
+        )
+
+
+# Values that JSON has no form for
+
+
+class _Regex(NamedTuple):
+    """A regular expression of MongoDB's shell or of Python."""
+
+    pattern: str
+    options: str
+
+    def filter(self) -> dict[str, str]:
+        return {"$regex": self.pattern, "$options": self.options} if self.options else {"$regex": self.pattern}
+
+
+def _expression(text: str) -> Any:
+    """Return the value of an expression that begins with a name."""
+    if found := _ID.fullmatch(text):
+        return _argument(found[1], text)
+    if found := _NUMBER.fullmatch(text):
+        value = _argument(found[1], text)
+        return Reader(value).only_value() if isinstance(value, str) else value
+    if found := _COMPILED.fullmatch(text):
+        string = STRING.match(found[1])
+        if string is None:
+            raise variable(text)
+        return _Regex(_argument(string[0], text), _options(found[1][string.end() :]))
+    if found := _DATE.match(text):
+        raise NotReadableError(_dates_are_text(text, _moment(text[found.end() - 1 :], found["name"])))
+    raise variable(text)
+
+
+def _argument(text: str, shown: str) -> Any:
+    try:
+        return Reader(text).only_value()
+    except NotReadableError:
+        raise variable(shown) from None
+
+
+def _options(text: str) -> str:
+    flags = re.findall(r"\b(?:re|regex)\.(\w+)", text)
+    letters = re.findall(r"[\"']([a-z]*)[\"']", text)
+    if any(flag not in _OPTIONS for flag in flags):
+        raise NotReadableError(
+            f"flags of a regular expression are re.I, re.M, re.S and re.X, not {printable(text, _SHOWN)}"
+        )
+    return "".join(dict.fromkeys([*(_OPTIONS[flag] for flag in flags), *"".join(letters)]))
+
+
+def _moment(text: str, name: str) -> str:
+    """Return the date that the arguments of a call name, as text, where that is known."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, OverflowError, OSError):
+        call = ast.parse("f" + text[: closing(text, 0)], mode="eval").body
+        assert isinstance(call, ast.Call)
+        named = [one.value for one in call.keywords if one.arg in ("year", "month", "day", "hour", "minute", "second")]
+        values: list[Any] = [one.value for one in (*call.args, *named) if isinstance(one, ast.Constant)]
+        if not values or name == "timedelta":
+            return ""
+        if isinstance(values[0], str):
+            return values[0]
+        if len(values) == 1:
+            return _short(datetime.fromtimestamp(values[0] / (1000 if name == "Date" else 1), UTC))
+        year, month, *rest = values
+        return _short(datetime(year, month + (name == "Date"), *(rest or [1])))
+    return ""
+
+
+def _short(moment: datetime) -> str:
+    is_day = (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0)
+    return f"{moment.date()}" if is_day else moment.replace(tzinfo=None).isoformat()
+
+
+def _dates_are_text(shown: str, text: str) -> str:
+    remedy = f'"{printable(text, _SHOWN)}"' if text else 'a date such as "2025-06-07T14:31:15"'
+    return f"dates are text in the metadata: write {remedy} instead of {printable(shown, _SHOWN)}"
+
+
+def _plain(value: Any, field: str) -> Any:
+    """Return a value without regular expressions and types of their own; `field` is what it is compared with."""
+    if isinstance(value, _Regex):
+        return value.filter()
+    if isinstance(value, list):
+        return [_plain(one, field) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) in ({"$oid"}, {"$uuid"}):
+        return next(iter(value.values()))
+    if set(value) == {"$date"}:
+        date = value["$date"]
+        number = date.get("$numberLong") if isinstance(date, dict) else date
+        moment = date if isinstance(date, str) else _moment(f"({number})", "Date")
+        raise NotReadableError(_dates_are_text(json.dumps(value), moment))
+    found: dict[str, Any] = {}
+    for key, one in value.items():
+        found.update(_condition(key, one, key if not key.startswith("$") else field))
+    return found
+
+
+def _condition(key: str, value: Any, field: str) -> dict[str, Any]:
+    """Return a condition as MongoDB takes it where it holds a regular expression."""
+    regex = _regex_of(value)
+    if key == "$regex" and regex:
+        return regex
+    if key == "$eq" and regex:
+        return regex
+    if key == "$ne" and regex:
+        regex["$regex"] = printable(str(regex["$regex"]), _SHOWN)
+        remedy = json.dumps({printable(field, _SHOWN): {"$not": regex}})
+        raise NotReadableError(f"$ne takes no regular expression and would select every record; write {remedy}")
+    if key in ("$in", "$nin") and isinstance(value, list) and any(map(_regex_of, value)):
+        joined = _joined([_regex_of(one) for one in value], key, field)
+        return joined if key == "$in" else {"$not": joined}
+    return {key: _plain(value, field)}
+
+
+def _regex_of(value: Any) -> dict[str, str] | None:
+    """Return the regular expression that a value is, as a condition."""
+    if isinstance(value, _Regex):
+        return value.filter()
+    if isinstance(value, dict) and "$regex" in value and set(value) <= {"$regex", "$options"}:
+        inner = value["$regex"]
+        return inner.filter() if isinstance(inner, _Regex) else dict(value)
+    return None
+
+
+def _joined(regexes: list[dict[str, str] | None], operator: str, field: str) -> dict[str, str]:
+    """Return one regular expression for a list of them."""
+    if len({regex.get("$options", "") if regex else None for regex in regexes}) > 1 or None in regexes:
+        raise NotReadableError(
+            f"{operator} of {printable(field, _SHOWN)} holds a regular expression beside others or beside text;"
+            ' write {"$or": [{…}, {"$regex": …}]}'
+        )
+    patterns = [regex["$regex"] for regex in regexes if regex]
+    pattern = patterns[0] if len(patterns) == 1 else "|".join(f"(?:{one})" for one in patterns)
+    return {**(regexes[0] or {}), "$regex": pattern}
