@@ -502,8 +502,8 @@ def test_what_is_only_named_like_a_worker_folder_is_never_touched(
     assert_refused(
         desk,
         completed,
-        f"error: --output_directory: {output} holds what is named like a worker folder and is none;"
-        " move it away or choose another folder",
+        f"error: --output_directory: {output} holds entries that are named like worker folders"
+        " but are not; move them away or choose another folder",
         "  2",
     )
     assert sorted(output.rglob("*")) == before
@@ -523,7 +523,7 @@ def test_an_unreadable_catalog_line_is_named_with_its_number(desk: World) -> Non
         desk,
         completed,
         f"error: {desk.catalog}, line 2: not JSON: Expecting property name enclosed in double quotes"
-        " at column 13; a catalog has one record a line, or is one JSON array",
+        " at column 13; a catalog has one record per line, or is one JSON array",
     )
 
 
@@ -536,7 +536,7 @@ def test_a_missing_catalog_is_named(desk: World) -> None:
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ('{"name": {"$like": "x"}}', "name: unknown operator: $like"),
+        ('{"name": {"$like": "x"}}', "name: unknown operator $like"),
         ('{"name": {"$regex": "("}}', "the regular expression '(' is wrong: missing ) at position 1"),
     ],
 )
