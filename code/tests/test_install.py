@@ -107,3 +107,15 @@ def test_an_environment_that_is_there_is_kept_and_one_that_is_unfinished_made_ag
 def test_the_mirror_that_pip_is_configured_for_is_used_as_well(place: Place) -> None:
     assert place.install(place.interpreter(13)).returncode == 0
     assert place.index.read_text() == "https://mirror.example/simple\n"
+
+
+def test_without_a_python_that_the_released_wrapper_supports_its_environment_stays_empty(tmp_path: Path) -> None:
+    uv = tmp_path / "python"
+    uv.write_text('#!/bin/sh\n[ "$1 $2 $3" = "-m uv python" ] && exit 1\nexit 2\n')
+    uv.chmod(0o755)
+    command = [str(CODE / "tools" / "install-wrapper"), str(tmp_path / "wrapper"), "pins.txt", str(uv)]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=60)
+    assert (done.returncode, list((tmp_path / "wrapper").iterdir())) == (0, [])
+    assert done.stdout == (
+        f"No Python 3.11 to 3.13 was found for {tmp_path / 'wrapper'}: the tests that need it are skipped\n"
+    )
