@@ -16,6 +16,7 @@ import importlib.util
 import json
 import math
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -125,6 +126,7 @@ def run(analysis: Analysis, job_files: Sequence[Path], given: dict[str, Any]) ->
     RefusedError
         The file has no function `analyse`.
     """
+    from job_dispatch import failures
     from job_dispatch.jobs.model import AnalysisDispatchModel
 
     analyse = analysis.function("analyse")
@@ -137,9 +139,9 @@ def run(analysis: Analysis, job_files: Sequence[Path], given: dict[str, Any]) ->
             job = AnalysisDispatchModel.model_validate_json(path.read_bytes())
             subject = f"{path.stem} ({', '.join(job.asset_name)})"
             _run_one(analysis, analyse, job, path.stem, given)
-        except (Exception, SystemExit) as error:  # the next job is another piece of work
+        except BaseException as error:  # the next job is another piece of work; a signal ends the process at once
             traceback.print_exc()
-            failed.append(f"{subject}: {_reason(error)}")
+            failed.append(f"{subject}: {_reason(failures.innermost(error))}")
     return failed
 
 
@@ -242,6 +244,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 1 where jobs failed, 2 where none could be tried."""
     arguments = _parser().parse_args(argv)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A KeyboardInterrupt is then one that the analysis itself has raised.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         job_files = _job_files(arguments.folder)
         given = settings(arguments.set)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from job_dispatch import __version__, stopping
+from job_dispatch import __version__, failures, stopping
 from job_dispatch.messages import DispatchError, ServiceError, configure_logging, counted, label_flags, logger
 from job_dispatch.request import flags, panel
 
@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
         debug = settings.log_level == "DEBUG"
         configure_logging(settings.log_level)
         _dispatch(settings, _command(argv))
-    except Exception as error:  # no traceback reaches a user who did not ask for it
-        return _failed(_explained(error), debug)
+    except BaseException as error:  # no traceback reaches a user who did not ask for it
+        return _failed(failures.explained(error), debug)
     return 0
 
 
@@ -66,10 +66,10 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
     run = account.Account(settings)
     try:
         _run(run)
-    except Exception as error:
+    except BaseException as error:
         from job_dispatch.report import writing
 
-        run.error = _explained(error)
+        run.error = failures.explained(error)
         writing.write_failure(run, settings.report_directory, command, __version__)
         raise run.error from error
     from job_dispatch.report import writing
@@ -179,12 +179,6 @@ def _print(lines: Sequence[str]) -> None:
     for line in lines:
         with contextlib.suppress(OSError):  # the jobs are there, whether or not anybody reads this
             print(line)
-
-
-def _explained(error: Exception) -> DispatchError:
-    if isinstance(error, DispatchError):
-        return error
-    return DispatchError(f"unexpected {type(error).__name__}: {error}; --log_level=DEBUG shows where")
 
 
 def _failed(error: DispatchError, debug: bool) -> int:

@@ -14,6 +14,8 @@ _TEXT_AT_MOST = 2_000
 _SECONDS_BETWEEN_LINES = 10.0
 
 _FLAG = re.compile(r"(?<![\w-])--(\w+)(=\w+)?")
+# What stands between // and @ of an address.
+_CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 # What the fields of an app panel are called, by flag; empty where flags are typed.
 _labels: dict[str, str] = {}
 
@@ -39,9 +41,9 @@ class DispatchError(Exception):
     exit_code = 1
 
     def __init__(self, headline: str, details: Iterable[str] = ()) -> None:
-        super().__init__(headline)
-        self.headline = headline
-        self.details = tuple(details)
+        self.headline = _without_credentials(headline)
+        super().__init__(self.headline)
+        self.details = tuple(map(_without_credentials, details))
         self.all_details_in = ""
 
     def __str__(self) -> str:
@@ -61,12 +63,17 @@ class ServiceError(DispatchError):
     exit_code = 1
 
 
+def _without_credentials(text: str) -> str:
+    return _CREDENTIALS.sub("//…@", text) if "@" in text else text
+
+
 def printable(text: str, limit: int = _TEXT_AT_MOST) -> str:
-    """Return `text` with control characters escaped and cut at `limit` characters.
+    """Return `text` with control characters escaped, without passwords of addresses, and cut at `limit` characters.
 
     Text from records, files and services passes here before it is shown, so that it can neither
     forge a log line nor colour a terminal.
     """
+    text = _without_credentials(text)
     if len(text) > limit:
         text = f"{text[:limit]}… ({len(text):,} characters)"
     if text.isprintable():

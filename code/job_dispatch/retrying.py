@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedTooLongError
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ import tenacity
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
-from job_dispatch.messages import logger
+from job_dispatch.messages import ServiceError, logger
 
 CONNECT_SECONDS = 10.0
 # Long after whoever waits for the whole answer has given up.
@@ -136,6 +138,50 @@ def retry_after(error: BaseException | None) -> float | None:
         return None if header is None else Retry().parse_retry_after(header)
     except (InvalidHeader, ValueError, OverflowError):  # the last two for a date beyond all calendars
         return None
+
+
+def service_error(error: Exception, service: str, more_time: str, address: str) -> ServiceError:
+    """Return why a request got no answer that can be read.
+
+    Parameters
+    ----------
+    error : Exception
+        What `requests` raised, other than for an HTTP status.
+    service : str
+        Its name, for the message.
+    more_time : str
+        How to allow more time.
+    address : str
+        Where the address of the service is set.
+    """
+    numbers = {one.errno for one in _behind(error) if isinstance(one, OSError)}
+    if numbers & {errno.EMFILE, errno.ENFILE}:
+        return ServiceError(f"{service}: too many open files; raise the limit (ulimit -n)")
+    if isinstance(error, requests.JSONDecodeError) or not isinstance(error, requests.RequestException):
+        return ServiceError(f"{service}: the answer is not JSON")
+    if isinstance(error, requests.exceptions.ContentDecodingError):
+        return ServiceError(f"{service}: the answer is corrupt: it cannot be decompressed; try again")
+    if isinstance(error, requests.exceptions.SSLError):
+        return ServiceError(f"{service}: no trusted connection; REQUESTS_CA_BUNDLE may name another authority")
+    if isinstance(error, requests.Timeout):
+        return ServiceError(f"{service}: no answer in time; try again{more_time}")
+    if any(isinstance(one, socket.gaierror) for one in _behind(error)):
+        return ServiceError(f"{service}: no such host; check {address} and the network")
+    if errno.ECONNREFUSED in numbers:
+        return ServiceError(f"{service}: the connection is refused; check {address}")
+    return ServiceError(f"{service}: no connection; check {address} and the network")
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised for; urllib3 and requests keep them in different places."""
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            further = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+            left += [other for other in further if isinstance(other, BaseException)]
 
 
 def _is_transient(error: BaseException) -> bool:

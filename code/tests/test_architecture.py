@@ -10,7 +10,7 @@ from tests.conftest import CODE
 
 # A wing may import from those before it and from itself; wings of one row do not know each other.
 ROWS = (
-    ("messages", "model", "stopping", "retrying", "left_out"),
+    ("messages", "model", "stopping", "failures", "retrying", "left_out"),
     ("request",),
     ("metadata", "storage", "jobs"),
     ("cohort", "processed"),

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tenacity
 
-from job_dispatch import retrying
-from job_dispatch.storage import access
+from job_dispatch import failures, retrying
+from job_dispatch.messages import RequestError, ServiceError
+from job_dispatch.metadata.docdb import DocDb, DocDbAddress
+from job_dispatch.storage import access, s3
 from tests.conftest import S3, Completed, World
-from tests.gateway import Fault, Gateway
+from tests.gateway import DEFAULT_COLLECTION, Fault, Gateway
 from tests.gateway import Record as Body
 from tests.s3_front import ACCESS_DENIED, EXPIRED_TOKEN, SLOW_DOWN, WRONG_REGION, S3Front, error
 
@@ -158,6 +163,8 @@ DOCDB = [
     Row("the connection is reset once", (Fault(reset=True),), (try_again(2, "no connection"),), 0, "abcd", 2),
     Row("the connection is reset for good", (Fault(reset=True),) * 6,
         (*tries("no connection"), "error: DocDB HOST: no connection; check --docdb_host and the network"), 1, "", 5),
+    Row("the answer cannot be decompressed", (Fault(200, b"\x1f\x8b garbage", {"Content-Encoding": "gzip"}),),
+        ("error: DocDB HOST: the answer is corrupt: it cannot be decompressed; try again",), 1, "", 1),
     Row("the answer is cut short once", (Fault(truncate=True),), (try_again(2, "no connection"),), 0, "abcd", 2),
     Row("no answer in time, which is not tried again", (Fault(delay=60),),
         ("error: DocDB HOST: no answer in time; try again, or allow more by --docdb_timeout",), 1, "", 1,
@@ -264,8 +271,112 @@ def test_a_try_that_would_come_later_than_two_minutes_after_the_first_is_not_mad
 def test_nothing_listens_at_the_host(desk: World, without_pauses: None) -> None:
     completed = desk.call(f"--docdb_query={QUERY}", "--docdb_host=localhost:9")
 
-    says = [*tries("no connection"), "error: DocDB localhost:9: no connection; check --docdb_host and the network"]
+    says = [*tries("no connection"), "error: DocDB localhost:9: the connection is refused; check --docdb_host"]
     assert_outcome(desk, completed, says, 1, "")
+
+
+def test_a_host_that_does_not_exist_is_told_as_that(desk: World, without_pauses: None) -> None:
+    completed = desk.call(f"--docdb_query={QUERY}", "--docdb_host=no-such-host.invalid")
+
+    says = "error: DocDB no-such-host.invalid: no such host; check --docdb_host and the network"
+    assert_outcome(desk, completed, [*tries("no connection"), says], 1, "")
+
+
+def test_too_few_file_descriptors_are_told_as_that(
+    desk: World, without_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = DocDbAddress(desk.gateway.host, *DEFAULT_COLLECTION)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with DocDb(address, 10) as docdb:
+        with open("/dev/null") as free:  # noqa: PTH123 - the lowest free descriptor
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free.fileno(), limits[1]))
+        try:
+            with pytest.raises(ServiceError) as error:
+                docdb.answer([{"$limit": 1}])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert str(error.value) == f"DocDB {desk.gateway.host}: too many open files; raise the limit (ulimit -n)"
+
+
+# What nobody expects
+
+
+class PanicException(BaseException):
+    """As obstore raises it where Rust panics: no Exception."""
+
+
+UNEXPECTED = {
+    "a value": ValueError("no\nsuch value"),
+    "a panic": PanicException("called `Option::unwrap()` on a `None` value"),
+    "a group": ExceptionGroup("unhandled errors", [OSError(13, "Permission denied", "/x"), ValueError("another")]),
+    "too many files": BaseExceptionGroup("unhandled", [PanicException("no"), OSError(24, "Too many open files")]),
+}
+SENTENCES = {
+    "a value": "unexpected ValueError: no such value; --log_level=DEBUG shows where",
+    "a panic": "unexpected PanicException: called `Option::unwrap()` on a `None` value; --log_level=DEBUG shows where",
+    "a group": "/x: Permission denied",
+    "too many files": "too many open files; raise the limit (ulimit -n)",
+}
+
+
+@pytest.mark.parametrize("name", UNEXPECTED)
+def test_an_asset_that_fails_in_a_way_nobody_expects_is_skipped_and_all_others_are_dispatched(
+    desk: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    find_files = s3.S3.find_files
+
+    async def failing(self: s3.S3, location: str, *args: Any) -> Any:
+        if location.endswith("/b"):
+            raise UNEXPECTED[name]
+        return await find_files(self, location, *args)
+
+    monkeypatch.setattr(s3.S3, "find_files", failing)
+    skipping = desk.call(f"--docdb_query={QUERY}", "--file_extension=.nwb", "--skip_errors=1")
+    says = ["WARNING 1 of 4 assets could not be read; skipped:", f"  b: {SENTENCES[name]}"]
+    assert_outcome(desk, skipping, says, 0, "acd")
+    refusing = desk.call(f"--docdb_query={QUERY}", "--file_extension=.nwb", "--overwrite=1")
+    assert refusing.returncode == 1
+    assert said(refusing)[-1] == f"  b: {SENTENCES[name]}"
+
+
+@pytest.mark.parametrize("name", UNEXPECTED)
+def test_what_nobody_expects_ends_a_run_with_a_sentence(
+    desk: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def failing(*_: Any) -> Any:
+        raise UNEXPECTED[name]
+
+    monkeypatch.setattr(DocDb, "find", failing)
+    assert_outcome(desk, desk.call(f"--docdb_query={QUERY}"), [f"error: {SENTENCES[name]}"], 1, "")
+
+
+@pytest.mark.parametrize("name", UNEXPECTED)
+def test_advice_that_fails_ends_no_run(desk: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def failing(*_: Any) -> Any:
+        raise UNEXPECTED[name]
+
+    monkeypatch.setattr(DocDb, "sample", failing)
+    monkeypatch.setattr(DocDb, "count", failing)
+    completed = desk.call('--docdb_query={"subject.subject_id": "none such"}')
+    assert completed.returncode == 2
+    assert "error: no record matches the query" in completed.stderr
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), asyncio.CancelledError()])
+def test_a_real_signal_passes_every_border(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        failures.explained(error)
+    with pytest.raises(BaseExceptionGroup):
+        failures.explained(BaseExceptionGroup("one of them", [ValueError(), error]))
+    assert failures.explained(error, may_be_signal=False).headline.startswith(f"unexpected {type(error).__name__}")
+
+
+def test_an_error_of_this_project_is_preferred_to_what_stands_around_it() -> None:
+    own = RequestError("the query is wrong")
+    around = RuntimeError("around")
+    around.__cause__ = own
+    for raised in (own, around, ExceptionGroup("several", [ValueError("x"), around])):
+        assert failures.explained(raised) is own
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(desk: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from job_dispatch import messages
+from job_dispatch.messages import RequestError
 from job_dispatch.request import flags
 from job_dispatch.storage import access
 from tests.conftest import CODE, S3, Completed, World
@@ -281,10 +283,21 @@ def test_the_password_of_a_proxy_is_not_shown(desk: World, monkeypatch: pytest.M
 def test_the_password_in_an_endpoint_is_not_shown(desk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://user:known-endpoint-password@127.0.0.1:9")
 
-    completed = look_for_files(desk, "--log_level=DEBUG")
+    report = desk.input_directory / "report"
+    completed = look_for_files(desk, "--log_level=DEBUG", f"--report_directory={report}")
 
     assert completed.returncode in (1, 2)
     assert_no_secret_is_shown(completed, "known-endpoint-password")
+    written = list(report.iterdir())
+    assert written
+    assert not any("known-endpoint-password" in path.read_text() for path in written)
+
+
+@pytest.mark.parametrize("address", ["http://user:known@host:9/x", "s3://known@host", "//known@"])
+def test_no_message_shows_what_stands_before_the_host_of_an_address(address: str) -> None:
+    error = RequestError(f"cannot reach {address}; try again", [f"as in {address}"])
+    assert "known" not in f"{error} {error.headline} {error.details} {error.args} {messages.printable(address)}"
+    assert messages.printable("s3://bucket/a@b and someone@example.org") == "s3://bucket/a@b and someone@example.org"
 
 
 # TLS

@@ -99,6 +99,26 @@ def test_a_job_that_fails_is_named_at_the_end_and_the_others_are_done(desk: Desk
 
 
 @pytest.mark.parametrize(
+    "raised", ["KeyboardInterrupt()", "GeneratorExit()", "SystemExit(0)", "__import__('asyncio').CancelledError()"]
+)
+def test_whatever_one_job_raises_the_others_are_done(desk: Desk, raised: str) -> None:
+    desk.analysis(f"\n    if job.asset_name == ['b']:\n        raise {raised}")
+    for name in "abc":
+        desk.job(name, asset_name=[name])
+    done = desk.run()
+    assert done.returncode == 1
+    kind = raised.partition("(")[0] if "import" not in raised else "CancelledError"
+    assert f"b (b): {kind}" in done.stderr.splitlines()[-1]
+    assert {path.parent.name for path in desk.folder.glob("analysis_results/*/job.json")} == {"a", "c"}
+
+
+def test_a_group_of_errors_is_named_by_the_first_of_them(desk: Desk) -> None:
+    desk.analysis("raise ExceptionGroup('unhandled errors in a TaskGroup', [ValueError('no licks')])")
+    desk.job("a")
+    assert desk.run().stderr.splitlines()[-1] == "error: job a (a): ValueError: no licks"
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("none.py", "jobs"), "error: none.py: no such Python file; give the file that has the function analyse"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
 from job_dispatch.cohort.row_keys import FIELDS, OBJECT_ID, SESSION_FIELDS, SUBJECT_FIELD, sessions, values_of
-from job_dispatch.messages import LISTED_AT_MOST, DispatchError
+from job_dispatch.failures import advice
+from job_dispatch.messages import LISTED_AT_MOST
 from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, asset_of, projection
 from job_dispatch.request.tables import Key
 
@@ -24,11 +26,16 @@ def hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
     asked = list(missing[:LISTED_AT_MOST])
     found: dict[Key, str] = {}
     for look in (_object_ids, _alike, _other_sessions, _other_meanings):  # the surest last
-        try:
-            found.update(look(metadata, asked))
-        except DispatchError:
-            continue
+        found |= advice(partial(_found_by, look, metadata, asked), found)
     return found
+
+
+def _found_by(
+    look: Callable[[MetadataSource, Sequence[Key]], Iterator[tuple[Key, str]]],
+    metadata: MetadataSource,
+    missing: Sequence[Key],
+) -> dict[Key, str]:
+    return dict(look(metadata, missing))
 
 
 def _object_ids(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:

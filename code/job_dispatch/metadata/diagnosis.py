@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from job_dispatch.messages import LISTED_AT_MOST, DispatchError, counted, printable
+from job_dispatch.failures import advice
+from job_dispatch.messages import LISTED_AT_MOST, counted, printable
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at
 from job_dispatch.request.fields import NAMES, all_of, conditions, fields_in, paths_of_key
 
@@ -53,10 +54,7 @@ def suggestion(field: str, known: Collection[str]) -> str:
 
 def known_fields(metadata: MetadataSource, query: Filter) -> set[str]:
     """Return the names of the fields in a sample of the records that match; empty if that fails."""
-    try:
-        return field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS))
-    except DispatchError:
-        return set()
+    return advice(lambda: field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS)), set())
 
 
 def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
@@ -106,10 +104,7 @@ class _Source:
         left = self.deadline - time.monotonic()
         if left <= 0:
             return None
-        try:
-            return self.metadata.count(query, left)
-        except DispatchError:
-            return None
+        return advice(lambda: self.metadata.count(query, left), None)
 
     def is_nowhere(self, name: str, known: set[str]) -> bool:
         """Tell whether no record has a field: neither one of a sample, nor any that is counted."""
@@ -121,10 +116,7 @@ class _Source:
         left = self.deadline - time.monotonic()
         if left <= 0:
             return []
-        try:
-            return self.metadata.sample(all_of(conditions), _SAMPLE_SIZE, left)
-        except DispatchError:
-            return []
+        return advice(lambda: self.metadata.sample(all_of(conditions), _SAMPLE_SIZE, left), [])
 
 
 def _culprit(source: _Source, parts: Sequence[Filter], alone: Sequence[int | None]) -> int:

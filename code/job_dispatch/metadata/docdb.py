@@ -317,16 +317,9 @@ class _Connection:
             raise self._refused(error, query) from error
         except requests.JSONDecodeError as error:
             raise self._not_json() from error
-        except requests.exceptions.SSLError as error:
-            raise ServiceError(
-                f"{self._name}: no trusted connection; REQUESTS_CA_BUNDLE may name another authority"
-            ) from error
-        except requests.Timeout as error:
-            raise ServiceError(
-                f"{self._name}: no answer in time; try again, or allow more by --docdb_timeout"
-            ) from error
-        except requests.RequestException as error:
-            raise ServiceError(f"{self._name}: no connection; check --docdb_host and the network") from error
+        except (requests.RequestException, OSError) as error:
+            more_time = ", or allow more by --docdb_timeout"
+            raise retrying.service_error(error, self._name, more_time, "--docdb_host") from error
         except (ValueError, RecursionError) as error:  # numbers or lists without end
             raise self._not_json() from error
         if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import requests
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
-from job_dispatch import retrying
+from job_dispatch import failures, retrying
 from job_dispatch.jobs.code import Code
 from job_dispatch.messages import RequestError, ServiceError, counted, logger, printable
 from job_dispatch.processed.repository import Repository
@@ -154,10 +154,10 @@ class Inquiry:
             return None if self._answer is None else self._answer.result()
         except _UnknownError as reason:
             self._not_known(str(reason))
-        except ServiceError as error:
+        except BaseException as error:
             if self._is_needed:
                 raise
-            logger.warning("%s; job files will not name the analysis code", error.headline)
+            logger.warning("%s; job files will not name the analysis code", failures.explained(error).headline)
         return None
 
     def _not_known(self, reason: str) -> None:
@@ -264,20 +264,10 @@ class _CodeOcean:
             return model.model_validate(retrying.retried(lambda: self._get(address), "Code Ocean"))
         except requests.HTTPError as error:
             raise self._refused(retrying.status(error) or 0, error.response.text) from None
-        except requests.exceptions.SSLError:
-            raise ServiceError(
-                f"{name}: no trusted connection; REQUESTS_CA_BUNDLE may name another authority"
-            ) from None
-        except requests.Timeout:
-            raise ServiceError(f"{name}: no answer in time; try again") from None
-        except requests.JSONDecodeError:
-            raise ServiceError(f"{name}: the answer is not JSON") from None
-        except requests.RequestException:
-            raise ServiceError(f"{name}: no connection; check CODEOCEAN_DOMAIN and the network") from None
         except ValidationError:
             raise _RefusedError(f"{name}: the answer lacks what was asked for") from None
-        except (ValueError, RecursionError):  # numbers or lists without end
-            raise ServiceError(f"{name}: the answer is not JSON") from None
+        except (OSError, ValueError, RecursionError) as error:  # the last two for numbers or lists without end
+            raise retrying.service_error(error, name, "", "CODEOCEAN_DOMAIN") from None
 
     def _get(self, address: str) -> object:
         response = self._session.get(address)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
+from job_dispatch import failures
 from job_dispatch.jobs.building import Job, Jobs, Plan
 from job_dispatch.left_out import LeftOut
-from job_dispatch.messages import DispatchError, counted, logger, warn_listing
+from job_dispatch.messages import counted, logger, warn_listing
 from job_dispatch.processed.code_ocean import Wrapper
 from job_dispatch.processed.results import ResultsDatabase, Unprocessed
 from job_dispatch.request.exclusions import Exclusions
@@ -78,8 +79,9 @@ def _warn_of_folders(bucket: str, plan: Plan, unprocessed: Unprocessed) -> None:
     jobs = {name: job for job in plan.jobs for name in unprocessed.names(job) or ()}
     try:
         folders = existing_folders(bucket, jobs)
-    except DispatchError as error:
-        logger.warning("ANALYSIS_BUCKET: whether folders in it block jobs is not known: %s", error.headline)
+    except BaseException as error:
+        reason = failures.explained(error).headline
+        logger.warning("ANALYSIS_BUCKET: whether folders in it block jobs is not known: %s", reason)
         return
     if folders:
         warn_listing(

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from job_dispatch import failures
 from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import (
     DispatchError,
@@ -121,8 +122,8 @@ class Locating:
             try:
                 found = await place.find_files(asset.location, wanted)
                 outcomes[asset.record_id] = tuple(sorted(found, key=lambda file: _order(asset, file, wanted)))
-            except DispatchError as error:
-                outcomes[asset.record_id] = error
+            except BaseException as error:
+                outcomes[asset.record_id] = failures.explained(error)
             shown.advance()
 
         async with _side_by_side(self._max_concurrency) as start:
@@ -265,8 +266,8 @@ class Locating:
         async def measure(address: str, place: Place) -> None:
             try:
                 sizes[address] = await place.measure(address)
-            except DispatchError as error:
-                failed.append(f"{address}: {error.headline}")
+            except BaseException as error:
+                failed.append(f"{address}: {failures.explained(error).headline}")
             shown.advance()
 
         self._s3 = None  # it belongs to the event loop that listed

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
-from job_dispatch.messages import DispatchError, RequestError, counted
+from job_dispatch import failures
+from job_dispatch.messages import RequestError, counted, logger
 from job_dispatch.model import Asset, File
 from job_dispatch.request.file_patterns import STORE_ENDINGS
 from job_dispatch.storage.matching import Matching, Wanted, wanted
@@ -42,8 +43,8 @@ class Occurring:
                 for file in await find(asset.location, _Seen(self)):
                     path = file.address.removeprefix(f"{asset.location}/")
                     self._note(path, self.files if file.size is not None else self.stores)
-        except (DispatchError, TimeoutError):
-            return
+        except BaseException as error:
+            logger.debug("no advice: %s", failures.explained(error).headline)
 
     def note(self, path: str) -> None:
         """Count one file."""

@@ -205,6 +205,12 @@ FAULTS: dict[str, tuple[Callable[[Any], Fault], str]] = {
     "reset": (lambda request: Fault(reset=True), "no connection; check CODEOCEAN_DOMAIN and the network"),
     "a page": (lambda request: Fault(200, "<html>"), "the answer is not JSON"),
     "another thing": (lambda request: Fault(200, '{"id": 1}'), "the answer lacks what was asked for"),
+    "a number without end": (
+        lambda request: Fault(
+            200, '{"id": "1", "processes": [{"name": "wrapper", "capsule_id": "1", "version": 1e999}]}'
+        ),
+        "the answer lacks what was asked for",
+    ),
     "a list": (lambda request: Fault(200, "[]"), "the answer lacks what was asked for"),
 }
 
@@ -274,7 +280,7 @@ def test_nobody_at_the_address_is_told_by_name(code_ocean: CodeOceanGateway, mon
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     monkeypatch.setenv("CODEOCEAN_DOMAIN", f"localhost:{port}")
-    with pytest.raises(DispatchError, match=f"Code Ocean localhost:{port}: no connection"):
+    with pytest.raises(DispatchError, match=f"localhost:{port}: the connection is refused; check CODEOCEAN_DOMAIN"):
         ask()
 
 
@@ -288,6 +294,18 @@ def test_git_that_cannot_read_is_told_without_its_credentials(
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(DispatchError, match="git is not installed"):
         ask()
+
+
+def test_a_git_that_cannot_be_started_ends_no_run_that_can_do_without(
+    lab: World, code_ocean: CodeOceanGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code_ocean.serve_pipeline(process(version=None))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text("not a program")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    done = succeeded(lab.call("--docdb_query={}"))
+    assert len(done.jobs) == 4
+    assert "git: Permission denied; job files will not name the analysis code" in done.stderr
 
 
 def test_without_credentials_for_git_those_of_code_ocean_serve(

@@ -15,6 +15,7 @@ from job_dispatch.processed import results
 from tests.conftest import S3, Job, World
 from tests.gateway import Fault
 from tests.processed.code_ocean import RESULTS, WRAPPER, CodeOceanGateway, capsule, process
+from tests.s3_front import S3Front
 from tests.test_dispatch import succeeded
 
 SKIP = ("--docdb_query={}", "--skip_processed=1", "--overwrite=1")
@@ -292,6 +293,21 @@ def test_folders_without_a_record_are_named_by_few_listings(
     assert shown == {f"s3://results/{name}" for name in names[3:5]}
     monkeypatch.setenv("ANALYSIS_BUCKET", "no-such-bucket")
     assert "ANALYSIS_BUCKET: whether folders in it block jobs is not known" in succeeded(pipeline.call(*SKIP)).stderr
+
+
+@pytest.mark.parametrize("body", ["<ListBucketResult/>", "<html>", "<ListBucketResult><IsTruncated>true</IsTruncated>"])
+def test_a_results_bucket_with_a_malformed_answer_ends_no_run(
+    pipeline: World, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    ask_for(pipeline, 3)
+    with S3Front({"results": ["x"]}) as front:
+        for name, value in front.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("ANALYSIS_BUCKET", "results")
+        front.failing = {"": Fault(200, body)}
+        ran = succeeded(pipeline.call(*SKIP))
+    assert len(ran.jobs) == 12
+    assert "ANALYSIS_BUCKET: whether folders in it block jobs is not known" in ran.stderr
 
 
 def test_folders_are_found_among_thousands(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
