@@ -474,7 +474,7 @@ def test_a_record_that_vanishes_between_pages_is_an_error(desk: World, pages_of_
     completed = desk.call(f"--docdb_query={QUERY}")
 
     says = [
-        f"error: DocDB {desk.gateway.host}: it counted 4 records and gave 3;"
+        f"error: DocDB {desk.gateway.host}: it counted 4 records and returned 3;"
         " some may have been removed meanwhile; try again"
     ]
     assert_outcome(desk, completed, says, 1, "")
@@ -493,7 +493,7 @@ def test_where_records_cannot_be_counted_that_is_said_and_all_are_found(desk: Wo
 
     completed = desk.call(f"--docdb_query={QUERY}")
 
-    says = [f"WARNING DocDB {desk.gateway.host} did not count its records; that some are missing would not be noticed"]
+    says = [f"WARNING DocDB {desk.gateway.host} did not count its records; missing ones would not be noticed"]
     assert_outcome(desk, completed, says, 0, "abcd")
 
 
