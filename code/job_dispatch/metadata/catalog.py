@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import json
@@ -9,10 +10,12 @@ import math
 import os
 import random
 import re
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn, Self
+from typing import IO, Any, NoReturn, Self, cast
 
 import msgspec
 
@@ -38,20 +41,40 @@ _Place = int | str
 
 
 class Catalog:
-    """The records of a `CatalogFile`; each query reads the file anew and raises what is wrong with it."""
+    """The records of a `CatalogFile`; each query reads the file anew and raises what is wrong with it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, compressed if its name ends in `.gz`. Relative locations in it are relative to its folder.
+    content : file or None
+        A file without a name that is read instead; the path is only the name in errors then.
+    """
 
     may_name_local_files = True
     is_database = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: IO[bytes] | None = None) -> None:
         self._path = path
-        self._file = CatalogFile(path)
+        self._file = CatalogFile(path, content)
+
+    @classmethod
+    def of(cls, records: Iterable[Record], path: Path) -> Self:
+        """Return a catalog of records that come one by one; they are kept in a temporary file, not in memory."""
+        content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
+        encode = msgspec.json.Encoder().encode
+        try:
+            content.writelines(line for record in records for line in (encode(record), b"\n"))
+            content.flush()
+        except OSError as error:
+            raise ServiceError(f"the records of {path} cannot be kept in {tempfile.gettempdir()}: {error}") from error
+        return cls(path, content)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        self._file.close()
 
     def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
         """Yield pages of the records that match, with `_id` and `fields`; locations are resolved to `file://`."""
@@ -117,9 +140,7 @@ def _projected(value: Any, tree: dict[str, Any]) -> Any:
 class CatalogFile:
     """The records of a file of JSON Lines or of one JSON array, which is read anew each time; only ids are kept.
 
-    Parameters
-    ----------
-    path : pathlib.Path
+    Parameters are those of `Catalog`.
 
     Raises
     ------
@@ -127,11 +148,19 @@ class CatalogFile:
         The file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # A pipe can be read only once.
-        self._content = None if path.is_file() else json_text.read_bytes(path)
+    def __init__(self, path: Path, content: IO[bytes] | None = None) -> None:
+        self._path, self._content = path, content
+        if content is None and not path.is_file():  # a pipe can be read only once
+            text = json_text.read_bytes(path)
+            self._content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
+            self._content.write(text)
+            self._content.flush()
         self._open().close()
+
+    def close(self) -> None:
+        """Remove the temporary file, if there is one."""
+        if self._content is not None:
+            self._content.close()
 
     def blocks(self, holding: str | None = None) -> Iterator[list[Record]]:
         """Yield all records in blocks; each record has an `_id` of its own.
@@ -148,24 +177,25 @@ class CatalogFile:
         """
         held = b"" if holding is None else msgspec.json.encode(holding)
         seen: set[str | None] = set()
-        for places, values, written in self._blocks():
+        for _, values, written in self._blocks():
             identities = [value.get("_id") if type(value) is dict else None for value in values]
             if set(map(type, identities)) != {str}:
-                place = next(place for place, one in zip(places, identities, strict=True) if type(one) is not str)
-                raise RequestError(
-                    f"{self._at(place)}: not a metadata record; it must be an object with an _id that is text"
-                )
+                raise self._first_wrong()
             known = len(seen)
             seen.update(identities)
             if len(seen) < known + len(identities):
-                raise self._repeated_id()
+                raise self._first_wrong()
             yield values if written is None or held in written else []
 
-    def _repeated_id(self) -> RequestError:
-        """Read again to find both places: keeping the first place of each of 200,000 ids takes time and memory."""
+    def _first_wrong(self) -> RequestError:
+        """Read again to find it: keeping the first place of each of 200,000 ids takes time and memory."""
         first_places: dict[str, _Place] = {}
         for places, values, _ in self._blocks():
             for place, value in zip(places, values, strict=True):
+                if not isinstance(value, dict) or not isinstance(value.get("_id"), str):
+                    return RequestError(
+                        f"{self._at(place)}: not a metadata record; it must be an object with an _id that is text"
+                    )
                 if (first := first_places.setdefault(value["_id"], place)) != place:
                     return RequestError(
                         f"{self._at(place)}: the _id {value['_id']} is already in {self._at(first)};"
@@ -175,8 +205,10 @@ class CatalogFile:
 
     def _open(self) -> IO[bytes]:
         if self._content is not None:
-            return io.BytesIO(self._content)
+            return io.BufferedReader(_Again(self._content), _BYTES_A_READ)
         try:
+            if self._path.name.endswith(".gz"):
+                return cast("IO[bytes]", gzip.open(self._path))
             return self._path.open("rb", buffering=_BYTES_A_READ)
         except OSError as error:
             raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
@@ -186,22 +218,30 @@ class CatalogFile:
 
     def _blocks(self) -> Iterator[tuple[Sequence[_Place], list[Any], bytearray | None]]:
         """Yield blocks of values with their places and, where the fast reader took them, as it writes them again."""
-        with self._open() as file:
-            if _is_array(file):
-                for place, value in self._elements(file.read()):
-                    yield [place], [value], None
-                return
-            reader = PlainLines()
-            first = 1
-            while lines := file.readlines(_BYTES_A_BLOCK):
-                numbers = range(first, first + len(lines))
-                first += len(lines)
-                if (values := reader.read(lines)) is not None:
-                    yield numbers, values, reader.written
-                    continue
-                for number, line in zip(numbers, lines, strict=True):
-                    if not _is_blank(line):
-                        yield [number], [self._value(line, number)], None
+        try:
+            with self._open() as file:
+                is_array = _is_array(file)
+            with self._open() as file:
+                if is_array:
+                    for place, value in self._elements(file.read()):
+                        yield [place], [value], None
+                else:
+                    yield from self._lines(file)
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise RequestError(f"{self._path}: not a whole gzip file: {error}") from None
+
+    def _lines(self, file: IO[bytes]) -> Iterator[tuple[Sequence[_Place], list[Any], bytearray | None]]:
+        reader = PlainLines()
+        first = 1
+        while lines := file.readlines(_BYTES_A_BLOCK):
+            numbers = range(first, first + len(lines))
+            first += len(lines)
+            if (values := reader.read(lines)) is not None:
+                yield numbers, values, reader.written
+                continue
+            for number, line in zip(numbers, lines, strict=True):
+                if not _is_blank(line):
+                    yield [number], [self._value(line, number)], None
 
     def _value(self, line: bytes, number: int) -> Any:
         text = _decoded(line, self._at(number)).removesuffix("\n")
@@ -250,10 +290,25 @@ class CatalogFile:
         return RequestError(f"{place}: not JSON: {error.msg} at {position}; {_FORM}")
 
 
+class _Again(io.RawIOBase):
+    """Reads an open file from its start, whoever else reads it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._position = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = os.pread(self._file.fileno(), len(buffer), self._position)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+
 def _is_array(file: IO[bytes]) -> bool:
-    """Tell whether a file holds one array, and go back to its start."""
+    """Tell whether a file holds one array."""
     start = next((line for line in file if not _is_blank(line)), b"")
-    file.seek(0)
     return start.removeprefix(_BOM).lstrip().startswith(b"[")
 
 

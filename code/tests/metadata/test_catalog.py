@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,33 @@ def test_json_lines_and_a_json_array_are_catalogs(path: Path, text: str) -> None
 
     assert found(path, {}) == ["a", "b"]
     assert found(path, {"_id": "b"}) == ["b"]
+
+
+@pytest.mark.parametrize("text", ['{"_id": "a"}\n{"_id": "b"}\n', '[{"_id": "a"}, {"_id": "b"}]'])
+def test_a_compressed_catalog_is_known_by_its_ending(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "catalog.jsonl.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+
+    assert found(path, {"_id": "b"}) == ["b"]
+
+
+def test_a_compressed_catalog_that_is_cut_or_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.jsonl.gz"
+    for content in (gzip.compress(b'{"_id": "a"}\n' * 1_000)[:-9], b'{"_id": "a"}\n'):
+        path.write_bytes(content)
+        with pytest.raises(RequestError, match=r"catalog\.jsonl\.gz: not a whole gzip file: "):
+            found(path, {})
+
+
+def test_records_that_come_one_by_one_are_kept_outside_of_memory_and_queried_again_and_again() -> None:
+    records = ({"_id": f"{number}", "text": 10_000 * "x"} for number in range(5_000))
+    tracemalloc.start()
+    with Catalog.of(records, Path("/lab")) as catalog:
+        for _ in range(2):
+            assert catalog.count({}, 60) == 5_000
+            assert [one["_id"] for page in catalog.find({"_id": "7"}, ()) for one in page] == ["7"]
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("text", ["", "\n", "[]"])

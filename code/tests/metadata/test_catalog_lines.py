@@ -135,6 +135,7 @@ def all_of(path: Path) -> list[Any]:
 @example([b'{"_id":"a","x":"\\u003a","x":"\\u003A:"}'])
 @example([b'{"_id":"a"}', b'{"_id":"b","x":1,"\\u0078":1}'])
 @example([b'{"_id":"a"},{"_id":"b","x":[1', b"2]}"])
+@example([b'{"_id":""}', b'{"_id":""}', b'""'])
 @example([b'{"_id":"a"', b"}"])
 @example([b'{"_id":"a"} {"_id":"b"}', b""])
 def test_what_is_read_is_what_a_strict_reader_reads_and_the_first_line_it_refuses_is_named(drawn: list[bytes]) -> None:
