@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from job_dispatch.metadata.records import ID_FIELDS, Filter, Record, code_ocean_ids, id_filter, value_at
 from job_dispatch.request.fields import NAMES
-from job_dispatch.request.table_cells import sessions_of
-from job_dispatch.request.tables import Key
+from job_dispatch.request.tables import Key, sessions_of
 
 [SUBJECT_FIELD] = NAMES["@subject"]
 SESSION_FIELDS = NAMES["@session"]

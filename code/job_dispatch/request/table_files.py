@@ -1,6 +1,7 @@
-"""The cells of a table file: text with separators in any usual encoding, or an Excel workbook.
+"""A table as a file: text with separators in any usual encoding, or an Excel workbook; its rows and their cells.
 
-Rows come one by one, so that neither a cell of thousands of commas nor a far corner of a sheet takes memory.
+Rows come one by one, so that neither a cell of thousands of commas nor a far corner of a sheet takes memory. pandas
+does not fit: it drops the line numbers by which mistakes are named, and ignores hidden rows and formulas that failed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
-from job_dispatch.messages import RequestError
-from job_dispatch.request import table_cells
+from job_dispatch.messages import RequestError, counted, logger, printable
 
+_INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"
+FORMULA_TEXT = re.compile(r'="(.*)"', re.DOTALL)
+_QUOTES = ('""', "''", "\u201c\u201d", "\u201e\u201c", "\u2018\u2019")
+# What Excel shows where a formula has no result, in English and in German.
+_NO_RESULT = re.compile(r"#(?:N/A|NV|(?:REF|VALUE|DIV/0|NUM|NULL|SPILL|CALC|BEZUG|WERT|ZAHL)!|NAME\?)")
+_SHOWN = 60
 _BYTES_AT_MOST = 200_000_000
 _ZIP, _OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 _MARKS = (
@@ -34,7 +42,10 @@ _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
 _COMMENT = "#"
 _BEFORE_SEPARATOR = re.compile(r"[,;\t]")
 _FORMULA_TAGS = (b"<f>", b"<f ")
+_HIDDEN_ROW = re.compile(rb'<(?:\w+:)?row\b(?=[^>]*\bhidden="(?:1|true)")[^>]*?\br="(\d+)"')
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="([A-Z]+)(\d+):[A-Z]+(\d+)"')
 _LINES_LOOKED_AT = 50
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError)
 
 
 class Line(NamedTuple):
@@ -141,7 +152,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 def _is_comment(line: str) -> bool:
     said = line.lstrip()
-    return said.startswith(_COMMENT) and table_cells.has_result(_BEFORE_SEPARATOR.split(said, maxsplit=1)[0])
+    return said.startswith(_COMMENT) and has_result(_BEFORE_SEPARATOR.split(said, maxsplit=1)[0])
 
 
 def _text_rows(lines: io.StringIO, number: int, separator: str, name: str) -> Iterator[Line]:
@@ -171,32 +182,74 @@ def _text_rows(lines: io.StringIO, number: int, separator: str, name: str) -> It
 
 
 def _workbook(data: bytes, name: str) -> Content:
-    """Read the first sheet of a workbook.
+    """Read the first visible sheet of a workbook.
 
     openpyxl, not the faster calamine: that one keeps a sheet as a rectangle, and a single cell in the last
     corner ends the process for want of 550 GB.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            size = sum(part.file_size for part in parts.infolist())
-            if size > _BYTES_AT_MOST:
-                raise RequestError(f"{name}: its sheets take {size:,} bytes; at most {_BYTES_AT_MOST:,} are read")
-            has_formulas = any(_has_formulas(parts.read(part)) for part in parts.namelist() if "/worksheets/" in part)
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError):
-        raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
+    _check_size(data, name)
     sheets = _sheets(data, name, data_only=True)
-    if not sheets:
+    visible = [sheet for sheet in sheets if sheet.sheet_state == "visible"] or sheets
+    if not visible:
         raise RequestError(f"{name}: the workbook has no sheet with cells")
-    first = sheets[0]
-    cells = _results(first, _sheets(data, name, data_only=False)[0]) if has_formulas else _values(first)
-    rows = _sheet_rows(cells, first.title, name)
+    first = visible[0]
+    has_formulas, layout = _look_into(data, name, first.title)
+    formulas = _sheets(data, name, data_only=False)[sheets.index(first)] if has_formulas else None
+    rows = _sheet_rows(_results(first, formulas) if formulas else _values(first), layout, first.title, name)
     form = f"Excel, sheet '{first.title}'"
     if len(sheets) == 1:
         return Content(rows, form)
-    unread = (
-        f"only the first of {len(sheets)} sheets is read, '{first.title}'; move the one with the table to the front"
-    )
-    return Content(rows, f"{form}, the first of {len(sheets)}", unread=unread)
+    which = "the first" if first is sheets[0] else "the first visible one"
+    unread = f"only {which} of {len(sheets)} sheets is read, '{first.title}'; move the one with the table to the front"
+    return Content(rows, f"{form}, {which} of {len(sheets)}", unread=unread)
+
+
+def _check_size(data: bytes, name: str) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+    except _BROKEN_ZIP:
+        raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
+    if size > _BYTES_AT_MOST:
+        raise RequestError(f"{name}: its sheets take {size:,} bytes; at most {_BYTES_AT_MOST:,} are read")
+
+
+class _Layout(NamedTuple):
+    """What a sheet has besides cells: rows that are hidden, and by row the merged cells that begin there and go down.
+
+    A merged cell is its column, counted from 0, and its last row.
+    """
+
+    hidden: frozenset[int]
+    merged: dict[int, list[tuple[int, int]]]
+
+
+def _look_into(data: bytes, name: str, title: str) -> tuple[bool, _Layout]:
+    """Tell whether a workbook has formulas, and how a sheet is laid out; openpyxl reads that only with all cells."""
+    import openpyxl.utils
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            has_formulas = any(_has_formulas(parts.read(part)) for part in parts.namelist() if "/worksheets/" in part)
+            sheet = parts.read(_part_of(parts, title))
+    except (KeyError, StopIteration, ElementTree.ParseError, *_BROKEN_ZIP):
+        raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
+    merged: dict[int, list[tuple[int, int]]] = {}
+    for column, start, end in _MERGED.findall(sheet):
+        if int(end) > int(start):
+            number = openpyxl.utils.column_index_from_string(column.decode()) - 1
+            merged.setdefault(int(start), []).append((number, int(end)))
+    return has_formulas, _Layout(frozenset(map(int, _HIDDEN_ROW.findall(sheet))), merged)
+
+
+def _part_of(parts: zipfile.ZipFile, title: str) -> str:
+    """Return which file of a workbook holds a sheet."""
+    sheets = ElementTree.fromstring(parts.read("xl/workbook.xml")).iter()
+    sheet = next(one for one in sheets if one.tag.endswith("}sheet") and one.get("name") == title)
+    key = next(value for name, value in sheet.items() if name.endswith("}id"))
+    relations = ElementTree.fromstring(parts.read("xl/_rels/workbook.xml.rels"))
+    target = next(one.get("Target", "") for one in relations if one.get("Id") == key)
+    return target.lstrip("/") if target.startswith("/") else f"xl/{target}"
 
 
 def _has_formulas(sheet: bytes) -> bool:
@@ -229,20 +282,97 @@ def _results(sheet: Any, formulas: Any) -> Iterator[Sequence[Any]]:
     """
     for cells, written in zip(sheet.iter_rows(), _values(formulas), strict=True):
         yield [
-            table_cells.Formula(getattr(formula, "text", formula))
+            Formula(getattr(formula, "text", formula))
             if cell.value is None and formula is not None and cell.data_type == "n"
             else cell.value
             for cell, formula in zip(cells, written, strict=True)
         ]
 
 
-def _sheet_rows(rows: Iterable[Sequence[Any]], title: str, name: str) -> Iterator[Line]:
+def _sheet_rows(rows: Iterable[Sequence[Any]], layout: _Layout, title: str, name: str) -> Iterator[Line]:
+    """Yield the visible rows; a merged cell counts for each row that it goes over."""
+    filled: dict[int, tuple[int, Any]] = {}
+    hidden = 0
     try:
-        for number, cells in enumerate(rows, 1):
-            shown = [cell for cell in cells if cell is not None and str(cell).strip()]
-            if shown and not _is_comment(str(cells[0] or "")):
-                yield Line(number, list(cells))
+        for number, row in enumerate(rows, 1):
+            cells = list(row)
+            for column, last in layout.merged.get(number, ()):
+                filled[column] = last, cells[column] if column < len(cells) else None
+            if all(map(is_blank, cells)) or _is_comment(str(cells[0] or "")):
+                continue
+            if number in layout.hidden:
+                hidden += 1
+                continue
+            for column, (last, value) in filled.items():
+                if number <= last:
+                    cells += [None] * (column + 1 - len(cells))
+                    cells[column] = value
+            yield Line(number, cells)
     except RequestError:
         raise
     except Exception:  # of broken XML, numbers that are none, …
         raise RequestError(f"{name}: sheet '{title}' cannot be read; save it as .xlsx or CSV again") from None
+    if hidden:
+        told = counted(hidden, "row is", "rows are")
+        logger.warning("%s: %s hidden in sheet '%s' and left out; show them in Excel to use them", name, told, title)
+
+
+# Cells
+
+
+class Formula(str):
+    """A formula of a workbook without its result: some programs write them, only a spreadsheet computes them."""
+
+    __slots__ = ()
+
+
+def has_result(cell: Any) -> bool:
+    """Tell whether a cell is anything but a formula that failed or was never computed."""
+    return not isinstance(cell, Formula) and _NO_RESULT.fullmatch(str(cell).strip()) is None
+
+
+def is_blank(cell: Any) -> bool:
+    """Tell whether a cell holds nothing."""
+    return cell is None or not str(cell).strip()
+
+
+def check(cell: Any, column: str) -> None:
+    """Refuse a cell that has no result.
+
+    Raises
+    ------
+    RequestError
+        Its formula failed or was never computed.
+    """
+    if has_result(cell):
+        return
+    shown = printable(str(cell).strip(), _SHOWN)
+    if isinstance(cell, Formula):
+        raise RequestError(
+            f"{column}: the formula {shown} was never computed; save the file in Excel, or write the value"
+        )
+    raise RequestError(f"{column}: a formula failed and left {shown}; correct it, or clear the cell")
+
+
+def text(cell: Any) -> str:
+    """Return what a cell says: without blanks around it, quotes, or what makes Excel take it for text."""
+    if cell is None:
+        return ""
+    if isinstance(cell, datetime):
+        return date_text(cell)
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    said = str(cell).strip().strip(_INVISIBLE).strip()
+    if formula := FORMULA_TEXT.fullmatch(said):
+        said = formula[1].strip()
+    while len(said) > 1 and said[0] + said[-1] in _QUOTES:
+        said = said[1:-1].strip()
+    return said.removeprefix("'")
+
+
+def date_text(moment: datetime) -> str:
+    """Return a date of Excel as text: without a time of day at midnight, without what its arithmetic adds."""
+    moment = (moment + timedelta(milliseconds=500)).replace(microsecond=0)
+    if moment.time() == datetime.min.time():
+        return moment.date().isoformat()
+    return moment.isoformat(" ", "seconds" if moment.second else "minutes")

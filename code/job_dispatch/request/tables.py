@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from job_dispatch.messages import RequestError, counted, logger, printable, warn_listing
-from job_dispatch.request import json_text, table_cells, table_files
+from job_dispatch.request import json_text, table_files
 from job_dispatch.request.table_files import Content, Line
 
 _NAME = "data_asset_input"
@@ -25,15 +27,20 @@ _SESSION_NOUN = "session"
 _COLUMNS = (*_NOUNS, _SUBJECT, _SESSION)
 _PARAMETER = re.compile(r"parameters\.(.*)", re.IGNORECASE | re.DOTALL)
 _ALMOST_A_PARAMETER = re.compile(r"param(?:eter)?s?\s*[._:-]\s*\S", re.IGNORECASE)
-_CLEAN: dict[str, Callable[[str], str]] = {
-    "asset_id": table_cells.asset_id,
-    "docdb_record_id": table_cells.asset_id,
-    "location": table_cells.location,
-    _SUBJECT: table_cells.subject,
-    _SESSION: table_cells.session,
-}
 _LINES_BEFORE_HEADER = 20
 _SHOWN = 60
+_UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+_ID = re.compile(rf"(?:.*data[-_]assets/)?({_UUID})(?:[/?#].*)?", re.IGNORECASE)
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+(?:[eE][+-]?\d+)?")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIME = re.compile(
+    r"(?P<day>\d{4}-\d{2}-\d{2})[T ](?P<hour>\d{1,2}):(?P<minute>\d{2})"
+    r"(?P<second>:\d{2})?(?P<part>[.,]\d{1,9})? ?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?",
+    re.IGNORECASE,
+)
+# As Excel, R and pandas spell them in a CSV.
+_TRUTHS = {"TRUE": True, "FALSE": False, "True": True, "False": False}
 
 
 class Key(NamedTuple):
@@ -155,7 +162,7 @@ def _header(content: Content, name: str) -> tuple[Line, list[str], Iterator[Line
     lines = iter(content.rows)
     above = []
     for line in lines:
-        columns = [table_cells.text(cell) for cell in line.cells]
+        columns = [table_files.text(cell) for cell in line.cells]
         if any(map(_selects, columns)):
             return line, columns, lines
         above.append((line, columns))
@@ -173,7 +180,7 @@ def _header(content: Content, name: str) -> tuple[Line, list[str], Iterator[Line
 
 
 def _selects(column: str) -> bool:
-    return _canonical(table_cells.text(column)) in (*_NOUNS, _SUBJECT)
+    return _canonical(table_files.text(column)) in (*_NOUNS, _SUBJECT)
 
 
 def _canonical(column: str) -> str:
@@ -230,8 +237,8 @@ class _Columns:
         for column, number in self.places.items():
             if number < len(line.cells):
                 if not self.by or column == self.by:
-                    table_cells.check(line.cells[number], f"its {column}")
-                said[column] = table_cells.text(line.cells[number])
+                    table_files.check(line.cells[number], f"its {column}")
+                said[column] = table_files.text(line.cells[number])
         if self.by and said.get(self.by):
             return Key(self.by, self._value(self.by, said))
         if said.get(_SUBJECT) and said.get(_SESSION):
@@ -264,7 +271,7 @@ def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, nam
     wrong: list[str] = []
     longer: list[str] = []
     for line in lines:
-        if any(map(table_cells.text, line.cells[columns.width :])):
+        if any(map(table_files.text, line.cells[columns.width :])):
             longer.append(f"line {line.number}: {_shown(line)}")
         try:
             key = columns.key(line)
@@ -287,16 +294,123 @@ def _values(columns: _Columns, line: Line, has_decimal_comma: bool) -> dict[str,
     for number, parameter in columns.parameters.items():
         if number >= len(line.cells):
             continue
-        table_cells.check(line.cells[number], f"parameters.{parameter}")
+        table_files.check(line.cells[number], f"parameters.{parameter}")
         try:
-            value = table_cells.parameter(line.cells[number], has_decimal_comma)
-        except RequestError as error:
-            raise RequestError(f"parameters.{parameter}: {error.headline}") from None
-        if value is not None:
-            [values[parameter]] = value
+            if not table_files.is_blank(line.cells[number]):
+                values[parameter] = parameter_value(line.cells[number], has_decimal_comma)
+        except (RequestError, json_text.NotReadableError) as error:
+            raise RequestError(f"parameters.{parameter}: {error}") from None
     return values
 
 
 def _shown(line: Line) -> str:
-    cells = (table_cells.text(cell) for cell in line.cells)
+    cells = (table_files.text(cell) for cell in line.cells)
     return printable(", ".join(cell for cell in cells if cell), _SHOWN)
+
+
+# Values
+
+
+def asset_id(said: str) -> str:
+    """Return the id that is said: as it is, or in an address of Code Ocean, in lower case where it is a UUID."""
+    found = _ID.fullmatch(said)
+    return found[1].lower() if found else said
+
+
+def location(said: str) -> str:
+    """Return an address of an asset as records compare."""
+    return said.rstrip("/")
+
+
+def subject(said: str) -> str:
+    """Return the id of a subject; a column with blank cells makes 774659.0 of it in some programs."""
+    whole = _WHOLE.fullmatch(said)
+    return whole[1] if whole else said
+
+
+def session(said: str) -> str:
+    """Return a day as it is, and a time as UTC with the precision with which it is said.
+
+    Raises
+    ------
+    RequestError
+        It is neither; days and months in another order are not guessed at.
+    """
+    try:
+        if _DAY.fullmatch(said):
+            return date.fromisoformat(said).isoformat()
+        if time := _TIME.fullmatch(said):
+            zone = (time["zone"] or "Z").upper()
+            clock = f"{int(time['hour']):02d}:{time['minute']}{time['second'] or ':00'}"
+            part = f".{time['part'][1:7]:0<6}" if time["part"] else ""
+            precision = "microseconds" if part else "seconds" if time["second"] else "minutes"
+            return _instant(datetime.fromisoformat(f"{time['day']}T{clock}{part}{zone}"), precision)
+    except (ValueError, OverflowError):
+        pass
+    raise RequestError(
+        f"{printable(said, _SHOWN)!r} is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z"
+    )
+
+
+def sessions_of(start: str) -> Iterable[str]:
+    """Yield each way in which a row may say the start of a session, as `session` returns it.
+
+    The day is that on the session's own clock; a time that names no zone is UTC.
+    """
+    if not _DAY.match(start):
+        return
+    yield start[:10]
+    try:
+        moment = datetime.fromisoformat(start)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return
+    for precision in ("minutes", "seconds", "microseconds"):
+        yield _instant(moment, precision)
+
+
+def _instant(moment: datetime, precision: str) -> str:
+    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def parameter_value(cell: Any, has_decimal_comma: bool) -> Any:
+    """Return the value of a parameter in a cell that is not blank: what it reads as in JSON, else its text.
+
+    Raises
+    ------
+    RequestError, NotReadableError
+        It is a number, a list or an object that no job file can hold.
+    """
+    if isinstance(cell, bool | int | float):
+        return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+    said = table_files.date_text(cell) if isinstance(cell, datetime) else str(cell).strip()
+    if formula := table_files.FORMULA_TEXT.fullmatch(said):
+        return formula[1]
+    if said in _TRUTHS:
+        return _TRUTHS[said]
+    if has_decimal_comma and _DECIMAL_COMMA.fullmatch(said):
+        said = said.replace(",", ".")
+    try:
+        value = json.loads(said, parse_constant=_no_json, object_pairs_hook=json_text.unique_keys)
+    except json.JSONDecodeError:
+        return said
+    except (ValueError, RecursionError):
+        raise RequestError(f"{printable(said, _SHOWN)} is too long or too deep to read") from None
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        raise RequestError(f"{printable(said, _SHOWN)} is a value that JSON cannot hold") from None
+    return value
+
+
+def _no_json(name: str) -> Any:
+    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)
+
+
+_CLEAN: dict[str, Callable[[str], str]] = {
+    "asset_id": asset_id,
+    "docdb_record_id": asset_id,
+    "location": location,
+    _SUBJECT: subject,
+    _SESSION: session,
+}

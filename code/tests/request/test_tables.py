@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
-from job_dispatch.request import table_cells, tables
+from job_dispatch.request import tables
 from job_dispatch.request.tables import Key, Table
 from tests.conftest import CODE
 
@@ -180,6 +180,54 @@ def test_of_several_sheets_the_first_counts_and_the_others_are_told(
     ]
 
 
+def test_rows_hidden_by_a_filter_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workbook = openpyxl.Workbook()
+    sheet = workbook.worksheets[0]
+    for row in (["asset_id"], [ONE], ["of another mouse"], ["and another"], [TWO]):
+        sheet.append(row)
+    for number in (3, 4):
+        sheet.row_dimensions[number].hidden = True
+    workbook.save(tmp_path / "data_asset_input.xlsx")
+    assert list(read(tmp_path).keys) == BOTH
+    assert caplog.messages == [
+        "data_asset_input.xlsx: 2 rows are hidden in sheet 'Sheet' and left out; show them in Excel to use them"
+    ]
+
+
+def test_a_merged_cell_counts_for_each_row_that_it_goes_over(tmp_path: Path) -> None:
+    workbook = openpyxl.Workbook()
+    sheet = workbook.worksheets[0]
+    rows = (["Cohort"], ["asset_id", "parameters.t"], ["a", 5], ["b"], ["c"], ["d"], [None, None, "x"])
+    for row in rows:
+        sheet.append(row)
+    sheet.merge_cells("A1:B1")
+    sheet.merge_cells("B3:B5")
+    workbook.save(tmp_path / "data_asset_input.xlsx")
+    table = read(tmp_path)
+    assert [(row.key.value, row.parameters) for row in table.rows] == [
+        *((name, {"t": 5}) for name in "abc"),
+        ("d", {}),
+    ]
+
+
+def test_a_hidden_sheet_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="dispatch")
+    workbook = openpyxl.Workbook()
+    workbook.worksheets[0].append(["asset_id"])
+    workbook.worksheets[0].append(["an old one"])
+    workbook.worksheets[0].sheet_state = "hidden"
+    mice = workbook.create_sheet("mice & more")
+    mice.append(["asset_id"])
+    mice.append(["hidden"])
+    mice.append([ONE])
+    mice.row_dimensions[2].hidden = True
+    workbook.active = 1
+    workbook.save(tmp_path / "data_asset_input.xlsx")
+    assert list(read(tmp_path).keys) == BOTH[:1]
+    assert caplog.messages[0].startswith("data_asset_input.xlsx: 1 row is hidden in sheet 'mice & more' and left out")
+    assert "Excel, sheet 'mice & more', the first visible one of 2, ids in column 'asset_id'" in caplog.messages[1]
+
+
 def test_a_formula_counts_by_its_result_and_one_that_was_never_computed_is_refused(tmp_path: Path) -> None:
     """openpyxl writes formulas alone; Excel writes their results beside them, of text with the type `str`."""
     path = tmp_path / "data_asset_input.xlsx"
@@ -325,7 +373,7 @@ def test_a_column_of_names_record_ids_locations_or_sessions_selects_as_well(
             'asset_id,parameters.a\nx,1e999\ny,"{""k"": 1, ""k"": 2}"\n',
             "data_asset_input.csv: 2 rows cannot be read; correct them\n"
             "  line 2: parameters.a: 1e999 is a value that JSON cannot hold\n"
-            "  line 3: parameters.a: an object has a key twice; keep one of the two",
+            "  line 3: parameters.a: the key 'k' occurs twice in one object; keep one of the two",
         ),
     ],
 )
@@ -433,17 +481,17 @@ def test_only_rows_with_the_same_values_count_once(tmp_path: Path, caplog: pytes
     )
 )
 def test_json_of_any_value_in_a_cell_is_that_value(value: Any) -> None:
-    assert repr(table_cells.parameter(json.dumps(value), False)) == repr((value,))
+    assert repr(tables.parameter_value(json.dumps(value), False)) == repr(value)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.timezones()))
 def test_a_session_is_found_by_its_day_and_by_its_time_in_any_zone(start: datetime) -> None:
-    said = set(table_cells.sessions_of(start.isoformat()))
-    assert table_cells.session(start.date().isoformat()) in said
+    said = set(tables.sessions_of(start.isoformat()))
+    assert tables.session(start.date().isoformat()) in said
     if start.utcoffset() is not None and start.utcoffset().seconds % 60 == 0:  # type: ignore[union-attr]
         for precision in ("minutes", "seconds", "microseconds"):
-            assert table_cells.session(start.isoformat(timespec=precision)) in said
+            assert tables.session(start.isoformat(timespec=precision)) in said
 
 
 # Never without end
