@@ -45,35 +45,42 @@ class Catalog:
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : path or str
         The file, compressed if its name ends in `.gz`. Relative locations in it are relative to its folder.
     content : file or None
-        A file without a name that is read instead; the path is only the name in errors then.
+        A file without a name that is read instead; the path is only for messages then.
     """
 
     may_name_local_files = True
     is_database = False
 
-    def __init__(self, path: Path, content: IO[bytes] | None = None) -> None:
+    def __init__(self, path: Path | str, content: IO[bytes] | None = None) -> None:
         self._path = path
         self._file = CatalogFile(path, content)
 
     @classmethod
-    def of(cls, records: Iterable[Record], path: Path) -> Self:
+    def of(cls, records: Iterable[Record], name: str) -> Self:
         """Return a catalog of records that come one by one; they are kept in a temporary file, not in memory."""
         content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
         encode = msgspec.json.Encoder().encode
         try:
             content.writelines(line for record in records for line in (encode(record), b"\n"))
             content.flush()
-        except OSError as error:
-            raise ServiceError(f"the records of {path} cannot be kept in {tempfile.gettempdir()}: {error}") from error
-        return cls(path, content)
+        except BaseException as error:
+            content.close()
+            if isinstance(error, OSError):
+                raise ServiceError(f"the records of {name} do not fit into {tempfile.gettempdir()}: {error}") from error
+            raise
+        return cls(name, content)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary file, if there is one."""
         self._file.close()
 
     def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
@@ -111,7 +118,7 @@ class Catalog:
         if not isinstance(location, str) or not location or "://" in location:
             return record
         # Not percent-encoded: fsspec, with which wrappers open files, does not decode it.
-        return {**record, "location": f"file://{Path(os.path.abspath(self._path.parent), location)}"}  # noqa: PTH100
+        return {**record, "location": f"file://{Path(os.path.abspath(Path(self._path).parent), location)}"}  # noqa: PTH100
 
 
 def _tree(fields: Sequence[str]) -> dict[str, Any]:
@@ -148,10 +155,10 @@ class CatalogFile:
         The file cannot be read.
     """
 
-    def __init__(self, path: Path, content: IO[bytes] | None = None) -> None:
+    def __init__(self, path: Path | str, content: IO[bytes] | None = None) -> None:
         self._path, self._content = path, content
-        if content is None and not path.is_file():  # a pipe can be read only once
-            text = json_text.read_bytes(path)
+        if content is None and not Path(path).is_file():  # a pipe can be read only once
+            text = json_text.read_bytes(Path(path))
             self._content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
             self._content.write(text)
             self._content.flush()
@@ -207,9 +214,9 @@ class CatalogFile:
         if self._content is not None:
             return io.BufferedReader(_Again(self._content), _BYTES_A_READ)
         try:
-            if self._path.name.endswith(".gz"):
+            if f"{self._path}".endswith(".gz"):
                 return cast("IO[bytes]", gzip.open(self._path))
-            return self._path.open("rb", buffering=_BYTES_A_READ)
+            return Path(self._path).open("rb", buffering=_BYTES_A_READ)
         except OSError as error:
             raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
 

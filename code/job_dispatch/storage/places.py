@@ -102,7 +102,7 @@ class Places:
                 found = [folder for level in self._levels(entered) for folder in level.folders]
                 entered = [folder for folder in found if _fits(folder, part) and not folder.endswith(STORE_ENDINGS)]
             else:
-                entered = [f"{folder}/{part}" for folder in entered]
+                entered = [f"{folder.rstrip('/')}/{part}" for folder in entered]
         levels = list(self._levels(entered))
         folders = sorted(folder for level in levels for folder in level.folders if _fits(folder, last))
         files = sorted(file for level in levels for file in level.files if _fits(file.address, last))

@@ -82,7 +82,7 @@ def test_a_compressed_catalog_that_is_cut_or_none_is_refused(tmp_path: Path) -> 
 def test_records_that_come_one_by_one_are_kept_outside_of_memory_and_queried_again_and_again() -> None:
     records = ({"_id": f"{number}", "text": 10_000 * "x"} for number in range(5_000))
     tracemalloc.start()
-    with Catalog.of(records, Path("/lab")) as catalog:
+    with Catalog.of(records, "/lab") as catalog:
         for _ in range(2):
             assert catalog.count({}, 60) == 5_000
             assert [one["_id"] for page in catalog.find({"_id": "7"}, ()) for one in page] == ["7"]
