@@ -195,14 +195,15 @@ def _clear(noted: Mapping[str, Any]) -> str:
     """Clear what a killed run left, and say what became of its jobs."""
     from job_dispatch.jobs import output_folder
     from job_dispatch.processed import repository
+    from job_dispatch.report import files
 
     logger.disabled = True  # the one sentence says it all
     is_written = bool(noted.get("is_written"))
     if noted.get("output"):
         is_written |= output_folder.clear(Path(noted["output"]), list(map(Path, noted["made"])))
-    for name in noted.get("unfinished", ()):
+    if noted.get("report"):
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            files.recover(Path(noted["report"]))
     repository.clear(noted.get("git", 0), noted.get("git_folder", ""))
     return "all its jobs are written" if is_written else "no job is written"
 

@@ -1,8 +1,8 @@
 """Ending a run at once, whatever it is doing, and leaving nothing of it behind.
 
 The run is a child of a process that does nothing but wait. A signal that ends the run ends the child in the
-kernel: SIGTERM, SIGINT and SIGHUP have their default effect there, which needs no cooperation, and what arrives at
-the parent alone is passed on as SIGKILL. So it makes no difference that Python lets no other thread run while it
+kernel: signals have their default effect there, which needs no cooperation, and any signal that would end the parent
+is passed on as SIGKILL. So it makes no difference that Python lets no other thread run while it
 matches a regular expression, reads 100 MB of JSON or sorts in pandas, and there is no list of such places that
 could have gaps, no lock that a signal waits for, and no thread. The parent then clears what the run left, with the
 code that clears it for the next run where nobody could, says what ended it, and leaves with 128 + the signal's
@@ -24,11 +24,16 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_NOTES_BYTES = 1 << 20
-# What the run has noted, and where to; the descriptor is None in a run that nobody watches.
-_notes: dict[str, Any] = {}
-_descriptor: int | None = None
+# Those that end no process by default, and the two that nobody can wait for.
+_HARMLESS = frozenset(
+    getattr(signal, f"SIG{name}")
+    for name in ("CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "WINCH", "KILL", "INFO")
+    if hasattr(signal, f"SIG{name}")
+)
+# What the code of a process that goes wrong raises in it; at the parent they come from outside like all others.
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
+# Where the run notes what it makes; None in a run that nobody watches.
+_notes: int | None = None
 _noting = threading.Lock()
 
 
@@ -45,27 +50,36 @@ def supervise(work: Callable[[], int], clear: Callable[[Mapping[str, Any]], str]
     """
     _open_what_is_closed()
     # Where nohup or a shell has set a signal to be ignored, it stays so.
-    ending = {number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+    ending = {
+        int(number) for number in signal.valid_signals() - _HARMLESS if signal.getsignal(number) != signal.SIG_IGN
+    }
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {*ending, signal.SIGCHLD})
-    notes, noting = os.pipe()
+    notes = _file_without_name()
     alive, living = os.pipe()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        os.close(notes)
         os.close(living)
-        _begin(ending, noting, alive, parent)
+        _begin(ending, notes, alive, parent)
         leave(work())
-    os.close(noting)
     os.close(alive)
     stopped_by, status = _wait(child, ending)
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
-    number = stopped_by or signal.Signals(os.WTERMSIG(status))
+    number = stopped_by or os.WTERMSIG(status)
     became = clear(_noted(notes))
-    _say(f"error: {_reason(number, stopped_by is not None or number in ending)}; {became}")
+    _say(f"error: {_reason(number, stopped_by is not None or number in ending - {*_CRASHES})}; {became}")
     os._exit(128 + number)
+
+
+def _file_without_name() -> int:
+    """Open a file for notes, of which a pipe would hold no more than 64 kB."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("notes")
+    import tempfile
+
+    return os.dup(tempfile.TemporaryFile().fileno())
 
 
 def _open_what_is_closed() -> None:
@@ -82,12 +96,11 @@ def _open_what_is_closed() -> None:
 
 def note(**news: Any) -> None:
     """Note what must be known to clear up after a kill; what was noted before under the same name is replaced."""
-    with _noting:  # several threads have something to clear up
-        _notes.update(news)
-        if _descriptor is None:
-            return
-        with contextlib.suppress(BlockingIOError):  # more than a pipe holds: the last that fitted counts
-            os.write(_descriptor, json.dumps(_notes).encode() + b"\n")
+    if _notes is None:
+        return
+    # Several threads have something to note; where memory is short, the next run clears what this one leaves.
+    with _noting, contextlib.suppress(OSError):
+        os.write(_notes, b"\n" + json.dumps(news).encode())
 
 
 def leave(code: int) -> NoReturn:
@@ -98,11 +111,10 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _begin(ending: set[signal.Signals], noting: int, alive: int, parent: int) -> None:
+def _begin(ending: set[int], notes: int, alive: int, parent: int) -> None:
     """Let signals end this process, and let the kernel end it when the parent is gone."""
-    global _descriptor
-    _descriptor = noting
-    os.set_blocking(noting, False)
+    global _notes
+    _notes = notes
     # The pipe's other end closes with the parent, whatever ends it, and then the kernel sends SIGIO.
     with contextlib.suppress(OSError):  # a system without this: such a run goes on to its end
         fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
@@ -114,11 +126,11 @@ def _begin(ending: set[signal.Signals], noting: int, alive: int, parent: int) ->
         os._exit(128 + signal.SIGKILL)
 
 
-def _wait(child: int, ending: set[signal.Signals]) -> tuple[signal.Signals | None, int]:
+def _wait(child: int, ending: set[int]) -> tuple[int | None, int]:
     """Wait for the end of the child; return the signal that ended it, if it came to this process, and its status."""
     stopped_by = None
     while True:
-        number = signal.Signals(signal.sigwait({*ending, signal.SIGCHLD}))
+        number = int(signal.sigwait({*ending, signal.SIGCHLD}))
         if number != signal.SIGCHLD:
             stopped_by = stopped_by or number
             os.kill(child, signal.SIGKILL)
@@ -129,21 +141,30 @@ def _wait(child: int, ending: set[signal.Signals]) -> tuple[signal.Signals | Non
 
 
 def _noted(notes: int) -> Mapping[str, Any]:
-    os.set_blocking(notes, False)
-    with contextlib.suppress(BlockingIOError):
-        text = os.read(notes, _NOTES_BYTES)
-        whole = text[: text.rfind(b"\n") + 1].splitlines()
-        noted: Mapping[str, Any] = json.loads(whole[-1]) if whole else {}
-        return noted
-    return {}
+    os.lseek(notes, 0, os.SEEK_SET)
+    noted: dict[str, Any] = {}
+    with open(notes, "rb") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # the run was killed while it wrote this one
+                noted |= json.loads(line)
+    return noted
 
 
-def _reason(number: signal.Signals, was_asked_for: bool) -> str:
+def _reason(number: int, was_asked_for: bool) -> str:
+    if number == signal.SIGINT and was_asked_for:
+        return "stopped by Ctrl-C (SIGINT)"
     if was_asked_for:
-        return f"stopped by {number.name}"
+        return f"stopped by {_name(number)}"
     if number == signal.SIGKILL:
         return "the run was killed, most likely for want of memory"
-    return f"the run crashed ({number.name})"
+    return f"the run crashed ({_name(number)})"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _say(sentence: str) -> None:

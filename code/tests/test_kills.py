@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,11 @@ from tests.s3_front import S3Front
 MANY, FEW = 600, 20
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 STOPS = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+
+
+def called(number: signal.Signals) -> str:
+    """How the command calls a signal."""
+    return "Ctrl-C (SIGINT)" if number == signal.SIGINT else number.name
 
 
 def catalog_of(path: Path, count: int) -> Path:
@@ -256,7 +263,7 @@ def test_a_signal_ends_a_run_at_once_with_a_request_in_flight(
     run = ended(process)  # long before the answer would come
 
     assert run.code == 128 + number
-    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.errors == [f"error: stopped by {called(number)}; no job is written"]
     assert run.stderr.splitlines()[-1] == run.errors[0]
     assert list(world.output_directory.iterdir()) == []
 
@@ -366,7 +373,7 @@ def test_a_signal_during_the_final_moves_takes_them_back(
 ) -> None:
     run = desk.run_patched(AT_RENAME.format(rename, number.name), few)
 
-    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.errors == [f"error: stopped by {called(number)}; no job is written"]
     assert run.code == 128 + number
     assert not desk.output.exists()
 
@@ -381,7 +388,7 @@ def test_a_signal_while_earlier_folders_are_replaced_brings_them_back(
 
     run = desk.run_patched(AT_RENAME.format(rename, number.name), few, "--num_parallel_workers=7", "--overwrite=1")
 
-    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.errors == [f"error: stopped by {called(number)}; no job is written"]
     assert desk.contents() == before
     assert not desk.holds_staging()
 
@@ -416,14 +423,95 @@ def test_a_signal_after_the_final_moves_says_that_all_jobs_are_written(
     assert len(list(desk.output.iterdir())) == desk.jobs() == FEW
 
 
-def test_a_signal_while_the_report_is_written_leaves_none_of_its_unfinished_files(desk: Desk, few: Path) -> None:
-    report = desk.folder / "report"
-    at_second = "after(os, 'rename', lambda source, target: target == 'skipped.csv', signal.SIGTERM)"
-    run = desk.run_patched(at_second, few, f"--report_directory={report}")
+REPORT = {"jobs.csv", "skipped.csv", "report.html", "manifest.json"}
 
+
+def manifest_of_a_whole_report(report: Path) -> dict[str, Any]:
+    """Check that each file of a report is the one that its manifest names, and that nothing else lies beside them."""
+    assert {path.name for path in report.iterdir()} == REPORT
+    manifest: dict[str, Any] = json.loads((report / "manifest.json").read_text())
+    for name, digest in manifest["sha256"].items():
+        assert hashlib.sha256((report / name).read_bytes()).hexdigest() == digest, name
+    return manifest
+
+
+AT_FILE = "after(Path, {}, lambda path, *_: path.name == '{}' and '.report.' in str(path), signal.{})"
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", ["jobs.csv", "manifest.json"])
+@pytest.mark.parametrize("call", ["'write_bytes'", "'rename'"], ids=["written", "moved"])
+def test_a_report_that_a_run_is_stopped_in_is_the_old_one_or_the_new_one_and_never_in_the_way(
+    desk: Desk, few: Path, tmp_path: Path, call: str, name: str, number: str
+) -> None:
+    report = desk.folder / "report"
+    flags = (f"--report_directory={report}", "--overwrite=1")
+    assert desk.run(few, *flags).code == 0
+    before = manifest_of_a_whole_report(report)
+    more = catalog_of(tmp_path / "more.jsonl", FEW + 1)
+
+    run = desk.run_patched(AT_FILE.format(call, name, number), more, *flags)
+
+    assert desk.jobs() == FEW + 1
+    if number == "SIGTERM":
+        assert run.errors == ["error: stopped by SIGTERM; all its jobs are written"]
+        after = manifest_of_a_whole_report(report)
+        assert (after == before) == (call == "'write_bytes'")
+        assert after["counts"]["jobs"] == (FEW if after == before else FEW + 1)
+    assert desk.run(few, f"--report_directory={report}", "--overwrite=1").code == 0
+    assert manifest_of_a_whole_report(report)["counts"]["jobs"] == FEW
+
+
+def test_a_killed_runs_whole_report_is_put_into_place_by_the_next_run_even_if_that_is_refused(
+    desk: Desk, few: Path, tmp_path: Path
+) -> None:
+    report = desk.folder / "report"
+    desk.run_patched(AT_FILE.format("'rename'", "jobs.csv", "SIGKILL"), few, f"--report_directory={report}")
+    wait_until(lambda: is_free(desk))
+    assert desk.run(few, f"--report_directory={report}").code == 2  # worker folders of an earlier run
+    assert manifest_of_a_whole_report(report)
+
+
+def test_a_folder_of_another_user_that_is_named_like_an_unfinished_report_is_left_alone(desk: Desk, few: Path) -> None:
+    report = desk.folder / "report"
+    foreign = report / f".report.{16 * 'a1'}.ready"
+    foreign.mkdir(parents=True, mode=0o755)
+    (foreign / "jobs.csv").write_text("planted")
+    assert desk.run(few, f"--report_directory={report}").code == 0
+    assert (foreign / "jobs.csv").read_text() == "planted"
+    assert "planted" not in (report / "jobs.csv").read_text()
+
+
+ENDING = [3, 10, 40, 50]  # SIGQUIT, SIGUSR1 and two real-time signals
+
+
+@pytest.mark.parametrize("number", [*ENDING, signal.SIGSEGV])
+def test_every_signal_that_ends_a_process_ends_the_run_with_a_sentence_and_its_folder_cleared(
+    desk: Desk, few: Path, number: int
+) -> None:
+    process = desk.start(few, script=desk.patched("after(fcntl, 'flock', lambda *_: hang(), 0)"))
+    wait_until(lambda: not is_free(desk))
+    process.send_signal(number)
+    run = ended(process)
+    name = signal.Signals(number).name if number < 34 else f"signal {number}"
+    assert run.errors == [f"error: stopped by {name}; no job is written"]
+    assert run.code == 128 + number
+    assert not desk.output.exists()
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_that_reaches_the_working_process_alone_is_told_as_well(desk: Desk, few: Path, number: int) -> None:
+    run = desk.run_patched(f"after(fcntl, 'flock', lambda *_: True, {number})", few)
+    assert run.code == 128 + number
+    assert re.fullmatch(r"error: stopped by (SIG\w+|signal \d+); no job is written", run.errors[0])
+    assert not desk.output.exists()
+
+
+def test_what_a_run_notes_has_no_bound(desk: Desk, few: Path) -> None:
+    deep = desk.folder.joinpath(*(18 * [200 * "x"]))
+    run = desk.run_patched(AT_RENAME.format(FEW, "SIGTERM"), few, f"--output_directory={deep}")
     assert run.errors == ["error: stopped by SIGTERM; all its jobs are written"]
-    assert desk.jobs() == FEW
-    assert not [path.name for path in report.iterdir() if path.name.startswith(".")]
+    assert len(list(deep.iterdir())) == FEW
 
 
 def test_a_run_that_the_kernel_kills_for_want_of_memory_says_so_and_leaves_nothing(desk: Desk, few: Path) -> None:
@@ -446,7 +534,7 @@ def test_a_signal_ends_a_run_while_python_lets_no_other_thread_run(
     process.send_signal(number)
     run = ended(process)
 
-    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.errors == [f"error: stopped by {called(number)}; no job is written"]
     assert run.code == 128 + number
     assert not desk.output.exists()
 
@@ -469,7 +557,7 @@ def test_a_signal_ends_a_run_while_a_pattern_of_its_query_takes_for_ever_on_a_re
     run = ended(process)
 
     # After 30 s the pattern would have been stopped by itself, with an error of its own.
-    assert run.errors == [f"error: stopped by {number.name}; no job is written"]
+    assert run.errors == [f"error: stopped by {called(number)}; no job is written"]
     assert run.code == 128 + number
     assert not desk.output.exists()
     assert not Path(f"/proc/{child}").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,8 @@ from job_dispatch.messages import RequestError
 PAGE, JOBS, SKIPPED, MANIFEST = "report.html", "jobs.csv", "skipped.csv", "manifest.json"
 _NAMES = (PAGE, JOBS, SKIPPED, MANIFEST)
 _NAME_BYTES = 255
+_READY = ".ready"
+_STAGING = re.compile(r"\.report\.[0-9a-f]{32}\.(unfinished|ready)")
 
 
 def check_directory(report: Path, output: Path, overwrite: bool) -> None:
@@ -46,11 +50,15 @@ def check_directory(report: Path, output: Path, overwrite: bool) -> None:
         raise RequestError(f"--report_directory: {report} cannot be made or written; choose another folder")
     if report.is_dir():
         with _opened(report) as folder:
+            recover(report)
             _check_files(report, folder, overwrite)
 
 
 def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
-    """Write the files of a report, all or none, instead of those of an earlier one.
+    """Replace the files of a report as a whole: new files never lie beside old ones.
+
+    They are written into a hidden folder, which gets another name when all are there, and moved from it. If the run is
+    killed, `recover` removes the folder with the first name and goes on moving from one with the second.
 
     Raises
     ------
@@ -60,20 +68,61 @@ def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _opened(directory) as folder:
+        recover(directory)
         _check_files(directory, folder, overwrite)
-        # A name that nobody can know beforehand.
-        unfinished = {name: f".{name}.{secrets.token_hex(16)}.unfinished" for name in texts}
-        stopping.note(unfinished=[str(directory.absolute() / name) for name in unfinished.values()])
-        try:
-            for name, text in texts.items():
-                _write_new(unfinished[name], folder, text)
-            for name in texts:
-                os.rename(unfinished[name], name, src_dir_fd=folder, dst_dir_fd=folder)
-        finally:
-            for name in unfinished.values():
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=folder)
-            stopping.note(unfinished=[])
+        staging = directory / f".report.{secrets.token_hex(16)}.unfinished"
+        stopping.note(report=str(directory.absolute()))
+        staging.mkdir(mode=0o700)
+        with _opened(staging) as locked:
+            _lock(locked)
+            try:
+                for name, text in texts.items():
+                    (staging / name).write_bytes(text.encode())
+                ready = staging.rename(staging.with_suffix(_READY))
+            except BaseException:
+                _remove(staging)
+                raise
+            _move(ready, directory)
+        stopping.note(report="")
+
+
+def recover(directory: Path) -> None:
+    """Finish or remove what a killed run of this user left in a report directory."""
+    for path in directory.iterdir():
+        if _STAGING.fullmatch(path.name) is None or not _is_own(path):
+            continue
+        with _opened(path) as folder, contextlib.suppress(BlockingIOError):  # another run is writing it
+            _lock(folder)
+            if path.suffix == _READY:
+                _move(path, directory)
+            else:
+                _remove(path)
+
+
+def _lock(folder: int) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return
+
+
+def _is_own(staging: Path) -> bool:
+    status = staging.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
+
+
+def _move(ready: Path, directory: Path) -> None:
+    for path in sorted(ready.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.rename(directory / path.name)
+    ready.rmdir()
+
+
+def _remove(staging: Path) -> None:
+    for path in staging.iterdir():
+        path.unlink()
+    staging.rmdir()
 
 
 @contextmanager
@@ -83,12 +132,6 @@ def _opened(directory: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _write_new(name: str, folder: int, text: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with open(os.open(name, flags, 0o666, dir_fd=folder), "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
-        file.write(text.encode())
 
 
 def _check_files(directory: Path, folder: int, overwrite: bool) -> None:

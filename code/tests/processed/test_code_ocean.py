@@ -22,6 +22,7 @@ from tests.processed.code_ocean import SLUG, TOKEN, WRAPPER, CodeOceanGateway, c
 from tests.processed.library import call_library
 from tests.processed.wrappers import NEW, NO_WRAPPER
 from tests.test_dispatch import succeeded
+from tests.test_kills import called
 
 RELEASE = "5a8f0000-0000-4000-8000-0000000e1ea5"
 FIRST, RELEASED, PATCH = 1_700_000_000, 1_720_000_000, 1_730_000_000
@@ -407,6 +408,6 @@ def test_a_run_that_is_stopped_while_git_is_asked_leaves_nothing_of_it(
     finally:
         process_of_it.kill()
     assert process_of_it.returncode == 128 + number
-    assert stderr.splitlines()[-1] == f"error: stopped by {number.name}; no job is written"
+    assert stderr.splitlines()[-1] == f"error: stopped by {called(number)}; no job is written"
     assert list(scratch.iterdir()) == []
     assert list(lab.output_directory.iterdir()) == []

@@ -114,7 +114,7 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_earlier_one(
         raise OSError(28, "No space left on device")
 
     files.replace(report, {"jobs.csv": "first"}, overwrite=True)
-    monkeypatch.setattr(files, "_write_new", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         files.replace(report, {"jobs.csv": "second"}, overwrite=True)
     assert contents(report) == {"jobs.csv": "first"}
