@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A run makes many objects and few circles of them, for which Python would look after every 700.
 OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES = 50_000
+# What `job-dispatch` does besides a dispatch: see `results/commands.py`.
+VERBS = ("run", "status", "collect")
 
 
 def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
@@ -213,5 +215,9 @@ def run(home: Path = Path()) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if sys.argv[1:2] and sys.argv[1] in VERBS:
+        from job_dispatch.results import commands
+
+        stopping.supervise(lambda: commands.main(sys.argv[1], sys.argv[2:]), commands.clear)
     gc.set_threshold(OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES)
     stopping.supervise(lambda: main(home=home), _clear)

@@ -1,4 +1,4 @@
-"""The job file: what one analysis worker is told to do."""
+"""The job file: what one analysis has to do."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-_NOT_OF_THE_WORK = ("query", "analysis_code")
+# They do not decide a job's name.
+_NOT_OF_THE_WORK = ("query", "analysis_code", "subject", "session", "project", "modality", "file_version")
 
 
 class AnalysisDispatchModel(BaseModel):
     """One job, as the analysis wrapper reads it.
 
-    The lists that describe assets have one entry an asset, in the same order. The wrapper loads the
-    file with the model of the same name in the PyPI package `analysis-pipeline-utils`.
+    Lists that describe assets have one entry per asset, in the same order. The wrapper loads the file
+    with the model of the same name in the PyPI package `analysis-pipeline-utils`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,10 +29,16 @@ class AnalysisDispatchModel(BaseModel):
     asset_name: list[str] = Field(description="Name of each asset")
     docdb_record_id: list[str] = Field(description="_id of each asset's metadata record")
     asset_role: list[str] | None = Field(
-        default=None, description="derived or raw, for each asset, where pairs were asked for"
+        default=None, description="derived or raw for each asset, if pairs were asked for"
     )
-    file_location: list[str] | None = Field(
-        default=None, description="Files to analyse, when a file extension was asked for"
+    subject: list[str] | None = Field(default=None, description="Subject of each asset")
+    session: list[str] | None = Field(default=None, description="Start of the session of each asset")
+    project: list[str] | None = Field(default=None, description="Project of each asset")
+    modality: list[list[str]] | None = Field(default=None, description="Abbreviated modalities of each asset")
+    file_location: list[str] | None = Field(default=None, description="Files to analyse, if files were asked for")
+    file_version: list[dict[str, Any] | None] | None = Field(
+        default=None,
+        description="What is known of each file's version: size and etag in S3, size and modified locally, else null",
     )
     fixed_parameters: dict[str, Any] | None = Field(default=None, description="Parameters that every job shares")
     distributed_parameters: dict[str, Any] | None = Field(

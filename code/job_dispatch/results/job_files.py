@@ -1,0 +1,95 @@
+"""The job files that a run is about, as small dictionaries: ten thousand of them are read in a second."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from job_dispatch.messages import RequestError
+
+# They do not change what a job computes.
+_NOT_OF_THE_WORK = ("query", "analysis_code")
+_WORKER_FOLDER = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A job file: its name is the name of the job."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the job."""
+        return self.path.stem
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What the file holds.
+
+        Raises
+        ------
+        RequestError
+            It is no JSON object.
+        """
+        try:
+            content = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            raise RequestError(f"{self.path}: no such job file") from None
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or "s3_location" not in content:
+            raise RequestError(f"{self.path}: not a job file; give the folder that the dispatcher wrote")
+        return content
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides what the job computes, the versions of its files included."""
+        return fingerprint(self.content)
+
+    @property
+    def input_bytes(self) -> int | None:
+        """The bytes of its files, None where one is unknown."""
+        versions = self.content.get("file_version") or [None]
+        sizes = [one["size"] for one in versions if one is not None and "size" in one]
+        return sum(sizes) if len(sizes) == len(versions) else None
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """Return the hash of a job file's content without its query and the code that will run it."""
+    work = {name: value for name, value in content.items() if name not in _NOT_OF_THE_WORK}
+    return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+
+
+def find(places: Sequence[Path]) -> list[JobFile]:
+    """Return the job files in output folders of a dispatch, worker folders, or given one by one; each job once.
+
+    Raises
+    ------
+    RequestError
+        A place does not exist or holds no job file.
+    """
+    found: dict[str, JobFile] = {}
+    for place in places:
+        here = _in_place(place)
+        if not here:
+            raise RequestError(f"{place}: no job files (*.json) in it; give the output folder of a dispatch")
+        found.update((one.name, one) for one in here if one.name not in found)
+    return list(found.values())
+
+
+def _in_place(place: Path) -> list[JobFile]:
+    if place.is_file():
+        return [JobFile(place)]
+    if not place.is_dir():
+        raise RequestError(f"{place}: no such folder; give the output folder of a dispatch, such as results")
+    workers = sorted(
+        (path for path in place.iterdir() if _WORKER_FOLDER.fullmatch(path.name)), key=lambda one: int(one.name)
+    )
+    return [JobFile(path) for folder in workers or [place] for path in sorted(folder.glob("[!.]*.json"))]

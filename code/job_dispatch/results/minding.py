@@ -1,0 +1,329 @@
+"""One job in a process of its own, and the process that minds it.
+
+The minder holds the claim on the job, keeps its log within bounds, ends it after its time, and writes its record.
+It never runs code of the user, so whatever the job does (crash, `os._exit`, fork, fill the memory) leaves a record.
+If the run that started it ends, it ends the job and leaves no record: the job is to be run again.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+from job_dispatch.messages import DispatchError
+from job_dispatch.results import claims, records, working
+from job_dispatch.results.analysis import merged, own_files, plain
+from job_dispatch.results.claims import Claim
+from job_dispatch.results.job_files import JobFile
+
+_LOG_HALF = 5_000_000
+_READ_AT_ONCE = 1 << 16
+_SECONDS_UNTIL_A_LOOK = 0.05
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+@dataclass(frozen=True)
+class Order:
+    """How to run jobs.
+
+    Attributes
+    ----------
+    analysis : pathlib.Path
+    results : pathlib.Path
+        The folder with a folder per job.
+    given : mapping
+        The parameters of `--set`.
+    timeout : float or None
+        Seconds that a job may take.
+    attempt : int
+        The attempt if no earlier one is known.
+    run : str
+        Identifies the run in its claims.
+    """
+
+    analysis: Path
+    results: Path
+    given: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    attempt: int = 1
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: `done`, `failed`, `taken` (another process has it) or `refused` (no job can run)."""
+
+    job: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class _Ended:
+    """How the process of a job ended."""
+
+    status: int
+    seconds: float
+    peak_memory: int
+    is_late: bool
+
+
+def prepare() -> None:
+    """Load what calls of the system need, before processes are forked."""
+    _prctl(0, 0)
+
+
+def mind(order: Order, job: JobFile, lifeline: int) -> Outcome | None:
+    """Run one job in a child of this process and write its record.
+
+    Parameters
+    ----------
+    order : Order
+    job : JobFile
+    lifeline : int
+        A pipe of which the run that started this holds the other end; when that closes, the job is ended.
+
+    Returns
+    -------
+    Outcome or None
+        None if the run that started this has ended.
+    """
+    claim = claims.take(order.results, job.name, order.run)
+    if claim is None:
+        return Outcome(job.name, "taken")
+    folder = order.results / job.name
+    earlier = records.read(folder)
+    attempt = max(claim.attempt, order.attempt, earlier.get("attempt", 0) + 1 if earlier else 1)
+    log = _Log(claims.folder(order.results) / f"{job.name}.log")
+    answer = claims.folder(order.results) / f"{job.name}.answer"
+    answer.unlink(missing_ok=True)
+    start = datetime.now(UTC)
+    ended = _run(order, job, claim, lifeline, log, answer)
+    log.close()
+    told = _told(answer)
+    if ended is None or not claims.beat(order.results, claim):
+        claims.release(order.results, claim)
+        return None
+    if told.get("refused"):
+        claims.release(order.results, claim)
+        return Outcome(job.name, "refused", told["refused"])
+    records.remove(folder)
+    record = {
+        **records.about(job.name, job.content),
+        "parameters": plain(merged(job.content, order.given)),
+        "start": start.isoformat(timespec="milliseconds"),
+        "end": (start + timedelta(seconds=ended.seconds)).isoformat(timespec="milliseconds"),
+        "seconds": round(ended.seconds, 3),
+        "peak_memory_bytes": ended.peak_memory,
+        "host": claim.host,
+        "attempt": attempt,
+        "input": job.fingerprint,
+        "set": dict(order.given),
+    }
+    failure = _failure(ended, told, order)
+    versions = {"files": told.get("files") or own_files(order.analysis), "versions": told.get("versions", {})}
+    (claims.folder(order.results) / f"{job.name}.log").replace(folder / records.LOG)
+    if failure is None:
+        records.write_whole(folder / records.DONE, {**record, "values": told["values"], **versions})
+    else:
+        records.write_whole(folder / records.FAILED, {**record, **failure, **versions})
+    claims.release(order.results, claim)
+    status = "done" if failure is None else "failed"
+    return Outcome(job.name, status, failure["reason"] if failure else "", ended.seconds)
+
+
+def _failure(ended: _Ended, told: Mapping[str, Any], order: Order) -> dict[str, Any] | None:
+    """Return why a job failed, None if it did not."""
+    if ended.is_late and order.timeout is not None:
+        return {"reason": f"took longer than --timeout={order.timeout / 60:g} minutes"}
+    if "error" in told:
+        return {"reason": told["error"], "where": told.get("where", "")}
+    if os.WIFSIGNALED(ended.status):
+        number = signal.Signals(os.WTERMSIG(ended.status))
+        if number == signal.SIGKILL:
+            return {"reason": f"killed ({number.name}), most likely because memory ran out", "signal": number.name}
+        return {"reason": f"crashed ({number.name}); {records.LOG} shows where", "signal": number.name}
+    if "values" in told:
+        return None
+    code = os.WEXITSTATUS(ended.status)
+    return {"reason": f"the process ended with exit code {code} before analyse returned", "exit_code": code}
+
+
+def _told(answer: Path) -> dict[str, Any]:
+    """Return what the job's process wrote last, and remove it."""
+    try:
+        told: dict[str, Any] = json.loads(answer.read_bytes())
+    except (FileNotFoundError, ValueError):
+        told = {}
+    answer.unlink(missing_ok=True)
+    return told
+
+
+# The minder
+
+
+def _run(order: Order, job: JobFile, claim: Claim, lifeline: int, log: _Log, answer: Path) -> _Ended | None:
+    """Run the job to its end; return None if the run that started this has ended, or has lost the claim."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what the job leaves running comes to this process, to be ended
+    output, printing = os.pipe()
+    begun = time.monotonic()
+    minder = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _be_the_job(order, job, printing, answer, minder)
+    os.close(printing)
+    watch = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
+    status, usage = None, None
+    is_late, next_beat = False, begun + claims.SECONDS_BETWEEN_BEATS
+    try:
+        while status is None:
+            deadline = min(next_beat, begun + order.timeout) if order.timeout and not is_late else next_beat
+            wait = max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select(
+                [output, lifeline, *([watch] if watch is not None else [])],
+                [],
+                [],
+                wait if watch is not None else min(wait, _SECONDS_UNTIL_A_LOOK),
+            )
+            if lifeline in ready:
+                return None
+            if output in ready:
+                log.write(os.read(output, _READ_AT_ONCE))
+            now = time.monotonic()
+            if order.timeout and not is_late and now >= begun + order.timeout:
+                is_late = True
+                _end(child)
+            if now >= next_beat:
+                next_beat = now + claims.SECONDS_BETWEEN_BEATS
+                if not claims.beat(order.results, claim):
+                    return None
+            ended, found, used = os.wait4(child, os.WNOHANG)
+            if ended:
+                status, usage = found, used
+        seconds = time.monotonic() - begun
+    finally:
+        if status is None:
+            _end(child)
+        _end_descendants(child)
+        _drain(output, log)
+        os.close(output)
+        if watch is not None:
+            os.close(watch)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _Ended(status, seconds, usage.ru_maxrss * unit if usage else 0, is_late)
+
+
+def _end(child: int) -> None:
+    """Kill the process of the job and those in its group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
+def _end_descendants(group: int) -> None:
+    """Kill whatever the job has left running, also in sessions of their own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    while left := _descendants(os.getpid()):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # gone, or a system without this
+        return []
+    return [one for child in children for one in (child, *_descendants(child))]
+
+
+def _drain(output: int, log: _Log) -> None:
+    while select.select([output], [], [], 0)[0] and (text := os.read(output, _READ_AT_ONCE)):
+        log.write(text)
+
+
+class _Log:
+    """A log file that keeps the first and the last 5 MB of what is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._left = _LOG_HALF
+        self._end: collections.deque[bytes] = collections.deque()
+        self._end_bytes = self._dropped = 0
+
+    def write(self, text: bytes) -> None:
+        """Add text."""
+        first, rest = text[: self._left], text[self._left :]
+        self._left -= len(first)
+        with contextlib.suppress(OSError):  # a full disk must not end the job
+            self._file.write(first)
+        if rest:
+            self._end.append(rest)
+            self._end_bytes += len(rest)
+        while self._end_bytes - len(self._end[0]) >= _LOG_HALF if self._end else False:
+            self._dropped += len(self._end[0])
+            self._end_bytes -= len(self._end.popleft())
+
+    def close(self) -> None:
+        """Write the end."""
+        with contextlib.suppress(OSError):
+            if self._dropped:
+                self._file.write(f"\n… {self._dropped:,} bytes are left out here …\n".encode())
+            self._file.write(b"".join(self._end))
+        self._file.close()
+
+
+def _prctl(option: int, value: int) -> None:
+    """Ask Linux for something of a process: https://man7.org/linux/man-pages/man2/prctl.2.html."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+# The process of the job
+
+
+def _be_the_job(order: Order, job: JobFile, printing: int, answer: Path, minder: int) -> NoReturn:
+    """Run the analysis on the job, write what came of it, and end this process."""
+    try:
+        os.setpgid(0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != minder:
+            os._exit(1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((nothing, 0), (printing, 1), (printing, 2)):
+            os.dup2(source, target)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        told = working.work(order.analysis, job.content, order.given, order.results.absolute() / job.name)
+        records.write_whole(answer, told)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except DispatchError as error:
+        records.write_whole(answer, {"refused": str(error)})
+    except BaseException:
+        with contextlib.suppress(BaseException):
+            traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)

@@ -1,0 +1,84 @@
+"""`table.csv`: one row per job, done or not, with its assets, parameters and what the analysis returned."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from job_dispatch.results import records
+from job_dispatch.results.gathering import Results, Row
+
+NAME, PARQUET = "table.csv", "table.parquet"
+_OWN = ("job", "status", *records.TRAITS, *records.LISTS)
+_LAST = ("seconds", "attempts", "reason")
+
+
+def write(results: Results, folder: Path) -> Path:
+    """Write `table.csv`, and `table.parquet` if pyarrow is installed; return the path of the first."""
+    rows = [_row(row) for row in results.rows]
+    columns = [*_OWN]
+    for part in ("group", "parameters", "values"):
+        columns += dict.fromkeys(name for row in rows for name in row if name.startswith(f"{part}."))
+    columns += _LAST
+    path = folder / NAME
+    unfinished = folder / f".{NAME}.{secrets.token_hex(8)}"
+    # Half a character, which JSON may hold, is spelled out.
+    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([_title(name, columns) for name in columns])
+        writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    unfinished.replace(path)
+    if importlib.util.find_spec("pyarrow") is not None:
+        _write_parquet(rows, columns, folder / PARQUET)
+    return path
+
+
+def _write_parquet(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """Write numbers as numbers; a column that mixes them with other things is text, as in the CSV."""
+    import pyarrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    import pyarrow.parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    arrays = {}
+    for name in columns:
+        cells = [row.get(name) for row in rows]
+        is_number = all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in cells)
+        arrays[_title(name, columns)] = cells if is_number else [_cell(one) for one in cells]
+    pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+
+
+def _title(name: str, columns: Sequence[str]) -> str:
+    """Return what the analysis calls a value, unless another column has that name."""
+    bare = name.removeprefix("values.")
+    return name if bare in columns else bare
+
+
+def _row(row: Row) -> dict[str, Any]:
+    lists = {name: "; ".join(getattr(row, name)) for name in records.LISTS}
+    own = {name: getattr(row, name) for name in ("job", *records.TRAITS, "seconds", "attempts")}
+    parts = {"group": row.group, "parameters": row.parameters, "values": row.values}
+    named = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+    reason = f"{row.reason} ({row.where})" if row.where else row.reason
+    return own | lists | named | {"status": row.status.value, "reason": reason}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    # A spreadsheet takes such a text for a formula, but for a number as "-inf".
+    is_formula = value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(value)
+    return f"'{value}" if is_formula else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
