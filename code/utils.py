@@ -1,5 +1,6 @@
 """DocDB queries and S3 listing, under the name that the public capsule has."""
 
-from job_dispatch.finding import describe, find_assets, open_metadata
+from job_dispatch.cohort.selecting import select
+from job_dispatch.storage.locating import locate
 
-__all__ = ["describe", "find_assets", "open_metadata"]
+__all__ = ["locate", "select"]

@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,16 +27,13 @@ from obstore.store import S3Store
 from benchmarks.measuring import print_and_leave, report
 from benchmarks.shapes import BUCKET, SHAPES, locations, names
 from job_dispatch import main
-from job_dispatch.jobs.building import Jobs, Plan, plan
+from job_dispatch.jobs.building import Jobs, plan
 from job_dispatch.jobs.output_folder import locked, write
-from job_dispatch.jobs.sharing import Shares, share, share_by_size
-from job_dispatch.messages import DispatchError
-from job_dispatch.model import Asset, File, Group, LocatedAsset
+from job_dispatch.jobs.sharing import Shares, share, share_by_size, share_out
+from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.query import Query
-from job_dispatch.request.selection import Selection
 from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
-from job_dispatch.storage.locating import Locating
+from job_dispatch.storage.locating import locate
 from job_dispatch.storage.matching import ByEnding
 
 if TYPE_CHECKING:
@@ -52,22 +50,20 @@ def _assets(shape: str, count: int) -> list[Asset]:
     return [Asset(f"id-{name}", name, location, f"co-{name}") for name, location in pairs]
 
 
+def _cohort(assets: list[Asset]) -> Cohort:
+    return Cohort([Group((asset,)) for asset in assets])
+
+
 def _list(shape: str, assets: list[Asset]) -> int:
-    outcomes = Locating(ByEnding((SHAPES[shape].ending,)), False, _CONCURRENCY).list_all(assets)
-    files = 0
-    for outcome in outcomes.values():
-        if isinstance(outcome, DispatchError):
-            raise outcome
-        files += len(outcome or ())
-    return files
+    files = locate(_cohort(assets), ByEnding((SHAPES[shape].ending,)), max_concurrency=_CONCURRENCY)
+    return sum(len(one.files or ()) for one in files.assets)
 
 
 def _measure(shape: str, assets: list[Asset]) -> int:
     """Find out the sizes of all stores."""
-    locating = Locating(ByEnding((SHAPES[shape].ending,)), False, _CONCURRENCY)
-    outcomes = locating.list_all(assets)
-    located = [LocatedAsset(one, outcomes[one.record_id]) for one in assets]  # type: ignore[arg-type]
-    return len([file for one in locating.measure(located) for file in one.files or () if file.size])
+    ending = ByEnding((SHAPES[shape].ending,))
+    files = locate(_cohort(assets), ending, measures=True, max_concurrency=_CONCURRENCY)
+    return len([file for one in files.assets for file in one.files or () if file.size])
 
 
 def _bare(shape: str, count: int) -> int:
@@ -88,14 +84,13 @@ def _bare(shape: str, count: int) -> int:
     return count
 
 
-def _plan(jobs: int) -> Plan:
-    """Return a plan of so many jobs, two of them an asset."""
+def _plan(jobs: int) -> Jobs:
+    """Return so many jobs, two of them an asset."""
     assets = _assets("flat", jobs // len(_SETS))
     located = [LocatedAsset(one, (File(f"{one.location}/nwb/session.nwb", 1),)) for one in assets]
     parameters = Parameters({"analysis_name": "benchmark", "cutoff": 0.05}, _SETS)
-    selection = Selection(Query({"subject.subject_id": "774659"}))
-    every = Jobs([Group((one,)) for one in assets], located, parameters, selection.query_text, True)
-    return plan(every, every, jobs, False)
+    cohort = replace(_cohort(assets), query='{"subject.subject_id":"774659"}')
+    return plan(Files(cohort, located), parameters, at_most=jobs)
 
 
 def _timed(work: Callable[[], None]) -> float:
@@ -111,13 +106,17 @@ def _write(directory: Path, jobs: int, rounds: int) -> None:
     one, whenever it makes a file.
     """
     planned = _plan(jobs)
-    shares = share(jobs, _FOLDERS, None)
+    folders = share_out(planned, _FOLDERS)
     written, bare = [], []
     for number in range(rounds):
         ours, theirs = directory / f"ours-{number}", directory / f"bare-{number}"
         with locked(ours, overwrite=False) as output:
-            written.append(_timed(lambda: write(output, planned, shares)))
-        paths = [f"{folder}/{planned.jobs[job].name}.json" for folder, numbers in enumerate(shares) for job in numbers]
+            written.append(_timed(lambda: write(output, planned, folders)))
+        paths = [
+            f"{folder}/{planned.planned[job].name}.json"
+            for folder, numbers in enumerate(folders.shares)
+            for job in numbers
+        ]
         contents = {path: (ours / path).read_bytes() for path in paths}  # in the same order
         bare.append(_timed(lambda: _create(theirs, contents)))  # noqa: B023
     print_and_leave({"jobs": len(contents), "written": written, "bare": bare})

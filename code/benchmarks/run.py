@@ -240,7 +240,7 @@ class Bench:
 
     def start(self) -> dict[str, float]:
         """Start processes that do nothing yet."""
-        modules = ("job_dispatch.finding", "job_dispatch.metadata.docdb", "job_dispatch.storage.s3")
+        modules = ("job_dispatch.cohort.selecting", "job_dispatch.metadata.docdb", "job_dispatch.storage.s3")
         commands = {
             "bare interpreter": [sys.executable, "-c", "pass"],
             "--help": [sys.executable, "run_capsule.py", "--help"],

@@ -12,8 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from job_dispatch.cohort.selecting import select_assets
-from job_dispatch.left_out import LeftOut
+from job_dispatch.cohort.selecting import select
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.model import Grouping
 from job_dispatch.request.query import Query
@@ -48,14 +47,8 @@ def main(records: int) -> None:
         start = time.perf_counter()
         catalog = Catalog(path)
         read = time.perf_counter()
-        selected = select_assets(
-            catalog,
-            Selection(Query({"data_description.data_level": "derived"})),
-            GROUPING,
-            False,
-            LeftOut(),
-            lambda page: None,
-        )
+        selection = Selection(Query({"data_description.data_level": "derived"}))
+        selected = select(catalog, selection, GROUPING, is_described=False)
         end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

@@ -6,17 +6,27 @@ import contextlib
 import gc
 import io
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from job_dispatch import __version__, failures, stopping
+from job_dispatch import __version__, stopping
 from job_dispatch.messages import DispatchError, ServiceError, configure_logging, counted, label_flags, logger
 from job_dispatch.request import flags, panel
 
 if TYPE_CHECKING:
-    from job_dispatch.report.account import Account
+    from job_dispatch.jobs.building import Jobs
+    from job_dispatch.jobs.output_folder import OutputFolder
+    from job_dispatch.jobs.sharing import Folders
+    from job_dispatch.metadata.records import MetadataSource
+    from job_dispatch.model import Cohort, Files
+    from job_dispatch.processed.code_ocean import Wrapper
+    from job_dispatch.processed.results import ResultsDatabase
+    from job_dispatch.report.dispatched import Dispatch
     from job_dispatch.request.flags import Settings
+    from job_dispatch.request.selection import Selection
 
 # A run makes many objects and few circles of them, for which Python would look after every 700.
 OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES = 50_000
@@ -38,143 +48,223 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
     """
     debug = False
     label_flags(panel.LABELS if panel.is_used() else {})
+    program = "run_capsule.py" if argv is not None else sys.argv[0]
+    command = ["python", program] if program.endswith(".py") else [Path(program).name]
     try:
         settings = flags.parse(argv, __version__, home)
         debug = settings.log_level == "DEBUG"
         configure_logging(settings.log_level)
-        _dispatch(settings, _command(argv))
+        logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, settings.source)
+        if settings.describe:
+            _describe(settings, home, command)
+        else:
+            _dispatch(settings, [*command, *(sys.argv[1:] if argv is None else argv)])
     except BaseException as error:  # no traceback reaches a user who did not ask for it
+        from job_dispatch import failures
+
         return _failed(failures.explained(error), debug)
+    finally:
+        label_flags({})
     return 0
 
 
-def _command(argv: Sequence[str] | None) -> list[str]:
-    """Return the command as somebody would type it again."""
-    program, *flags = sys.argv if argv is None else ("run_capsule.py", *argv)
-    return ["python", program, *flags] if program.endswith(".py") else [Path(program).name, *flags]
+def dispatch(settings: Settings) -> Dispatch:
+    """Return the run that the settings ask for; one that fails has its error, and what it did until then."""
+    from job_dispatch import failures
+    from job_dispatch.report.dispatched import Dispatch
 
-
-def _dispatch(settings: Settings, command: Sequence[str]) -> None:
-    from job_dispatch.report import account, files
-
-    logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, account.source(settings))
-    if settings.describe:
-        _describe(settings, command)
-        return
-    if settings.report_directory is None:
-        _run(account.Account(settings))
-        return
-    files.check_directory(settings.report_directory, settings.output_directory, settings.overwrite)
-    run = account.Account(settings)
+    run = Dispatch(settings)
+    seconds: dict[str, float] = {}
+    error: DispatchError | None = None
+    start = time.monotonic()
     try:
-        _run(run)
-    except BaseException as error:
-        from job_dispatch.report import writing
-
-        run.error = failures.explained(error)
-        writing.write_failure(run, settings.report_directory, command, __version__)
-        raise run.error from error
-    from job_dispatch.report import writing
-
-    writing.write(run, settings.report_directory, command, __version__)
+        for step, after in _steps(run):
+            run = after
+            seconds[step] = seconds.get(step, 0.0) + time.monotonic() - start
+            start = time.monotonic()
+    except BaseException as failure:
+        error = failures.explained(failure)
+        error.__cause__ = None if error is failure else failure
+    return replace(run, seconds=seconds, error=error)
 
 
-def _describe(settings: Settings, command: Sequence[str]) -> None:
-    """Show what there is to select instead of dispatching it."""
-    from job_dispatch import finding
-    from job_dispatch.report import account, cohort_page, cohort_table, files
-    from job_dispatch.request import selection
-
-    if settings.report_directory is not None:
-        files.check_directory(settings.report_directory, settings.output_directory, overwrite=True)
-    unused = [name for name in ("group_by", "filter_latest", "with_raw", "sample") if getattr(settings, name)]
-    if unused:
-        logger.warning("--describe=1 shows all that is selected, whatever --%s say", " and --".join(unused))
-    if settings.docdb_query or settings.use_data_asset_csv:
-        selection.check_input_directory(settings.input_directory, is_read=settings.use_data_asset_csv)
-    selected = selection.read_selection(settings)
-    with finding.open_metadata(settings) as metadata:
-        cohort = finding.describe(metadata, selected, settings)
-    source = account.source(settings)
-    _print(list(cohort_table.lines(cohort, source, settings.modality)))
-    if settings.report_directory is not None:
-        text = cohort_page.render(cohort, cohort_page.base(settings, command), source)
-        cohort_page.write(settings.report_directory, text, settings.overwrite)
-
-
-def _run(run: Account) -> None:
-    """Do what is asked for, and note it in the account step by step."""
-    from job_dispatch.jobs import output_folder
-    from job_dispatch.report import account
-
-    settings = run.settings
-    with run.timed(account.READING):
-        _read_request(run)
-    output_folder.warn_of_input(settings.output_directory, settings.input_directory)
-    if settings.dry_run:
-        output_folder.inspect(settings.output_directory, settings.overwrite)
-        _prepare(run)
-        _preview(run)
-    else:
-        with output_folder.locked(settings.output_directory, settings.overwrite) as output:
-            _prepare(run)
-            with run.timed(account.WRITING):
-                output_folder.write(output, run.plan, run.shares)
-        _print(account.summary(run))
-
-
-def _read_request(run: Account) -> None:
+def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
+    """Yield what is done, and the run after each step of it."""
+    from job_dispatch.jobs.output_folder import write
+    from job_dispatch.processed.code_ocean import Inquiry
+    from job_dispatch.processed.results import ResultsDatabase
+    from job_dispatch.report.dispatched import BUILDING, FINDING, READING, WRITING
     from job_dispatch.request import parameters, schema, selection
 
     settings = run.settings
     selection.check_input_directory(settings.input_directory, is_read=settings.use_data_asset_csv)
-    run.selection = selection.read_selection(settings)
-    run.parameters = parameters.read_parameters(settings.input_directory)
+    asked = selection.read_selection(settings)
+    yield READING, (run := replace(run, selection=asked))
+    given = parameters.read_parameters(settings.input_directory)
     if settings.parameter_schema:
-        schema.check(run.parameters, settings.parameter_schema, settings.input_directory, run.selection.table)
+        schema.check(given, settings.parameter_schema, settings.input_directory, asked.table)
+    yield READING, (run := replace(run, parameters=given))
+    with contextlib.ExitStack() as opened:
+        output = _output_folder(settings, opened)
+        database = ResultsDatabase(settings.docdb_host, settings.docdb_timeout) if settings.skip_processed else None
+        inquiry = opened.enter_context(Inquiry(settings.docdb_timeout, settings.skip_processed))
+        cohort = _select(settings, asked)
+        yield FINDING, (run := replace(run, cohort=cohort))
+        files = _locate(settings, cohort)
+        wrapper = inquiry.answer()
+        yield FINDING, (run := replace(run, files=files))
+        jobs, folders = _plan(run, wrapper, database)
+        yield BUILDING, (run := replace(run, jobs=jobs, folders=folders))
+        if output is not None:
+            write(output, jobs, folders)
+            yield WRITING, run
 
 
-def _prepare(run: Account) -> None:
-    """Find the assets and their files, build the jobs and share them out."""
-    from job_dispatch import finding
-    from job_dispatch.jobs import building, sharing
-    from job_dispatch.processed import code_ocean, results, wanted
-    from job_dispatch.report import account
+def _select(settings: Settings, selection: Selection) -> Cohort:
+    from job_dispatch.cohort.quality_control import Quality
+    from job_dispatch.cohort.selecting import select
+    from job_dispatch.storage import locating
+
+    if settings.wants_files and settings.metadata_catalog is None:
+        locating.load()
+    with _open_source(settings) as source:
+        return select(
+            source,
+            selection,
+            settings.grouping,
+            quality=Quality(settings.qc, settings.modality) if settings.qc else None,
+            with_raw=settings.with_raw,
+            at_most=settings.sample,
+            skip_errors=settings.skip_errors,
+            is_described=settings.is_described,
+        )
+
+
+def _locate(settings: Settings, cohort: Cohort) -> Files:
+    from job_dispatch.storage import locating, matching
+
+    return locating.locate(
+        cohort,
+        matching.wanted(settings.file_extension, settings.file_pattern) if settings.wants_files else None,
+        require_files=settings.require_files,
+        skip_errors=settings.skip_errors,
+        measures=settings.balance == "size",
+        # Each asset makes a job at least, so what a limit leaves off need not be measured.
+        measured_at_most=None if settings.group_by else settings.max_number_of_tasks_dispatched,
+        max_concurrency=settings.max_concurrency,
+    )
+
+
+def _plan(run: Dispatch, wrapper: Wrapper | None, database: ResultsDatabase | None) -> tuple[Jobs, Folders]:
+    from job_dispatch.jobs.building import plan
+    from job_dispatch.jobs.sharing import share_out
+    from job_dispatch.processed.remaining import leave_out_processed
 
     settings = run.settings
-    database = None
-    if settings.skip_processed:
-        database = results.ResultsDatabase(settings.docdb_host, settings.docdb_timeout)
-    with code_ocean.Inquiry(settings.docdb_timeout, settings.skip_processed) as inquiry:
-        with run.timed(account.FINDING), finding.open_metadata(settings) as metadata:
-            run.selected, run.located = finding.find_assets(metadata, run.selection, settings, run.left_out)
-        wrapper = inquiry.answer()
-    if settings.wants_files and settings.split_files and (settings.group_by or settings.with_raw):
-        flag, whole = ("group_by", "group") if settings.group_by else ("with_raw", "pair")
-        logger.info("--split_files does not apply with --%s: each job lists all files of its %s", flag, whole)
-    with run.timed(account.BUILDING):
-        query = run.selection.query_text if settings.query_in_jobs else None
-        code = wrapper.code if wrapper else None
-        jobs = building.Jobs(run.selected.groups, run.located.assets, run.parameters, query, settings.split_files, code)
-        left = wanted.Wanted(jobs, run.selection.exclusions, run.left_out, wrapper, database)
-        run.plan = building.plan(jobs, left.jobs, settings.max_number_of_tasks_dispatched, settings.dry_run)
-        left.tell(run.plan)
-        run.sizes = sharing.known_sizes([job.size for job in run.plan.jobs]) if settings.balance == "size" else []
-        run.shares = sharing.shares(
-            len(run.plan.jobs), run.sizes, settings.num_parallel_workers, settings.tasks_per_job
-        )
-    logger.info("%s for %s", counted(len(run.plan.jobs), "job"), counted(len(run.shares), "worker folder"))
+    remaining = leave_out_processed(run.selection.exclusions, wrapper, run.parameters.fixed, database)
+    jobs = plan(
+        run.files,
+        run.parameters,
+        split_files=settings.split_files,
+        query_in_jobs=settings.query_in_jobs,
+        at_most=settings.max_number_of_tasks_dispatched,
+        code=wrapper.code if wrapper else None,
+        leave_out=remaining,
+        is_preview=settings.dry_run,
+    )
+    if remaining is not None:
+        remaining.warn(jobs)
+    folders = share_out(
+        jobs, settings.num_parallel_workers, tasks_per_job=settings.tasks_per_job, balance=settings.balance
+    )
+    logger.info("%s for %s", counted(len(jobs), "job"), counted(len(folders.shares), "worker folder"))
+    return jobs, folders
 
 
-def _preview(run: Account) -> None:
+def _output_folder(settings: Settings, opened: contextlib.ExitStack) -> OutputFolder | None:
+    """Return the output folder, locked, or None for a preview, which only looks whether it could be written."""
+    from job_dispatch.jobs import output_folder
+
+    output_folder.warn_of_input(settings.output_directory, settings.input_directory)
+    if settings.dry_run:
+        output_folder.inspect(settings.output_directory, settings.overwrite)
+        return None
+    return opened.enter_context(output_folder.locked(settings.output_directory, settings.overwrite))
+
+
+def _open_source(settings: Settings) -> MetadataSource:
+    """Return the source of records that the settings name: the local catalog, or else DocDB."""
+    if settings.metadata_catalog is not None:
+        from job_dispatch.metadata.catalog import Catalog
+        from job_dispatch.request.selection import file_places
+
+        places = file_places(str(settings.metadata_catalog), settings.input_directory)
+        return Catalog(next((path for path in places if path.is_file()), settings.metadata_catalog))
+    from job_dispatch.metadata.docdb import DocDb, DocDbAddress
+
+    address = DocDbAddress(
+        settings.docdb_host, settings.docdb_version, settings.docdb_database, settings.docdb_collection
+    )
+    return DocDb(address, settings.docdb_timeout)
+
+
+def _dispatch(settings: Settings, command: Sequence[str]) -> None:
+    """Dispatch, and show what was done: a preview or a summary, and the report where one is asked for."""
+    from job_dispatch.report import dispatched, files
+
+    if settings.report_directory is not None:
+        files.check_directory(settings.report_directory, settings.output_directory, settings.overwrite)
+    run = dispatch(settings)
+    if run.error is None and settings.dry_run:
+        run = replace(run, error=_preview(run))
+    elif run.error is None:
+        _print(dispatched.summary(run))
+    if settings.report_directory is not None:
+        from job_dispatch.report import writing
+
+        write = writing.write if run.error is None else writing.write_failure
+        write(run, settings.report_directory, command, __version__)
+    if run.error is not None:
+        raise run.error
+
+
+def _preview(run: Dispatch) -> DispatchError | None:
+    """Show what would be dispatched; return why that is not possible."""
     from job_dispatch.report import preview
 
     try:
         preview.show(run)
     except BrokenPipeError:
-        return  # whoever read it has seen enough
+        return None  # whoever read it has seen enough
     except OSError as error:
-        raise ServiceError(f"the preview cannot be shown: {error.strerror}") from error
+        return ServiceError(f"the preview cannot be shown: {error.strerror}")
+    return None
+
+
+def _describe(settings: Settings, home: Path, command: Sequence[str]) -> None:
+    """Show what there is to select, instead of dispatching it."""
+    from job_dispatch.cohort.describing import describe
+    from job_dispatch.cohort.quality_control import Quality
+    from job_dispatch.report import files, overview, overview_page
+    from job_dispatch.request import selection
+    from job_dispatch.storage import locating, matching
+
+    if settings.report_directory is not None:
+        files.check_directory(settings.report_directory, settings.output_directory, overwrite=True)
+    if settings.docdb_query or settings.use_data_asset_csv:
+        selection.check_input_directory(settings.input_directory, is_read=settings.use_data_asset_csv)
+    selected = selection.read_selection(settings)
+    with _open_source(settings) as source:
+        found = describe(source, selected, Quality(settings.qc or "", settings.modality))
+    if settings.wants_files:
+        wanted = matching.wanted(settings.file_extension, settings.file_pattern)
+        seen = locating.look_at(found.examples, wanted, source.may_name_local_files, settings.max_concurrency)
+        found = replace(found, endings=seen.endings())
+    _print(list(overview.lines(found, settings.source, settings.modality)))
+    if settings.report_directory is not None:
+        kept = flags.arguments(settings, home, without=overview_page.COMPOSED)
+        text = overview_page.render(found, overview_page.base(settings, [*command, *kept]), settings.source)
+        overview_page.write(settings.report_directory, text, settings.overwrite)
 
 
 def _print(lines: Sequence[str]) -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from job_dispatch.model import Skipped
+
 LISTED_AT_MOST = 20
 _TEXT_AT_MOST = 2_000
 _SECONDS_BETWEEN_LINES = 10.0
@@ -36,6 +38,8 @@ class DispatchError(Exception):
     ----------
     all_details_in : str
         The file that has all of them, where one was written.
+    skipped : tuple of Skipped
+        What was skipped until then.
     """
 
     exit_code = 1
@@ -45,6 +49,7 @@ class DispatchError(Exception):
         super().__init__(self.headline)
         self.details = tuple(map(_without_credentials, details))
         self.all_details_in = ""
+        self.skipped: tuple[Skipped, ...] = ()
 
     def __str__(self) -> str:
         details = listed(self.details, f" (all in {self.all_details_in})" if self.all_details_in else "")
@@ -61,6 +66,16 @@ class ServiceError(DispatchError):
     """A service or the disk failed; the same request may succeed at another time."""
 
     exit_code = 1
+
+
+@contextmanager
+def carrying(skipped: Iterable[Skipped]) -> Iterator[None]:
+    """Let an error carry what was skipped before it, so that a failed run can report that."""
+    try:
+        yield
+    except DispatchError as error:
+        error.skipped = (*skipped, *error.skipped)
+        raise
 
 
 def _without_credentials(text: str) -> str:

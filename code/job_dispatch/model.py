@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Self
@@ -164,7 +164,66 @@ class Skipped:
         name, asset_id, record_id, location = map("; ".join, zip(*parts, strict=True))
         return cls(reason, name, asset_id, record_id, location, detail or reason.value, job)
 
+    @classmethod
+    def row(cls, column: str, value: str) -> Self:
+        """Return that a row of a table is skipped, since no record is known that has its value in a column."""
+        known = {"docdb_record_id": "record_id", "asset_id": "asset_id", "location": "location"}.get(column, "name")
+        return cls(Reason.NO_RECORD, detail=Reason.NO_RECORD.value, **{known: value})
+
     @property
     def known_as(self) -> str:
         """Its name, or else what it was asked for by."""
         return self.name or self.asset_id or self.record_id or self.location
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What was selected.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        One group per asset, ordered by name, then `_id` (with a table in its order); with `group_by` one per
+        combination of values, ordered by them. Where rows of a table have other parameters, one group for each.
+    matched : int
+        Number of records that matched.
+    skipped : sequence of Skipped
+        What matched and is in no group, in the order in which that was found out.
+    partners : mapping of str to sequence of str
+        By the `_id` of each derived asset, those of its raw assets, where pairs were asked for.
+    query : str or None
+        The query as compact JSON, None where a table alone selected.
+    may_be_local : bool
+        Whether locations may name local folders: they come from a file of the user's own.
+    """
+
+    groups: Sequence[Group] = ()
+    matched: int = 0
+    skipped: Sequence[Skipped] = ()
+    partners: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    query: str | None = None
+    may_be_local: bool = False
+
+    @property
+    def assets(self) -> list[Asset]:
+        """All assets, each once."""
+        return list({asset.record_id: asset for group in self.groups for asset in group.assets}.values())
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a cohort's assets.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Its groups may still hold assets that are skipped here.
+    assets : sequence of LocatedAsset
+        In the order of the cohort.
+    skipped : sequence of Skipped
+        Assets whose files were not found.
+    """
+
+    cohort: Cohort = field(default_factory=Cohort)
+    assets: Sequence[LocatedAsset] = ()
+    skipped: Sequence[Skipped] = ()

@@ -10,7 +10,7 @@ from tests.conftest import CODE
 
 # A wing may import from those before it and from itself; wings of one row do not know each other.
 ROWS = (
-    ("messages", "model", "stopping", "failures", "retrying", "left_out"),
+    ("messages", "model", "stopping", "failures", "retrying"),
     ("request",),
     ("metadata", "storage", "jobs"),
     ("cohort", "processed"),

@@ -423,7 +423,7 @@ def test_a_record_that_vanishes_between_pages_ends_the_run_since_none_may_be_los
     world.gateway.faults.extend([None, None, take_away])
     done = world.call("--docdb_query={}")
     assert done.returncode == 1
-    assert "it counted 6 records and gave 5; some may have been removed meanwhile; try again" in done.stderr
+    assert "it counted 6 records and returned 5; some may have been removed meanwhile; try again" in done.stderr
     assert done.jobs == []
 
 

@@ -202,7 +202,7 @@ def test_a_workbook_and_a_query_are_joined_by_and(lab: World) -> None:
     done = call_both(lab, TABLE, '--docdb_query={"name": {"$regex": "^a_"}}', "--tasks_per_job=1")
     assert names(done) == ["a_raw", "a_sorted"]
     assert "skipped  1: 1 not selected by the query;" in done.stdout
-    assert any("1 session left out: not selected by the query as well" in line for line in logged(done, "INFO"))
+    assert any("1 session skipped: not selected by the query" in line for line in logged(done, "INFO"))
 
 
 def test_a_table_of_thousands_of_rows_reads_a_catalog_once(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from job_dispatch.cohort import quality_control, table_rows
-from job_dispatch.cohort.field_uses import FieldUses
-from job_dispatch.cohort.quality_control import Wanted
-from job_dispatch.cohort.row_keys import SESSION_FIELDS, SUBJECT_FIELD
-from job_dispatch.left_out import LeftOut
+from job_dispatch.cohort.quality_control import Quality
+from job_dispatch.cohort.table_rows import SESSION_FIELDS, SUBJECT_FIELD
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
@@ -42,10 +40,70 @@ _EXAMPLES = 5
 _SAMPLING_SECONDS = 60.0
 # A batch of which less than this part is new shows that little is left to be seen.
 _NEW_OF_BATCH = 10
+# What only records of API version v2 have.
+_V2_FIELDS = ("acquisition", "other_identifiers")
+VERSIONS = ("v1", "v2")
+_PATHS_AT_MOST = 5_000
+_VALUES_AT_MOST = 1_000
+_VALUE_LENGTH = 80
+Value = str | int | float | bool
 # Records of which anything was judged.
 _JUDGED = {
     "$or": [{f"quality_control.{part}.0": {"$exists": True}} for part in ("evaluations", "metrics")],
 }
+
+
+class FieldUse(NamedTuple):
+    """A field: in how many of the records of each version it has a value, and its most frequent values."""
+
+    path: str
+    records: tuple[int, int]
+    values: list[tuple[Value, int]]
+
+
+class FieldUses:
+    """The fields of records, counted as they come; `sampled` are the records seen of each version."""
+
+    def __init__(self) -> None:
+        self.sampled = [0, 0]
+        self._records: dict[str, list[int]] = {}
+        self._values: dict[str, Counter[tuple[type, Value]]] = {}
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Count the fields of more records."""
+        for record in records:
+            version = _version(record)
+            self.sampled[version] += 1
+            found: dict[str, set[tuple[type, Value]]] = {}
+            for path, value in _leaves(record, ""):
+                values = found.setdefault(path, set())
+                if not isinstance(value, str) or len(value) <= _VALUE_LENGTH:
+                    values.add((type(value), value))
+            for path, values in found.items():
+                if path in self._records or len(self._records) < _PATHS_AT_MOST:
+                    self._records.setdefault(path, [0, 0])[version] += 1
+                    self._count(self._values.setdefault(path, Counter()), values)
+
+    @staticmethod
+    def _count(counts: Counter[tuple[type, Value]], values: Iterable[tuple[type, Value]]) -> None:
+        """Count values; of a field with thousands of them only the first come count, which are no frequent ones."""
+        for value in values:
+            if value in counts or len(counts) < _VALUES_AT_MOST:
+                counts[value] += 1
+
+    def uses(self, fields: int, values: int) -> list[FieldUse]:
+        """Return so many fields, the most frequent first, each with so many of its values.
+
+        A field whose values all differ has none that is frequent: one is shown as an example.
+        """
+        ordered = sorted(self._records.items(), key=lambda item: (-sum(item[1]), item[0]))
+        return [
+            FieldUse(path, (v1, v2), [(value, number) for (_, value), number in _top(self._values[path], values)])
+            for path, (v1, v2) in ordered[:fields]
+        ]
+
+    def __len__(self) -> int:
+        return len(self._records)
 
 
 @runtime_checkable
@@ -74,7 +132,7 @@ class Cell(NamedTuple):
 
 
 @dataclass
-class Cohort:
+class Overview:
     """What there is, counted.
 
     Parameters
@@ -119,7 +177,7 @@ class _Traits(NamedTuple):
     subject: str
 
 
-def describe(metadata: MetadataSource, selection: Selection, wanted: Wanted) -> Cohort:
+def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -> Overview:
     """Return what a selection holds; one of neither query nor table holds everything.
 
     DocDB counts itself; only records of which quality control judged something are read, since its rule is none that
@@ -129,7 +187,7 @@ def describe(metadata: MetadataSource, selection: Selection, wanted: Wanted) -> 
     ----------
     metadata : MetadataSource
     selection : Selection
-    wanted : Wanted
+    quality : Quality
         What quality control must say; its flag is empty where that does not matter.
 
     Raises
@@ -139,27 +197,27 @@ def describe(metadata: MetadataSource, selection: Selection, wanted: Wanted) -> 
     ServiceError
         The source of records fails.
     """
-    cohort = Cohort()
+    overview = Overview()
     query = _query(selection)
     if selection.table is None and isinstance(metadata, _Counting) and metadata.can_count(query):
-        _count_there(metadata, metadata, query, wanted, cohort)
+        _count_there(metadata, metadata, query, quality, overview)
     else:
         ids = []
         for record in _records(metadata, selection):
-            if wanted.takes(record):
-                cohort.add(_traits(record), _quality(record, wanted), 1)
+            if quality.takes(record):
+                overview.add(_traits(record), _quality(record, quality), 1)
                 ids.append(record["_id"])
         if selection.table is not None:
             query = {"_id": {"$in": ids[:_SAMPLED]}}
-    if not cohort.total:
+    if not overview.total:
         from job_dispatch.metadata.diagnosis import explain_nothing
 
         raise RequestError("there is nothing to describe: no record matches", explain_nothing(metadata, query))
-    for batch in _sample(metadata, query, min(_SAMPLED, cohort.total)):
-        taken = list(filter(wanted.takes, batch))
-        cohort.fields.add(taken)
-        cohort.examples += map(asset_of, taken[: _EXAMPLES - len(cohort.examples)])
-    return cohort
+    for batch in _sample(metadata, query, min(_SAMPLED, overview.total)):
+        taken = list(filter(quality.takes, batch))
+        overview.fields.add(taken)
+        overview.examples += map(asset_of, taken[: _EXAMPLES - len(overview.examples)])
+    return overview
 
 
 def _query(selection: Selection) -> dict[str, Any]:
@@ -179,28 +237,30 @@ def _records(metadata: MetadataSource, selection: Selection) -> Iterable[Record]
     query = _query(selection)
     if selection.table is None:
         return read(query)
-    fitting = table_rows.find(read, metadata, selection.table, Query(query) if query else None, True, LeftOut())
+    fitting = table_rows.find(read, metadata, selection.table, Query(query) if query else None, True)
     return (record for _, record in fitting.found)
 
 
-def _count_there(source: _Counting, metadata: MetadataSource, query: Filter, wanted: Wanted, cohort: Cohort) -> None:
+def _count_there(
+    source: _Counting, metadata: MetadataSource, query: Filter, quality: Quality, overview: Overview
+) -> None:
     """Count in the database, and then anew what was judged there."""
-    only_judged = wanted.flag == "pass"
+    only_judged = quality.flag == "pass"
     if not only_judged:
-        _count_unjudged(source, query, cohort)
+        _count_unjudged(source, query, overview)
     judged = {"$and": [query, _JUDGED]} if query else _JUDGED
     for record in itertools.chain.from_iterable(metadata.find(judged, projection(_FIELDS))):
         traits = _traits(record)
         if not only_judged:
-            cohort.add(traits, (), -1)
-        if wanted.takes(record):
-            cohort.add(traits, _quality(record, wanted), 1)
-    for counts in (cohort.cells, cohort.subjects, cohort.days):
+            overview.add(traits, (), -1)
+        if quality.takes(record):
+            overview.add(traits, _quality(record, quality), 1)
+    for counts in (overview.cells, overview.subjects, overview.days):
         for key in [key for key, number in counts.items() if number <= 0]:
             del counts[key]
 
 
-def _count_unjudged(source: _Counting, query: Filter, cohort: Cohort) -> None:
+def _count_unjudged(source: _Counting, query: Filter, overview: Overview) -> None:
     """Count everything as if nothing had been judged: crossed, and subjects and days apart."""
     start: Any = ""
     for path in reversed(SESSION_FIELDS):
@@ -214,11 +274,11 @@ def _count_unjudged(source: _Counting, query: Filter, cohort: Cohort) -> None:
         cell = Cell(
             _text(key.get("project")), _modalities(listed), _text(key.get("level")), _month(key.get("month")), ()
         )
-        cohort.cells[cell] += number
+        overview.cells[cell] += number
     for key, number in source.count_by(query, {"subject": f"${SUBJECT_FIELD}"}):
-        cohort.subjects[_text(key.get("subject"))] += number
+        overview.subjects[_text(key.get("subject"))] += number
     for key, number in source.count_by(query, {"day": day}):
-        cohort.days[_day(key.get("day"))] += number
+        overview.days[_day(key.get("day"))] += number
 
 
 def _traits(record: Record) -> _Traits:
@@ -233,8 +293,8 @@ def _traits(record: Record) -> _Traits:
     )
 
 
-def _quality(record: Record, wanted: Wanted) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(quality_control.by_modality(record, wanted.now).items()))
+def _quality(record: Record, quality: Quality) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(quality_control.by_modality(record, quality.now).items()))
 
 
 def _modalities(found: Iterable[object]) -> tuple[str, ...]:
@@ -265,3 +325,28 @@ def _sample(metadata: MetadataSource, query: Filter, size: int) -> Iterator[list
         yield new
         if len(new) < len(batch) / _NEW_OF_BATCH:
             return
+
+
+def _top(counts: Counter[tuple[type, Value]], at_most: int) -> list[tuple[tuple[type, Value], int]]:
+    top = sorted(counts.items(), key=lambda item: (-item[1], str(item[0][1])))[:at_most]
+    return top if len(counts) <= at_most or (top and top[0][1] > 1) else top[:1]
+
+
+def _version(record: Record) -> int:
+    """Return 0 for a record in the shape of API version v1, 1 for v2."""
+    description = record.get("data_description")
+    if isinstance(description, dict) and ("modality" in description) != ("modalities" in description):
+        return int("modalities" in description)
+    return int(any(record.get(field) is not None for field in _V2_FIELDS))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Value]]:
+    """Yield path and value of all that is neither object, list nor null; paths go through lists without an index."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _leaves(below, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for element in value:
+            yield from _leaves(element, path)
+    elif value is not None:
+        yield path, value

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import counted, warn_listing
 from job_dispatch.metadata.records import Record, value_of
-from job_dispatch.model import Asset
+from job_dispatch.model import Asset, Reason, Skipped
 from job_dispatch.request.fields import instant
 
 FIELDS = ("@created",)
@@ -19,31 +18,30 @@ Found = list[tuple[Asset, Record]]
 Parameters = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def without_duplicates(
-    found: Found, parameters: Parameters, left_out: LeftOut
-) -> tuple[Found, dict[str, Sequence[Mapping[str, Any]]]]:
-    """Return each asset once, by the record of the latest `@created`, then the greatest `_id`; warn of the others.
+def without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Parameters, list[Skipped]]:
+    """Return each asset once, by the record of the latest `@created`, then the greatest `_id`, and the other records.
 
-    `parameters` are those of the rows that asked for a record, by its id; the record that stays takes all of them.
+    `parameters` are those of the rows of each record, by its id; the record that stays takes those of the others.
     """
-    same: dict[tuple[str, str], list[tuple[Asset, Record]]] = {}
+    same: dict[tuple[str, str], Found] = {}
     for asset, record in found:
         key = (asset.name, asset.location) if asset.location else ("", asset.record_id)
         same.setdefault(key, []).append((asset, record))
     taken = [max(alike, key=latest) for alike in same.values()]
     merged = dict(parameters)
-    told = []
+    skipped, details = [], []
     for (asset, _), alike in zip(taken, same.values(), strict=True):
-        others = [other for other, _ in alike if other.record_id != asset.record_id]
-        for other in others:
-            left_out.add("registered twice", other, reason=f"registered twice: {asset.record_id} is taken")
-            told.append(f"{other.name}: {asset.record_id} is taken, {other.record_id} is not")
+        for other in (one for one, _ in alike if one.record_id != asset.record_id):
+            detail = f"{Reason.DUPLICATE.value}: {asset.record_id} is taken"
+            skipped.append(Skipped.asset(Reason.DUPLICATE, other, detail))
+            details.append(f"{other.name}: {asset.record_id} is taken, {other.record_id} is not")
             further = [one for one in merged.get(other.record_id, ()) if one not in merged.get(asset.record_id, ())]
             if further:
                 merged[asset.record_id] = [*merged.get(asset.record_id, ()), *further]
-    if told:
-        warn_listing(f"{counted(len(told), 'record')} of an asset that is registered twice left out:", told)
-    return taken, merged
+    if skipped:
+        records = counted(len(skipped), "record")
+        warn_listing(f"{records} of assets that are registered twice skipped:", details)
+    return taken, merged, skipped
 
 
 def latest(found: tuple[Asset, Record]) -> tuple[datetime, str]:

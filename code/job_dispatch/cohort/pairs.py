@@ -8,25 +8,24 @@ from typing import NamedTuple
 
 from job_dispatch.cohort.duplicates import latest
 from job_dispatch.cohort.excluding import is_excluded
-from job_dispatch.left_out import LeftOut
-from job_dispatch.messages import RequestError, counted, logger, warn_listing
+from job_dispatch.messages import RequestError, carrying, counted, logger, warn_listing
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, asset_of, value_of
-from job_dispatch.model import Asset, Group
+from job_dispatch.model import Asset, Group, Reason, Skipped
 from job_dispatch.request.exclusions import Exclusions
 
 DERIVED, RAW = "derived", "raw"
 FIELDS = ("@raw", "data_description.data_level", "@created")
-KIND = "without its raw asset"
 _NAMES_A_QUERY = 500
 
 Found = tuple[Asset, Record]
 
 
 class Paired(NamedTuple):
-    """Groups that hold pairs, and by the `_id` of each derived asset those of its raw ones."""
+    """Groups that hold pairs, by the `_id` of each derived asset those of its raw ones, and what is in no pair."""
 
     groups: list[Group]
     partners: Mapping[str, tuple[str, ...]]
+    skipped: list[Skipped]
 
 
 def with_raw(
@@ -36,11 +35,10 @@ def with_raw(
     fields: Sequence[str],
     skip_errors: bool,
     exclusions: Exclusions,
-    left_out: LeftOut,
 ) -> Paired:
     """Return the groups with each derived asset followed by its raw one.
 
-    Raw assets among them are left out: they come with what was made from them. So are pairs whose raw asset
+    Raw assets among them are skipped: they come with what was made from them. So are pairs whose raw asset
     is excluded.
 
     Parameters
@@ -56,54 +54,31 @@ def with_raw(
         A derived asset has no raw one and `skip_errors` is false, or none has one.
     """
     assets = {asset.record_id: asset for group in groups for asset in group.assets}
-    raw = [asset for asset in assets.values() if _is_raw(records[asset.record_id])]
+    raw = {asset.record_id: asset for asset in assets.values() if _is_raw(records[asset.record_id])}
     if raw:
-        left_out.add("raw, taken with what was made from it", *raw)
-        logger.info("--with_raw=1: %s that were selected by themselves left out", counted(len(raw), "raw asset"))
-    alone = {asset.record_id for asset in raw}
-    derived = [asset for asset in assets.values() if asset.record_id not in alone]
+        logger.info("--with_raw=1: %s that were selected by themselves skipped", counted(len(raw), "raw asset"))
+    derived = [asset for asset in assets.values() if asset.record_id not in raw]
     known = _by_name(metadata, (name for asset in derived for name in _raw_names(records[asset.record_id])), fields)
-    partners, missing = {}, {}
+    partners, missing = {}, []
     for asset in derived:
         names = _raw_names(records[asset.record_id])
         found = [raw for name in names for raw in _raw_assets(name, known, frozenset())]
         if reason := _reason(names, found):
-            missing[asset.record_id] = (asset, reason)
+            missing.append(Skipped.asset(Reason.NO_RAW, asset, reason))
         else:
             partners[asset.record_id] = tuple(dict.fromkeys(raw for raw in found if raw is not None))
-    _report(missing.values(), len(derived), skip_errors, left_out)
+    skipped = [*(Skipped.asset(Reason.RAW_OF_A_PAIR, asset) for asset in raw.values()), *missing]
+    with carrying(skipped):
+        _report(missing, len(derived), skip_errors)
     excluded = {raw for raw, record in known.values() if is_excluded(record, exclusions)}
     torn = [one for one, raws in partners.items() if not excluded.isdisjoint(raws)]
-    reason = f"its raw asset is excluded by {exclusions.place}"
-    left_out.add("excluded", *(assets[one] for one in torn), reason=reason)
+    detail = f"its raw asset is excluded by {exclusions.place}"
+    skipped += [Skipped.asset(Reason.EXCLUDED, assets[one], detail) for one in torn]
     for one in torn:
         del partners[one]
     paired = [replace(group, assets=tuple(_with_partners(group, partners))) for group in groups]
     ids = {derived: tuple(one.record_id for one in raws) for derived, raws in partners.items()}
-    return Paired([group for group in paired if group.assets], ids)
-
-
-def may_lack_files(partners: Mapping[str, Sequence[str]], with_files: set[str]) -> set[str]:
-    """Return the assets, by `_id`, that need no matching file since another one of their pair has some."""
-    pairs = [(derived, *raws) for derived, raws in partners.items()]
-    return {member for pair in pairs if not with_files.isdisjoint(pair) for member in pair}
-
-
-def whole(
-    groups: Sequence[Group], partners: Mapping[str, Sequence[str]], located: frozenset[str], left_out: LeftOut
-) -> list[Group]:
-    """Return the groups without pairs of which one asset could not be located."""
-    kept = {one: raws for one, raws in partners.items() if located.issuperset((one, *raws))}
-    members = {member for one, raws in kept.items() for member in (one, *raws)}
-    torn = {asset for group in groups for asset in group.assets if asset.record_id in located.difference(members)}
-    left_out.add("without the other asset of its pair", *sorted(torn, key=lambda asset: asset.name))
-    found = []
-    for group in groups:
-        raws = {raw for asset in group.assets for raw in kept.get(asset.record_id, ())}
-        assets = tuple(one for one in group.assets if one.record_id in kept or one.record_id in raws)
-        if assets:
-            found.append(replace(group, assets=assets))
-    return found
+    return Paired([group for group in paired if group.assets], ids, skipped)
 
 
 def _is_raw(record: Record) -> bool:
@@ -174,18 +149,16 @@ def _with_partners(group: Group, partners: Mapping[str, Sequence[Asset]]) -> Ite
                 yield replace(raw, role=RAW)
 
 
-def _report(missing: Iterable[tuple[Asset, str]], number: int, skip_errors: bool, left_out: LeftOut) -> None:
-    told = list(missing)
-    for asset, reason in told:
-        left_out.add(KIND, asset, reason=reason)
+def _report(missing: Sequence[Skipped], number: int, skip_errors: bool) -> None:
     if not number:
         raise RequestError("--with_raw=1: no derived asset is selected; raw ones come with what was made from them")
-    if not told:
+    if not missing:
         return
-    headline = f"--with_raw=1: {len(told):,} of {counted(number, 'derived asset')} {KIND}"
-    details = [f"{asset.name}: {reason}" for asset, reason in told]
-    if len(told) == number:
+    have = "has" if len(missing) == 1 else "have"
+    headline = f"--with_raw=1: {len(missing):,} of {counted(number, 'derived asset')} {have} no raw asset"
+    details = [f"{one.name}: {one.detail}" for one in missing]
+    if len(missing) == number:
         raise RequestError(headline, details)
     if not skip_errors:
-        raise RequestError(f"{headline}; go on without them by --skip_errors=1", details)
+        raise RequestError(f"{headline}; --skip_errors=1 skips them", details)
     warn_listing(f"{headline}; skipped:", details)

@@ -13,15 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from job_dispatch.left_out import LeftOut
-from job_dispatch.messages import RequestError, counted, logger
+from job_dispatch.messages import RequestError, carrying, counted, logger
 from job_dispatch.metadata.records import Record
-from job_dispatch.model import Asset
+from job_dispatch.model import Asset, Reason, Skipped
 
 FAIL, PENDING, PASS = "Fail", "Pending", "Pass"
 NONE = "no quality control"
-KIND = "not passed by quality control"
-"""What a record that is left out is counted as."""
 _EVALUATIONS, _METRICS = "quality_control.evaluations", "quality_control.metrics"
 _HISTORY = ("status_history.status", "status_history.timestamp")
 FIELDS = (
@@ -34,7 +31,7 @@ FIELDS = (
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Quality:
     """What quality control must say of an asset for it to be analysed.
 
     Parameters
@@ -55,8 +52,8 @@ class Wanted:
         """Tell whether a record is what is wanted."""
         return self._takes(judge(record, self.modalities, self.now))
 
-    def keep(self, found: Sequence[tuple[Asset, Record]], left_out: LeftOut) -> list[tuple[Asset, Record]]:
-        """Return those that are wanted, in their order; the others are left out by name.
+    def keep(self, found: Sequence[tuple[Asset, Record]]) -> tuple[list[tuple[Asset, Record]], list[Skipped]]:
+        """Return those that are wanted, in their order, and the others.
 
         Raises
         ------
@@ -64,22 +61,22 @@ class Wanted:
             None is left.
         """
         verdicts: Counter[str] = Counter()
-        kept = []
+        kept, skipped = [], []
         for asset, record in found:
             verdict = judge(record, self.modalities, self.now)
             if self._takes(verdict):
                 kept.append((asset, record))
                 continue
             verdicts[verdict] += 1
-            left_out.add(KIND, asset, reason=_reason(verdict, self.modalities))
+            skipped.append(Skipped.asset(Reason.QUALITY_CONTROL, asset, _reason(verdict, self.modalities)))
         told = [f"{verdict}: {counted(number, 'record')}" for verdict, number in sorted(verdicts.items())]
         if not kept:
-            raise RequestError(
-                f"--qc={self.flag}: quality control leaves none of {counted(len(found), 'record')}", told
-            )
+            records = counted(len(found), "record")
+            with carrying(skipped):
+                raise RequestError(f"--qc={self.flag}: quality control leaves none of {records}", told)
         if told:
-            logger.info("--qc=%s: %s left out (%s)", self.flag, counted(verdicts.total(), "record"), ", ".join(told))
-        return kept
+            logger.info("--qc=%s: %s skipped (%s)", self.flag, counted(verdicts.total(), "record"), ", ".join(told))
+        return kept, skipped
 
     def _takes(self, verdict: str) -> bool:
         return not self.flag or (verdict == PASS if self.flag == "pass" else verdict != FAIL)

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
-from job_dispatch.cohort.selecting import Selected
-from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import logger
-from job_dispatch.model import Asset, Group
+from job_dispatch.model import Asset, Group, Reason, Skipped
 
 Value = TypeVar("Value")
 
 
-def sample(selected: Selected, size: int, left_out: LeftOut) -> Selected:
-    """Return at most `size` of the groups (each asset is one where nothing is grouped), in their order.
+def sample(groups: Sequence[Group], size: int) -> tuple[list[Group], list[Skipped]]:
+    """Return at most `size` of the groups (each asset is one where nothing is grouped) in their order, and the rest.
 
-    Every subject gets as many as any other, as far as it has them, and within a subject every day; a group
-    counts as its first asset. What is not taken is added to `left_out`. The same groups make the same sample.
+    Each subject gets as many as any other, as far as it has them, and within a subject each day; a group
+    counts as its first asset. The same groups make the same sample.
     """
-    order = sorted(range(len(selected.groups)), key=lambda number: _rank(selected.groups[number]))
-    kept = set(_spread(order, size, selected.groups, (lambda asset: asset.subject, lambda asset: asset.day)))
-    groups = [group for number, group in enumerate(selected.groups) if number in kept]
-    taken = {asset.record_id for group in groups for asset in group.assets}
-    rest = [asset for asset in selected.assets if asset.record_id not in taken]
-    left_out.add("not in the sample", *rest)
-    logger.info("--sample=%d: %s of %s taken", size, f"{len(groups):,}", f"{len(selected.groups):,}")
-    return replace(selected, groups=groups)
+    order = sorted(range(len(groups)), key=lambda number: _rank(groups[number]))
+    kept = set(_spread(order, size, groups, (lambda asset: asset.subject, lambda asset: asset.day)))
+    taken = [group for number, group in enumerate(groups) if number in kept]
+    assets = {asset.record_id for group in taken for asset in group.assets}
+    rest = {asset.record_id: asset for group in groups for asset in group.assets if asset.record_id not in assets}
+    logger.info("--sample=%d: %s of %s taken", size, f"{len(taken):,}", f"{len(groups):,}")
+    return taken, [Skipped.asset(Reason.NOT_IN_SAMPLE, asset) for asset in rest.values()]
 
 
 def _rank(group: Group) -> tuple[str, str, str, str]:

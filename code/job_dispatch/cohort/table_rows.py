@@ -1,20 +1,55 @@
-"""Which records the rows of a table ask for."""
+"""Which records the rows of a table ask for, and what somebody may have meant by a row without one."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
-from job_dispatch.cohort.row_keys import SESSION_FIELDS, SUBJECT_FIELD, filter_of, keys_of
-from job_dispatch.left_out import LeftOut
-from job_dispatch.messages import RequestError, counted, logger, warn_listing
-from job_dispatch.metadata.records import ASSET_FIELDS, Filter, MetadataSource, Record, asset_of
-from job_dispatch.model import Asset
+from job_dispatch.failures import advice
+from job_dispatch.messages import (
+    LISTED_AT_MOST,
+    RequestError,
+    carrying,
+    counted,
+    logger,
+    warn_listing,
+)
+from job_dispatch.metadata.records import (
+    ASSET_FIELDS,
+    ID_FIELDS,
+    Filter,
+    MetadataSource,
+    Record,
+    asset_of,
+    code_ocean_ids,
+    id_filter,
+    projection,
+    value_at,
+)
+from job_dispatch.model import Asset, Reason, Skipped
 from job_dispatch.request import json_text
+from job_dispatch.request.fields import NAMES
 from job_dispatch.request.query import Query
-from job_dispatch.request.tables import Key, Row, Table
+from job_dispatch.request.tables import Key, Row, Table, sessions_of
 
+[SUBJECT_FIELD] = NAMES["@subject"]
+SESSION_FIELDS = NAMES["@session"]
+_FIELDS_OF_COLUMN = {
+    "asset_id": tuple(f"{field}.Code Ocean" for field in ID_FIELDS),
+    "name": ("name",),
+    "docdb_record_id": ("_id",),
+    "location": ("location",),
+    "subject_id": (SUBJECT_FIELD,),
+}
+_OBJECT_ID = re.compile(r"[0-9a-f]{24}")
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_HALF_AT_MOST = 300
+_ALIKE = 0.8
 # What must be known of a record to tell which rows it fits.
 FIELDS = (*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS)
 _KEYS_A_QUERY = 500
@@ -33,20 +68,16 @@ class Fitting:
         Each record once, in the order of the rows; those that fit one row by name, then `_id`.
     parameters : dict
         By record id, the different parameters of its rows, in their order.
+    skipped : sequence of Skipped
+        Rows without a record, and records that a row asks for and the query does not select.
     """
 
     found: Found
-    parameters: dict[str, list[Mapping[str, Any]]]
+    parameters: Mapping[str, Sequence[Mapping[str, Any]]]
+    skipped: Sequence[Skipped] = ()
 
 
-def find(
-    read: Read,
-    metadata: MetadataSource,
-    table: Table,
-    query: Query | None,
-    skip_errors: bool,
-    left_out: LeftOut,
-) -> Fitting:
+def find(read: Read, metadata: MetadataSource, table: Table, query: Query | None, skip_errors: bool) -> Fitting:
     """Return the records that fit a row of a table and, where there is one, match a query.
 
     Raises
@@ -56,29 +87,31 @@ def find(
     """
     found = _by_key(read, metadata, table.keys, query)
     without = [key for key, records in found.items() if not records]
-    not_queried: list[Key] = []
+    skipped: list[Skipped] = []
     if query is not None and without:
         # Told apart from what is in no record at all.
         known = _by_key(_reading(metadata), metadata, dict.fromkeys(without), None)
         not_queried = [key for key in without if known[key]]
         without = [key for key in without if not known[key]]
-        for key in not_queried:
-            left_out.add("not selected by the query", *map(asset_of, known[key].values()))
-    for key in without:
-        left_out.add_asked("without a record", key.column, str(key))
-    if without:
-        _report_missing(metadata, table, without, skip_errors)
-    if not_queried:
-        number = counted(len(not_queried), table.noun)
-        logger.info("%s: %s left out: not selected by the query as well", table.file_name, number)
+        others = (asset_of(record) for key in not_queried for record in known[key].values())
+        skipped += [Skipped.asset(Reason.NOT_IN_QUERY, asset) for asset in others]
+        if not_queried:
+            number = counted(len(not_queried), table.noun)
+            logger.info("%s: %s skipped: not selected by the query", table.file_name, number)
+    skipped += [Skipped.row(key.column, str(key)) for key in without]
+    with carrying(skipped):
+        if without:
+            _report_missing(metadata, table, without, skip_errors)
+        if not any(found.values()):
+            raise RequestError(f"no record fits both {table.file_name} and the query", [f"query: {query}"])
     if shared := [f"{key}: {len(records)} records" for key, records in found.items() if len(records) > 1]:
         warn_listing(f"{table.file_name}: {table.noun}s with several records, all of which are taken:", shared)
-    if not any(found.values()):
-        raise RequestError(f"no record fits both {table.file_name} and the query", [f"query: {query}"])
-    return _fitting(found, table.keys)
+    return _fitting(found, table.keys, skipped)
 
 
-def _fitting(found: Mapping[Key, Mapping[str, Record]], rows: Mapping[Key, Sequence[Row]]) -> Fitting:
+def _fitting(
+    found: Mapping[Key, Mapping[str, Record]], rows: Mapping[Key, Sequence[Row]], skipped: Sequence[Skipped]
+) -> Fitting:
     unique: dict[str, tuple[Asset, Record]] = {}
     parameters: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, records in found.items():
@@ -89,7 +122,9 @@ def _fitting(found: Mapping[Key, Mapping[str, Record]], rows: Mapping[Key, Seque
             different = parameters.setdefault(asset.record_id, {})
             for row in rows[key]:
                 different.setdefault(json_text.compact(row.parameters), row.parameters)
-    return Fitting(list(unique.values()), {one: list(different.values()) for one, different in parameters.items()})
+    return Fitting(
+        list(unique.values()), {one: list(different.values()) for one, different in parameters.items()}, skipped
+    )
 
 
 def _reading(metadata: MetadataSource) -> Read:
@@ -108,11 +143,11 @@ def _by_key(
     columns = tuple(dict.fromkeys(key.column for key in found))
 
     def fits(record: Record) -> bool:
-        return any(key in found for key in keys_of(record, columns))
+        return any(key in found for key in _keys_of(record, columns))
 
     for part in _filters(metadata, list(found), query):
         for record in read(part, fits):
-            for key in keys_of(record, columns):
+            for key in _keys_of(record, columns):
                 if key in found:
                     found[key].setdefault(record["_id"], record)
     return found
@@ -125,14 +160,12 @@ def _filters(metadata: MetadataSource, keys: Sequence[Key], query: Query | None)
         yield asked  # each query reads all records, so one is enough
         return
     for start in range(0, len(keys), _KEYS_A_QUERY):
-        wanted = filter_of(keys[start : start + _KEYS_A_QUERY])
+        wanted = _filter_of(keys[start : start + _KEYS_A_QUERY])
         yield {"$and": [asked, wanted]} if asked else wanted
 
 
 def _report_missing(metadata: MetadataSource, table: Table, missing: Sequence[Key], skip_errors: bool) -> None:
-    from job_dispatch.cohort import nearest
-
-    known = nearest.hints(metadata, missing)
+    known = _hints(metadata, missing)
     details = [f"line {table.keys[key][0].line}: {key}{known.get(key, '')}" for key in missing]
     headline = f"{table.file_name}: {len(missing):,} of {counted(len(table.keys), table.noun)} without a record"
     if len(missing) == len(table.keys):
@@ -140,3 +173,161 @@ def _report_missing(metadata: MetadataSource, table: Table, missing: Sequence[Ke
     if not skip_errors:
         raise RequestError(f"{headline}; correct the {table.noun}s, or go on without them by --skip_errors=1", details)
     warn_listing(f"{headline}; skipped:", details)
+
+
+def _filter_of(keys: Sequence[Key]) -> Filter:
+    """Return a filter for all records that fit a key; others may match, of another session."""
+    values: dict[str, list[str]] = {}
+    for key in keys:
+        values.setdefault(key.column, []).append(key.value)
+    parts = [_column_filter(column, list(dict.fromkeys(wanted))) for column, wanted in values.items()]
+    return parts[0] if len(parts) == 1 else {"$or": parts}
+
+
+def _column_filter(column: str, values: Sequence[str]) -> Filter:
+    if column == "asset_id":
+        return id_filter(values)
+    if column == "location":
+        values = [address for value in values for address in (value, f"{value}/")]
+    if column == "docdb_record_id":
+        return _record_id_filter(values)
+    [field] = _FIELDS_OF_COLUMN[column]
+    return {field: {"$in": list(values)}}
+
+
+def _record_id_filter(values: Sequence[str]) -> Filter:
+    """Ask for ids as text, and for what else may be written so: numbers, and ObjectIds in MongoDB's extended JSON.
+
+    A server that does not read extended JSON finds nothing by `$eq` with an object, where `$in` would be a mistake.
+    """
+    numbers = [int(value) for value in values if _NUMBER.fullmatch(value)]
+    object_ids = [{"_id": {"$eq": {"$oid": value}}} for value in values if _OBJECT_ID.fullmatch(value)]
+    known: Filter = {"_id": {"$in": [*values, *numbers]}}
+    return {"$or": [known, *object_ids]} if object_ids else known
+
+
+def _keys_of(record: Record, columns: Sequence[str]) -> Iterator[Key]:
+    """Yield all that a row may say in these columns to ask for a record."""
+    for column in columns:
+        for value in dict.fromkeys(_values_of(record, column)):
+            if column != "subject_id":
+                yield Key(column, value)
+                continue
+            for session in dict.fromkeys(_sessions(record)):
+                yield Key(column, value, session)
+
+
+def _values_of(record: Record, column: str) -> Iterator[str]:
+    """Yield what a record holds of a column."""
+    if column == "asset_id":
+        yield from code_ocean_ids(record)
+    elif column == "location" and isinstance(location := record.get("location"), str):
+        yield from _addresses(location.rstrip("/"))
+    elif column != "location":
+        [field] = _FIELDS_OF_COLUMN[column]
+        if isinstance(value := value_at(record, field), str):
+            yield value
+
+
+def _addresses(location: str) -> Iterator[str]:
+    yield location
+    if location.startswith("file://"):
+        # A catalog may name folders relative to itself.
+        parts = location.removeprefix("file://").split("/")
+        yield from ("/".join(parts[start:]) for start in range(1, len(parts)))
+
+
+def _sessions(record: Record) -> Iterator[str]:
+    """Yield what a row may say to ask for the session of a record."""
+    for field in SESSION_FIELDS:
+        if isinstance(start := value_at(record, field), str):
+            yield from sessions_of(start)
+
+
+def _hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
+    """Return, for those of the first keys that it can tell about, what they are or may have been meant to be.
+
+    A failure to find out is no failure of the run. At most three requests.
+    """
+    asked = list(missing[:LISTED_AT_MOST])
+    found: dict[Key, str] = {}
+    for look in (_object_ids, _alike, _other_sessions, _other_meanings):  # the surest last
+        found |= advice(partial(_found_by, look, metadata, asked), found)
+    return found
+
+
+def _found_by(
+    look: Callable[[MetadataSource, Sequence[Key]], Iterator[tuple[Key, str]]],
+    metadata: MetadataSource,
+    missing: Sequence[Key],
+) -> dict[Key, str]:
+    return dict(look(metadata, missing))
+
+
+def _object_ids(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
+    """Yield, for ids that may be ObjectIds, that not each gateway lets ask for these."""
+    for key in missing:
+        if key.column == "docdb_record_id" and _OBJECT_ID.fullmatch(key.value) and metadata.is_database:
+            yield key, " (if that is an ObjectId which the gateway cannot be asked for, ask for it by name)"
+
+
+def _alike(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
+    """Yield the most similar of the values that share a first or second half: one wrong character leaves one."""
+    halves: dict[str, list[str]] = {}
+    for key in missing:
+        half = len(key.value) // 2
+        if 2 <= half <= _HALF_AT_MOST:
+            start, end = re.escape(key.value[:half]), re.escape(key.value[-half:])
+            halves.setdefault(key.column, []).append(f"^{start}|{end}$")
+    parts: list[Filter] = [
+        {field: {"$regex": "|".join(pieces), "$options": "i"}}
+        for column, pieces in halves.items()
+        for field in _FIELDS_OF_COLUMN[column]
+    ]
+    if not parts:
+        return
+    records = _first_page(metadata, {"$or": parts})
+    known = {
+        column: {value.casefold(): value for record in records for value in _values_of(record, column)}
+        for column in halves
+    }
+    for key in missing:
+        values = known.get(key.column, {})
+        for near in difflib.get_close_matches(key.value.casefold(), values, n=1, cutoff=_ALIKE):
+            if values[near] != key.value:
+                yield key, f" (did you mean {values[near]}?)"
+
+
+def _other_sessions(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
+    """Yield the nearest session of the same subject."""
+    asked = [key for key in missing if key.session]
+    if not asked:
+        return
+    known: dict[str, set[str]] = {}
+    for record in _first_page(metadata, {SUBJECT_FIELD: {"$in": [key.value for key in asked]}}):
+        for subject in _values_of(record, "subject_id"):
+            known.setdefault(subject, set()).update(_sessions(record))
+    for key in asked:
+        comparable = [one for one in known.get(key.value, ()) if len(one) == len(key.session)]
+        moment = datetime.fromisoformat(key.session)
+        if comparable:
+            near = min(comparable, key=lambda one: (abs(datetime.fromisoformat(one) - moment), one))
+            yield key, f" (did you mean {near}?)"
+
+
+def _other_meanings(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
+    """Yield, for ids that are a record's name or `_id` by mistake, what to write instead."""
+    asked = {key.value: key for key in missing if key.column == "asset_id"}
+    if not asked:
+        return
+    for record in _first_page(metadata, {"$or": [{field: {"$in": list(asked)}} for field in ("name", "_id")]}):
+        asset_id = asset_of(record).asset_id
+        remedy = f"; its asset_id is {asset_id}" if asset_id else ", which has no asset_id"
+        for column, meaning in (("name", "the name of an asset"), ("docdb_record_id", "the _id of a record")):
+            for value in _values_of(record, column):
+                if value in asked:
+                    yield asked[value], f" ({meaning}{remedy})"
+
+
+def _first_page(metadata: MetadataSource, query: Filter) -> list[Record]:
+    return next(metadata.find(query, projection([*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS])), [])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.jobs.model import AnalysisDispatchModel
-from job_dispatch.messages import RequestError, counted, logger, progress, with_unit
-from job_dispatch.model import File, Group, LocatedAsset
+from job_dispatch.messages import RequestError, carrying, counted, logger, progress, with_unit
+from job_dispatch.model import File, Files, Group, LocatedAsset, Skipped
 from job_dispatch.request.parameters import Parameters
 
 CAP = "--max_number_of_tasks_dispatched"
@@ -64,29 +64,36 @@ class LeftOff(NamedTuple):
         return f"{'' if self.is_exact else 'up to '}{counted(self.number, 'job')}"
 
 
+LeaveOut = Callable[[Iterable[Job]], Iterator[Job | Skipped]]
+"""Takes jobs and yields those that are to be done and, in between, what is said of the others."""
+
+
 @dataclass(frozen=True)
-class Plan:
-    """The jobs of one run, and what they share.
+class Jobs(Sequence[AnalysisDispatchModel]):
+    """The jobs of one run; each is a model of its file.
 
     Parameters
     ----------
-    jobs : list of Job
+    planned : list of Job
         In order, each content once.
     fixed_parameters : dict or None
     query : str or None
         Compact JSON of the query, None where jobs do not tell it.
     code : Code or None
         The code that will run the jobs, None where it is not known.
+    skipped : sequence of Skipped
+        Jobs that are left out.
     left_off : LeftOff or None
         What the cap left off, None where that is nothing.
     too_many : Extent or None
-        In a preview, what stops a run: more jobs than are written unasked. `jobs` are the first of them then.
+        In a preview, what stops a run: more jobs than are written unasked. `planned` are the first of them then.
     """
 
-    jobs: list[Job]
-    fixed_parameters: dict[str, Any] | None
-    query: str | None
+    planned: Sequence[Job] = ()
+    fixed_parameters: dict[str, Any] | None = None
+    query: str | None = None
     code: Code | None = None
+    skipped: Sequence[Skipped] = ()
     left_off: LeftOff | None = None
     too_many: Extent | None = None
 
@@ -94,17 +101,28 @@ class Plan:
         """Return the content of a job's file."""
         return _model(job.group, job.files, job.parameter_set, self.fixed_parameters, self.query, self.code)
 
+    def __len__(self) -> int:
+        return len(self.planned)
 
-class Jobs:
-    """All jobs of a request: one a group, file and parameter set, in that order, each content once.
+    @overload
+    def __getitem__(self, number: int) -> AnalysisDispatchModel: ...
+    @overload
+    def __getitem__(self, number: slice) -> Jobs: ...
+    def __getitem__(self, number: int | slice) -> AnalysisDispatchModel | Jobs:
+        if isinstance(number, slice):
+            return replace(self, planned=self.planned[number])
+        return self.model(self.planned[number])
+
+
+class Work:
+    """All that is to be done: one job per group, file and parameter set, in that order, each content once.
 
     A job is built when it is come to, so that the first of millions cost nothing more.
 
     Parameters
     ----------
-    groups : sequence of Group
-    located : iterable of LocatedAsset
-        Assets that are not among them are left out of their groups.
+    files : Files
+        Assets without files among them are left out of their groups.
     parameters : Parameters
     query : str or None
         The query that jobs tell.
@@ -115,19 +133,13 @@ class Jobs:
     """
 
     def __init__(
-        self,
-        groups: Sequence[Group],
-        located: Iterable[LocatedAsset],
-        parameters: Parameters,
-        query: str | None,
-        split_files: bool,
-        code: Code | None = None,
+        self, files: Files, parameters: Parameters, query: str | None, split_files: bool, code: Code | None = None
     ) -> None:
         self.parameters = parameters
         self.query = query
         self.code = code
-        self._groups = groups
-        self._located = {one.asset.record_id: one for one in located}
+        self._groups = files.cohort.groups
+        self._located = {one.asset.record_id: one for one in files.assets}
         self._split_files = split_files
         self._sets = parameters.sets or (None,)
         self._places: dict[str, int] = {}
@@ -197,16 +209,33 @@ class Jobs:
         return -(-len(text.encode()) // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
-def plan(jobs: Jobs, wanted: Iterable[Job], at_most: int | None, is_preview: bool) -> Plan:
-    """Return the first jobs of those that are wanted; what the cap leaves off is a warning.
+def plan(
+    files: Files,
+    parameters: Parameters,
+    *,
+    split_files: bool = True,
+    query_in_jobs: bool = True,
+    at_most: int | None = None,
+    code: Code | None = None,
+    leave_out: LeaveOut | None = None,
+    is_preview: bool = False,
+) -> Jobs:
+    """Return the jobs for files: one per group, file and parameter set; what the cap leaves off is a warning.
 
     Parameters
     ----------
-    jobs : Jobs
-    wanted : iterable of Job
-        `jobs`, or those of them that a filter lets through, in their order.
+    files : Files
+    parameters : Parameters
+    split_files : bool
+        One job per file instead of one per asset; the files of groups with metadata and of pairs stay together.
+    query_in_jobs : bool
+        Jobs tell the query.
     at_most : int or None
         The cap: no job beyond it is built.
+    code : Code or None
+        The code that will run them, None where it is not known.
+    leave_out : callable or None
+        Lets through the jobs that are to be done, in their order.
     is_preview : bool
 
     Raises
@@ -214,26 +243,51 @@ def plan(jobs: Jobs, wanted: Iterable[Job], at_most: int | None, is_preview: boo
     RequestError
         Without a cap, more jobs than are written unasked; a preview warns, and has the first of them.
     """
+    _note_whole_groups(files, split_files)
+    work = Work(files, parameters, files.cohort.query if query_in_jobs else None, split_files, code)
     limit = at_most or JOBS_UNASKED
-    if not (at_most or is_preview) and wanted is jobs and jobs.are_distinct and jobs.number > limit:
-        _refuse(jobs.extent(), is_preview)
-    number = min(jobs.number, limit) if wanted is jobs else None
-    taken: list[Job] = []
-    with progress("building jobs", "jobs", number) as shown:
-        # One more than is written unasked tells whether there are too many.
-        for job in itertools.islice(wanted, at_most or limit + 1):
-            taken.append(job)
-            shown.advance()
-    too_many = jobs.extent() if len(taken) > limit else None
+    if not (at_most or is_preview) and leave_out is None and work.are_distinct and work.number > limit:
+        _refuse(work.extent(), is_preview)
+    # One more than is written unasked tells whether there are too many.
+    taken, skipped = _taken(work, leave_out, at_most or limit + 1)
+    too_many = work.extent() if len(taken) > limit else None
     del taken[limit:]
     left_off = None
-    if too_many or (at_most and len(taken) == at_most and jobs.after(taken[-1])):
-        left_off = LeftOff(jobs.after(taken[-1]), is_exact=wanted is jobs and jobs.are_distinct)
-    if too_many:
-        _refuse(too_many, is_preview)
-    elif left_off:
-        logger.warning("%s=%d: %s left off", CAP, limit, left_off)
-    return Plan(taken, jobs.parameters.fixed, jobs.query, jobs.code, left_off, too_many)
+    if too_many or (at_most and len(taken) == at_most and work.after(taken[-1])):
+        left_off = LeftOff(work.after(taken[-1]), is_exact=leave_out is None and work.are_distinct)
+    with carrying(skipped):
+        if too_many:
+            _refuse(too_many, is_preview)
+        elif left_off:
+            logger.warning("%s=%d: %s left off", CAP, limit, left_off)
+    return Jobs(taken, parameters.fixed, work.query, code, skipped, left_off, too_many)
+
+
+def _note_whole_groups(files: Files, split_files: bool) -> None:
+    if not split_files or all(one.files is None for one in files.assets):
+        return
+    groups = files.cohort.groups
+    if any(group.metadata is not None for group in groups):
+        logger.info("--split_files does not apply with --group_by: each job lists all files of its group")
+    elif files.cohort.partners:
+        logger.info("--split_files does not apply with --with_raw: each job lists all files of its pair")
+
+
+def _taken(work: Work, leave_out: LeaveOut | None, at_most: int) -> tuple[list[Job], list[Skipped]]:
+    """Return the first jobs that are to be done, and those before the last of them that are not."""
+    taken: list[Job] = []
+    skipped: list[Skipped] = []
+    number = min(work.number, at_most) if leave_out is None else None
+    with carrying(skipped), progress("building jobs", "jobs", number) as shown:
+        for one in work if leave_out is None else leave_out(work):
+            if isinstance(one, Skipped):
+                skipped.append(one)
+                continue
+            taken.append(one)
+            shown.advance()
+            if len(taken) == at_most:
+                break
+    return taken, skipped
 
 
 def _refuse(too_many: Extent, is_preview: bool) -> None:

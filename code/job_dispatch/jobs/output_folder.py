@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job_dispatch import stopping
-from job_dispatch.jobs.building import Job, Plan
-from job_dispatch.jobs.sharing import Shares, is_in_pipeline
+from job_dispatch.jobs.building import Job, Jobs
+from job_dispatch.jobs.sharing import Folders, is_in_pipeline
 from job_dispatch.messages import DispatchError, RequestError, ServiceError, logger, progress, warn_listing
 
 HIDDEN = ".dispatch"
@@ -136,7 +136,7 @@ def locked(directory: Path, overwrite: bool) -> Iterator[OutputFolder]:
     stopping.note(output="")
 
 
-def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
+def write(output: OutputFolder, jobs: Jobs, folders: Folders) -> None:
     """Write each job's file into its worker folder: all jobs or none. In a pipeline without jobs, write `no_new_jobs`.
 
     Raises
@@ -145,15 +145,15 @@ def write(output: OutputFolder, plan: Plan, shares: Shares) -> None:
         The disk is full or fails; the worker folders of an earlier run are in place.
     """
     with disk_errors(output.directory):
-        with progress("writing jobs", "jobs", len(plan.jobs)) as shown:
-            for number, jobs in enumerate(shares):
-                folder = output.staging / _NEW / str(number)
+        with progress("writing jobs", "jobs", len(jobs)) as shown:
+            for name, share in enumerate(folders.shares):
+                folder = output.staging / _NEW / str(name)
                 folder.mkdir()
-                for job in jobs:
-                    _write_job(folder, plan, plan.jobs[job])
+                for number in share:
+                    _write_job(folder, jobs, jobs.planned[number])
                     shown.advance()
         _move_into_place(output)
-        if is_in_pipeline() and not plan.jobs:
+        if is_in_pipeline() and not len(jobs):
             with contextlib.suppress(FileExistsError):
                 (output.directory / _NO_NEW_JOBS).touch(exist_ok=False)
 
@@ -286,11 +286,11 @@ def _warn_of_other_entries(directory: Path, workers: Sequence[str]) -> None:
 # Writing and moving
 
 
-def _write_job(folder: Path, plan: Plan, job: Job) -> None:
+def _write_job(folder: Path, jobs: Jobs, job: Job) -> None:
     # A third faster than Path.write_text, and a large run writes hundreds of thousands of files.
     descriptor = os.open(f"{folder}/{job.name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
-        file.write(plan.model(job).to_json().encode())
+        file.write(jobs.model(job).to_json().encode())
 
 
 def _move_into_place(output: OutputFolder) -> None:

@@ -7,7 +7,9 @@ import itertools
 import os
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from job_dispatch.jobs.building import Jobs
 from job_dispatch.messages import counted, logger, progress
 
 Shares = Sequence[Sequence[int]]
@@ -20,31 +22,48 @@ def is_in_pipeline() -> bool:
     return bool(os.environ.get("CO_PIPELINE_ID"))
 
 
-def shares(
-    number_of_jobs: int, sizes: Sequence[int], num_parallel_workers: int | None, tasks_per_job: int | None
-) -> Shares:
-    """Return the numbers of the jobs of each worker folder, balanced by size if sizes are given.
+@dataclass(frozen=True)
+class Folders:
+    """How jobs are shared out over worker folders.
 
-    If neither flag is given, there are at most 50 folders, but in a pipeline of Code Ocean one folder per job:
+    Parameters
+    ----------
+    shares : sequence of sequence of int
+        The numbers of the jobs of each folder.
+    sizes : sequence of int
+        The bytes by which jobs were balanced, one per job; empty where they were balanced by count.
+    """
+
+    shares: Shares = ()
+    sizes: Sequence[int] = ()
+
+
+def share_out(
+    jobs: Jobs, workers: int | None = None, *, tasks_per_job: int | None = None, balance: str = "count"
+) -> Folders:
+    """Return which jobs each worker folder gets, balanced by their `count` or by their `size` in bytes.
+
+    If neither number is given, there are at most 50 folders, but in a pipeline of Code Ocean one folder per job:
     released wrappers leave the files of the first job of a folder in the results of the second.
     """
+    sizes = known_sizes([job.size for job in jobs.planned]) if balance == "size" else []
     if is_in_pipeline():
         decided = "the default in a pipeline; --tasks_per_job and --num_parallel_workers change it"
         if tasks_per_job:
             decided = f"--tasks_per_job={tasks_per_job}"
-        elif num_parallel_workers:
-            decided = f"--num_parallel_workers={num_parallel_workers}"
+        elif workers:
+            decided = f"--num_parallel_workers={workers}"
         else:
             tasks_per_job = 1
         logger.info("jobs per worker folder: %s (%s)", tasks_per_job or "shared out evenly", decided)
-    folders = num_parallel_workers or _WORKERS
-    made = share_by_size(sizes, folders, tasks_per_job) if sizes else share(number_of_jobs, folders, tasks_per_job)
+    at_most = workers or _WORKERS
+    made = share_by_size(sizes, at_most, tasks_per_job) if sizes else share(len(jobs), at_most, tasks_per_job)
     if is_in_pipeline() and any(len(one) > 1 for one in made):
         logger.warning(
             "worker folders hold more than one job: released analysis wrappers leave the files of the first in the"
             " results of the second; --tasks_per_job=1 gives each job its own folder"
         )
-    return made
+    return Folders(made, sizes)
 
 
 def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> Shares:

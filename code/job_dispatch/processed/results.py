@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from job_dispatch.jobs.building import Job
 from job_dispatch.jobs.code import analysis_code
 from job_dispatch.messages import RequestError, ServiceError
+from job_dispatch.model import Reason, Skipped
 from job_dispatch.processed.code_ocean import Wrapper
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _WORDS_OF_OTHER_TYPES = frozenset(
 )
 
 Names = tuple[str, ...]
-_Batch = list[tuple[Job, Names | None]]
+_Batch = list[tuple[Job | Skipped, Names | None]]
 
 
 def record_names(
@@ -172,47 +173,38 @@ class ResultsDatabase:
 
 
 class Unprocessed:
-    """The jobs that have no results yet, in their order.
+    """Lets jobs through that have no results yet, in their order.
 
     One request asks for many jobs, and several requests are under way: few at first, so that a cap on the number
     of jobs costs no more than it must.
 
     Parameters
     ----------
-    jobs : iterable of Job
     wrapper : Wrapper
     fixed : dict or None
         The fixed parameters of all jobs.
     database : ResultsDatabase
-    leave_out : callable
-        Called with each job that is processed already.
     """
 
-    def __init__(
-        self,
-        jobs: Iterable[Job],
-        wrapper: Wrapper,
-        fixed: Mapping[str, Any] | None,
-        database: ResultsDatabase,
-        leave_out: Callable[[Job], None],
-    ) -> None:
-        self._jobs, self._wrapper, self._fixed = iter(jobs), wrapper, fixed
-        self._database, self._leave_out = database, leave_out
+    def __init__(self, wrapper: Wrapper, fixed: Mapping[str, Any] | None, database: ResultsDatabase) -> None:
+        self._wrapper, self._fixed, self._database = wrapper, fixed, database
         self.undecided = 0
         """How many jobs were let through since the names of their records cannot be known."""
 
-    def __iter__(self) -> Iterator[Job]:
+    def of(self, jobs: Iterable[Job | Skipped]) -> Iterator[Job | Skipped]:
+        """Yield the jobs without results, and a `Skipped` for each of the others; what is skipped already passes."""
+        batches = self._batches(iter(jobs))
         waiting: collections.deque[tuple[_Batch, Future[set[str]] | None]] = collections.deque()
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="results")
         try:
             for at_once in itertools.chain([1, 2, 4], itertools.repeat(_AT_ONCE)):
-                while len(waiting) < at_once and (batch := self._next_batch()):
+                while len(waiting) < at_once and (batch := next(batches, None)):
                     names = [name for _, all_names in batch for name in all_names or ()]
                     waiting.append((batch, pool.submit(self._database.found, names) if names else None))
                 if not waiting:
                     return
                 batch, answer = waiting.popleft()
-                yield from self._undone(batch, answer.result() if answer else set())
+                yield from self._judged(batch, answer.result() if answer else set())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -222,16 +214,19 @@ class Unprocessed:
         files = None if job.files is None else [file.address for file in job.files]
         return record_names(self._wrapper, locations, files, self._fixed, job.parameter_set)
 
-    def _next_batch(self) -> _Batch:
-        return [(job, self.names(job)) for job in itertools.islice(self._jobs, _JOBS_A_REQUEST)]
+    def _batches(self, jobs: Iterator[Job | Skipped]) -> Iterator[_Batch]:
+        while batch := list(itertools.islice(jobs, _JOBS_A_REQUEST)):
+            yield [(one, None if isinstance(one, Skipped) else self.names(one)) for one in batch]
 
-    def _undone(self, batch: _Batch, done: set[str]) -> Iterator[Job]:
-        for job, names in batch:
-            if names is not None and not done.isdisjoint(names):
-                self._leave_out(job)
+    def _judged(self, batch: _Batch, done: set[str]) -> Iterator[Job | Skipped]:
+        for one, names in batch:
+            if isinstance(one, Skipped):
+                yield one
+            elif names is not None and not done.isdisjoint(names):
+                yield Skipped.of_job(Reason.PROCESSED, one.name, one.group.assets)
             else:
                 self.undecided += names is None
-                yield job
+                yield one
 
 
 def existing_folders(bucket: str, names: Iterable[str]) -> set[str]:

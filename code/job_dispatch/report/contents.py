@@ -11,45 +11,45 @@ from pathlib import Path
 
 from job_dispatch.jobs.building import Job
 from job_dispatch.report import page
-from job_dispatch.report.account import Account
+from job_dispatch.report.dispatched import Dispatch
 from job_dispatch.report.tables import as_json
 
 _ROWS_AT_MOST = 1_000
 _TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 
-def of(account: Account, versions: dict[str, str], command: Sequence[str], finished: datetime) -> page.Page:
+def of(run: Dispatch, versions: dict[str, str], command: Sequence[str], finished: datetime) -> page.Page:
     """Return what the page shows; of what can be very many, the first."""
-    loads = [(worker, jobs, [job.size for job in jobs]) for worker, jobs in account.folder_jobs()]
+    loads = [(worker, jobs, [job.size for job in jobs]) for worker, jobs in run.folder_jobs()]
     rows = list(itertools.islice(((worker, job) for worker, jobs, _ in loads for job in jobs), _ROWS_AT_MOST))
-    skipped = account.left_out.items
+    skipped = run.skipped
     return page.Page(
-        headline=account.headline,
-        is_preview=account.settings.dry_run,
+        headline=run.headline,
+        is_preview=run.settings.dry_run,
         finished=finished.strftime(_TIME),
         versions=versions,
-        source=account.source,
-        selection=_selection(account),
+        source=run.settings.source,
+        selection=_selection(run),
         command=_shell(command),
         folders=[page.Folder(worker, len(jobs), _all(sizes)) for worker, jobs, sizes in loads],
         assets_by={
-            "project": account.assets_by("project"),
-            "subject": account.assets_by("subject"),
-            "day": sorted(account.assets_by("day")),
+            "project": run.assets_by("project"),
+            "subject": run.assets_by("subject"),
+            "day": sorted(run.assets_by("day")),
         },
-        funnel=account.funnel,
+        funnel=run.funnel,
         skipped=[
-            page.Skipped(one.known_as, one.reason, one.asset_id, one.record_id) for one in skipped[:_ROWS_AT_MOST]
+            page.Skipped(one.known_as, one.detail, one.asset_id, one.record_id) for one in skipped[:_ROWS_AT_MOST]
         ],
         skipped_total=len(skipped),
-        details=account.error.details if account.error else (),
-        seconds=list(account.seconds.items()),
+        details=run.error.details if run.error else (),
+        seconds=list(run.seconds.items()),
         folder=str(Path.cwd()),
-        has_failed=account.error is not None,
-        fixed_parameters=account.parameters.fixed or {},
-        parameter_sets=account.parameters.sets,
+        has_failed=run.error is not None,
+        fixed_parameters=run.parameters.fixed or {},
+        parameter_sets=run.parameters.sets,
         jobs=[_row(worker, job) for worker, job in rows],
-        jobs_total=len(account.plan.jobs),
+        jobs_total=len(run.jobs.planned),
     )
 
 
@@ -78,8 +78,8 @@ def _all(sizes: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(sizes) else None
 
 
-def _selection(account: Account) -> str:
-    query, table = account.selection.query, account.selection.table
+def _selection(run: Dispatch) -> str:
+    query, table = run.selection.query, run.selection.table
     parts = [str(table)] if table is not None else []
     return "\nand ".join([*parts, *([json.dumps(query.filter, indent=4, ensure_ascii=False)] if query else [])])
 

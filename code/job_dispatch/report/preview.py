@@ -12,7 +12,7 @@ from rich.text import Text
 
 from job_dispatch.messages import LISTED_AT_MOST, counted, printable
 from job_dispatch.model import File
-from job_dispatch.report.account import Account
+from job_dispatch.report.dispatched import Dispatch
 
 _NOT_LISTED = "not listed"
 _TOP = 10
@@ -20,7 +20,7 @@ _TOP = 10
 _PLAIN_WIDTH = 10_000
 
 
-def show(account: Account) -> None:
+def show(run: Dispatch) -> None:
     """Print the selection, what was found and skipped, the jobs and worker folders, and the first job in full."""
     if sys.stdout is None:
         return
@@ -29,23 +29,23 @@ def show(account: Account) -> None:
         file=sys.stdout, width=None if is_terminal else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False
     )
     tables = [
-        _table("Selection", (), _selection(account)),
-        _table("Assets by project", ("project", "assets"), _top(account.assets_by("project"))),
-        _table("Assets by subject", ("subject", "assets"), _top(account.assets_by("subject"))),
-        _table("Files", ("ending", "files", "bytes"), _files(account)),
-        _table("Jobs", (), _jobs(account)),
-        _table("Skipped", ("name", "reason"), _skipped(account)),
+        _table("Selection", (), _selection(run)),
+        _table("Assets by project", ("project", "assets"), _top(run.assets_by("project"))),
+        _table("Assets by subject", ("subject", "assets"), _top(run.assets_by("subject"))),
+        _table("Files", ("ending", "files", "bytes"), _files(run)),
+        _table("Jobs", (), _jobs(run)),
+        _table("Skipped", ("name", "reason"), _skipped(run)),
     ]
     for table in tables:
         table.box = box.SIMPLE_HEAD if is_terminal else None
         with console.capture() as captured:
             console.print(table)
         print("\n".join(line.rstrip() for line in captured.get().splitlines()), end="\n\n")
-    if not account.plan.jobs:
+    if not run.jobs.planned:
         return
-    worker, [first, *_] = next(account.folder_jobs())
+    worker, [first, *_] = next(run.folder_jobs())
     print(f"First job: {worker}/{first.name}.json")
-    for line in account.plan.model(first).to_json().split("\n"):
+    for line in run.jobs.model(first).to_json().split("\n"):
         print(printable(line, sys.maxsize))
 
 
@@ -60,11 +60,11 @@ def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     return table
 
 
-def _selection(account: Account) -> list[tuple[str, str]]:
+def _selection(run: Dispatch) -> list[tuple[str, str]]:
     return [
-        ("from", account.source),
-        ("by", str(account.selection)),
-        *((step, f"{number:,}") for step, number in account.funnel),
+        ("from", run.settings.source),
+        ("by", str(run.selection)),
+        *((step, f"{number:,}") for step, number in run.funnel),
     ]
 
 
@@ -75,10 +75,10 @@ def _top(counts: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
     return rows
 
 
-def _files(account: Account) -> list[tuple[str, str, str]]:
-    if not account.settings.wants_files:
+def _files(run: Dispatch) -> list[tuple[str, str, str]]:
+    if not run.settings.wants_files:
         return [("any", _NOT_LISTED, _NOT_LISTED)]
-    return [(way, f"{len(files):,}", _bytes(files)) for way, files in account.files_by_way()]
+    return [(way, f"{len(files):,}", _bytes(files)) for way, files in run.files_by_way()]
 
 
 def _bytes(files: Sequence[File]) -> str:
@@ -87,27 +87,27 @@ def _bytes(files: Sequence[File]) -> str:
     return f"{sum(known):,}" + f" and {counted(stores, 'store')} not measured" * bool(stores)
 
 
-def _jobs(account: Account) -> list[tuple[str, str]]:
-    lengths = sorted(map(len, account.shares)) or [0]
+def _jobs(run: Dispatch) -> list[tuple[str, str]]:
+    lengths = sorted(map(len, run.folders.shares)) or [0]
     folders = f"{lengths[0]:,} / {lengths[len(lengths) // 2]:,} / {counted(lengths[-1], 'job')}"
     rows = [
-        ("parameter sets", f"{len(account.parameters.sets):,}"),
-        ("jobs", f"{len(account.plan.jobs):,}"),
-        *([("", account.nothing_left)] if account.nothing_left else []),
-        *([("left off", account.left_off)] if account.left_off else []),
-        *([("asked for", str(account.plan.too_many))] if account.plan.too_many else []),
-        ("worker folders", f"{len(account.shares):,}"),
+        ("parameter sets", f"{len(run.parameters.sets):,}"),
+        ("jobs", f"{len(run.jobs.planned):,}"),
+        *([("", run.nothing_left)] if run.nothing_left else []),
+        *([("left off", run.left_off)] if run.left_off else []),
+        *([("asked for", str(run.jobs.too_many))] if run.jobs.too_many else []),
+        ("worker folders", f"{len(run.folders.shares):,}"),
         ("smallest / median / largest", folders),
     ]
-    if account.sizes:
-        loads = sorted(sum(account.sizes[number] for number in share) for share in account.shares)
+    if run.folders.sizes:
+        loads = sorted(sum(run.folders.sizes[number] for number in share) for share in run.folders.shares)
         rows.append(("", f"{loads[0]:,} / {loads[len(loads) // 2]:,} / {loads[-1]:,} bytes"))
     return rows
 
 
-def _skipped(account: Account) -> list[tuple[str, str]]:
-    skipped = account.left_out.items
-    rows = [(one.known_as, one.reason) for one in skipped[:LISTED_AT_MOST]]
+def _skipped(run: Dispatch) -> list[tuple[str, str]]:
+    skipped = run.skipped
+    rows = [(one.known_as, one.detail) for one in skipped[:LISTED_AT_MOST]]
     if len(skipped) > LISTED_AT_MOST:
         rows.append((f"… and {len(skipped) - LISTED_AT_MOST:,} more", ""))
     return rows or [("nothing", "")]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from job_dispatch.jobs.building import Job
-from job_dispatch.report.account import Account
+from job_dispatch.report.dispatched import Dispatch
 
 JOB_COLUMNS = (
     "worker",
@@ -25,15 +25,14 @@ JOB_COLUMNS = (
 SKIPPED_COLUMNS = ("name", "asset id", "record id", "location", "reason", "job")
 
 
-def jobs_csv(account: Account) -> str:
+def jobs_csv(run: Dispatch) -> str:
     """Return all jobs in the order of their worker folders; several values of a cell are separated by `; `."""
-    return _csv(JOB_COLUMNS, (_cells(worker, job) for worker, jobs in account.folder_jobs() for job in jobs))
+    return _csv(JOB_COLUMNS, (_cells(worker, job) for worker, jobs in run.folder_jobs() for job in jobs))
 
 
-def skipped_csv(account: Account) -> str:
+def skipped_csv(run: Dispatch) -> str:
     """Return all that no job analyses, and the jobs that are left out, in the order in which that was found out."""
-    items = account.left_out.items
-    rows = ([one.name, one.asset_id, one.record_id, one.location, one.reason, one.job] for one in items)
+    rows = ([one.name, one.asset_id, one.record_id, one.location, one.detail, one.job] for one in run.skipped)
     return _csv(SKIPPED_COLUMNS, (list(map(_no_formula, row)) for row in rows))
 
 

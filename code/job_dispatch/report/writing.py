@@ -9,13 +9,13 @@ from pathlib import Path
 
 from job_dispatch.messages import DispatchError, ServiceError, logger
 from job_dispatch.report import contents, files, manifest, page
-from job_dispatch.report.account import Account
+from job_dispatch.report.dispatched import Dispatch
 from job_dispatch.report.files import JOBS, MANIFEST, PAGE, SKIPPED
 from job_dispatch.report.manifest import Manifest, ManifestAsset, ManifestItem
 from job_dispatch.report.tables import jobs_csv, skipped_csv, writable
 
 
-def write(account: Account, directory: Path, command: Sequence[str], version: str) -> None:
+def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) -> None:
     """Write `report.html`, `jobs.csv`, `skipped.csv` and `manifest.json`.
 
     Raises
@@ -28,21 +28,21 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
     finished = datetime.now(UTC)
     versions = manifest.versions(version)
     texts = {
-        JOBS: jobs_csv(account),
-        SKIPPED: skipped_csv(account),
-        PAGE: page.render(contents.of(account, versions, command, finished)),
+        JOBS: jobs_csv(run),
+        SKIPPED: skipped_csv(run),
+        PAGE: page.render(contents.of(run, versions, command, finished)),
     }
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    summed_up = _manifest(account, command, versions, finished, hashes)
+    summed_up = _manifest(run, command, versions, finished, hashes)
     texts[MANIFEST] = summed_up.model_dump_json(indent=4) + "\n"
     try:
-        files.replace(directory, texts, account.settings.overwrite)
+        files.replace(directory, texts, run.settings.overwrite)
     except OSError as error:
-        state = "nothing else is written" if account.settings.dry_run or account.error else "the jobs are written"
+        state = "nothing else is written" if run.settings.dry_run or run.error else "the jobs are written"
         raise ServiceError(
             f"--report_directory: {state}, but no report: cannot write into {directory}: {error.strerror}"
         ) from error
-    number = len(account.left_out.items)
+    number = len(run.skipped)
     logger.info(
         "report in %s%s",
         directory / PAGE,
@@ -50,35 +50,35 @@ def write(account: Account, directory: Path, command: Sequence[str], version: st
     )
 
 
-def write_failure(account: Account, directory: Path, command: Sequence[str], version: str) -> None:
+def write_failure(run: Dispatch, directory: Path, command: Sequence[str], version: str) -> None:
     """Write the report of a run that failed, and let its error say where the whole of it stands."""
-    error = account.error
+    error = run.error
     if error is None:
         return
     try:
-        write(account, directory, command, version)
+        write(run, directory, command, version)
     except DispatchError as unwritten:
         logger.warning("%s", unwritten.headline)
         return
-    is_told_by_table = len(account.left_out.items) >= len(error.details)
+    is_told_by_table = len(run.skipped) >= len(error.details)
     error.all_details_in = str(directory / (SKIPPED if is_told_by_table else MANIFEST))
 
 
 def _manifest(
-    account: Account, command: Sequence[str], versions: dict[str, str], finished: datetime, hashes: dict[str, str]
+    run: Dispatch, command: Sequence[str], versions: dict[str, str], finished: datetime, hashes: dict[str, str]
 ) -> Manifest:
-    analysed = {asset.record_id: asset for job in account.plan.jobs for asset in job.group.assets}
-    query, table = account.selection.query, account.selection.table
-    left_off, error = account.plan.left_off, account.error
+    analysed = {asset.record_id: asset for job in run.jobs.planned for asset in job.group.assets}
+    query, table = run.selection.query, run.selection.table
+    left_off, error = run.jobs.left_off, run.error
     return Manifest(
-        is_preview=account.settings.dry_run,
+        is_preview=run.settings.dry_run,
         error=None if error is None else writable(error.headline),
         error_details=[] if error is None else list(map(writable, error.details)),
-        source=writable(account.source),
+        source=writable(run.settings.source),
         query=None if query is None else query.filter,
         asset_ids=None if table is None else table.values("asset_id"),
-        counts={**dict(account.funnel), "worker folders": len(account.shares)},
-        left_out=dict(account.left_out.counts()),
+        counts={**dict(run.funnel), "worker folders": len(run.folders.shares)},
+        left_out=dict(run.skipped_by_reason()),
         left_off=left_off.number if left_off else 0,
         left_off_is_exact=left_off is None or left_off.is_exact,
         assets=[
@@ -88,13 +88,20 @@ def _manifest(
             for one in analysed.values()
         ],
         skipped=[
-            ManifestItem(**{name: writable(value) for name, value in item._asdict().items() if name != "kind"})
-            for item in account.left_out.items
+            ManifestItem(
+                name=writable(one.name),
+                asset_id=writable(one.asset_id),
+                record_id=writable(one.record_id),
+                location=writable(one.location),
+                reason=writable(one.detail),
+                job=one.job,
+            )
+            for one in run.skipped
         ],
         versions=versions,
         command=[writable(argument) for argument in command],
-        started=account.started,
+        started=run.started,
         finished=finished,
-        seconds={step: round(seconds, 3) for step, seconds in account.seconds.items()},
+        seconds={step: round(seconds, 3) for step, seconds in run.seconds.items()},
         sha256=hashes,
     )

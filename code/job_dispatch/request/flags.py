@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -44,8 +45,11 @@ def _flag(
     default: str = "",
     convert: Callable[[str], Any] = str,
     absent: Any = None,
+    otherwise: Any = None,
 ) -> Any:
-    return dataclasses.field(metadata={"flag": Flag(group, takes, meaning, default, convert, absent)})
+    """Declare a flag; `otherwise` is the value of the field where the environment decides and says nothing."""
+    value = otherwise or (convert(default) if default else absent)
+    return dataclasses.field(default=value, metadata={"flag": Flag(group, takes, meaning, default, convert, absent)})
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,14 @@ class Settings:
         _SERVICES, "FILE", "file of metadata records to use instead of DocDB", convert=values.path
     )
     docdb_host: str = _flag(
-        _SERVICES, "HOST", f"host of DocDB; else DOCDB_HOST, else {values.PRODUCTION_HOST}", convert=values.host
+        _SERVICES,
+        "HOST",
+        f"host of DocDB; else DOCDB_HOST, else {values.PRODUCTION_HOST}",
+        convert=values.host,
+        otherwise=values.PRODUCTION_HOST,
     )
     docdb_version: str = _flag(
-        _SERVICES, "VERSION", "version of its API; else DOCDB_VERSION, else v1", convert=values.name
+        _SERVICES, "VERSION", "version of its API; else DOCDB_VERSION, else v1", convert=values.name, otherwise="v1"
     )
     docdb_database: str = _flag(_SERVICES, "NAME", "database of the metadata", "metadata_index", values.name)
     docdb_collection: str = _flag(_SERVICES, "NAME", "collection of the metadata", "data_assets", values.name)
@@ -172,6 +180,13 @@ class Settings:
     def wants_files(self) -> bool:
         """Whether files of the assets are looked for."""
         return bool(self.file_extension or self.file_pattern)
+
+    @property
+    def source(self) -> str:
+        """Where records come from."""
+        if self.metadata_catalog is not None:
+            return f"catalog {self.metadata_catalog}"
+        return f"DocDB {self.docdb_host} {self.docdb_version} {self.docdb_database}/{self.docdb_collection}"
 
     @property
     def is_described(self) -> bool:
@@ -202,11 +217,40 @@ def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Sett
         A flag is unknown or its value is not one that it takes.
     """
     given = vars(build_parser(version, home).parse_args(argv))
-    given["docdb_host"] = given["docdb_host"] or _from_environment("DOCDB_HOST", values.host) or values.PRODUCTION_HOST
-    given["docdb_version"] = given["docdb_version"] or _from_environment("DOCDB_VERSION", values.name) or "v1"
+    defaults = Settings()
+    given["docdb_host"] = given["docdb_host"] or _from_environment("DOCDB_HOST", values.host) or defaults.docdb_host
+    given["docdb_version"] = (
+        given["docdb_version"] or _from_environment("DOCDB_VERSION", values.name) or defaults.docdb_version
+    )
     settings = Settings(**given)
     _check_combinations(settings)
     return settings
+
+
+def arguments(settings: Settings, home: Path, without: Collection[str]) -> list[str]:
+    """Return the flags that ask for these settings, but for some; those with the default value are not needed."""
+    defaults = _at_home(home)
+    names = zip(dataclasses.fields(Settings), declared(), strict=True)
+    values = {name: (getattr(settings, field.name), getattr(defaults, field.name)) for field, name in names}
+    return [
+        f"--{name}={_text(value)}"
+        for name, (value, default) in values.items()
+        if name not in without and value != default
+    ]
+
+
+def _at_home(home: Path) -> Settings:
+    defaults = Settings()
+    return dataclasses.replace(
+        defaults, input_directory=home / defaults.input_directory, output_directory=home / defaults.output_directory
+    )
+
+
+def _text(value: Any) -> str:
+    """Return a value as its flag takes it; a list as JSON where a comma in it would part it."""
+    if isinstance(value, tuple):
+        return json.dumps(value) if any("," in one for one in value) else ",".join(value)
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _check_combinations(settings: Settings) -> None:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import importlib
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast
 
 from job_dispatch import failures
-from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import (
     DispatchError,
     Progress,
     RequestError,
     ServiceError,
+    carrying,
     counted,
     logger,
     progress,
     warn_listing,
 )
-from job_dispatch.model import Asset, File, LocatedAsset
+from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset, Reason, Skipped
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.storage.keys import THREADS
 from job_dispatch.storage.matching import Matching, Wanted
@@ -52,13 +54,27 @@ def use_threads(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def run(work: Coroutine[None, None, Result]) -> Result:
-    """Run a coroutine to its end; blocking calls that it makes in threads do not hold up its end."""
+    """Run a coroutine to its end in a thread of its own, since a notebook's event loop may run in this one.
+
+    Ctrl-C ends it at once; blocking calls that it makes in threads do not hold up its end.
+    """
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def with_threads() -> Result:
-        use_threads(asyncio.get_running_loop())
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        use_threads(loop)
+        started.set_result((loop, cast(asyncio.Task[Any], task)))
         return await work
 
-    return asyncio.run(with_threads())
+    with ThreadPoolExecutor(1, thread_name_prefix="listing") as pool:
+        ended = pool.submit(contextvars.copy_context().run, asyncio.run, with_threads())
+        try:
+            return ended.result()
+        except BaseException:
+            if not ended.done():
+                loop, task = started.result()
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 class Place(Protocol):
@@ -73,52 +89,87 @@ class Place(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Located:
-    """What became of the selected assets."""
-
-    assets: list[LocatedAsset]
-    without_match: list[Asset]
-    failed: list[tuple[Asset, DispatchError]]
-
-
-class Locating:
-    """Lists assets: many at once, in S3 and in local folders.
+def locate(
+    cohort: Cohort,
+    wanted: Wanted | None = None,
+    *,
+    require_files: bool = False,
+    skip_errors: bool = False,
+    measures: bool = False,
+    measured_at_most: int | None = None,
+    max_concurrency: int = 256,
+) -> Files:
+    """Return the files that the assets of a cohort have; without `wanted` nothing is listed.
 
     Parameters
     ----------
+    cohort : Cohort
     wanted : Wanted or None
-        Which files are wanted; None: nothing is listed.
-    may_be_local : bool
-        Whether a location may name a local folder.
+        Which files are wanted.
+    require_files : bool
+        Skip assets without a file for each ending or pattern.
+    skip_errors : bool
+        Skip assets that cannot be listed.
+    measures : bool
+        Find out the bytes of stores, and of whole assets where nothing is listed.
+    measured_at_most : int or None
+        Of so many assets, the first.
     max_concurrency : int
         At most this many requests, and assets, at once.
-    each_way : bool
-        Whether an asset must have a match for each way in which files were asked for.
-    """
 
-    def __init__(self, wanted: Wanted | None, may_be_local: bool, max_concurrency: int, each_way: bool = False) -> None:
-        self._wanted = wanted
-        self._each_way = each_way
+    Raises
+    ------
+    RequestError
+        Locations are missing or refused and `skip_errors` is false, or no asset is left.
+    ServiceError
+        The storage failed for some asset, under the same conditions.
+    """
+    listing = _Listing(wanted, cohort.may_be_local, max_concurrency)
+    groups, assets = cohort.groups, cohort.assets
+    outcomes = listing.list_all(assets)
+    with_files = {one for one, outcome in outcomes.items() if isinstance(outcome, tuple) and outcome}
+    optional = _may_lack_files(cohort.partners, with_files)
+    located, skipped = _judged(listing, assets, outcomes, optional, require_files, skip_errors)
+    if cohort.partners:
+        groups, torn = _whole_pairs(groups, cohort.partners, frozenset(one.asset.record_id for one in located))
+        skipped += [Skipped.asset(Reason.NO_PARTNER, asset) for asset in torn]
+    if measures:
+        located = listing.measure(located[:measured_at_most]) + located[len(located[:measured_at_most]) :]
+    return Files(replace(cohort, groups=groups), located, skipped)
+
+
+def look_at(assets: Sequence[Asset], wanted: Wanted, may_be_local: bool, max_concurrency: int = 256) -> Occurring:
+    """Return what files there are in a few of the assets, spread over all; never an error."""
+    return _Listing(wanted, may_be_local, max_concurrency).look_at(assets)
+
+
+def load() -> None:
+    """Load what lists S3 in the background: it takes a tenth of a second, in which DocDB answers."""
+    threading.Thread(target=importlib.import_module, args=("job_dispatch.storage.s3",), daemon=True).start()
+
+
+class _Listing:
+    """Lists assets: many at once, in S3 and in local folders."""
+
+    def __init__(self, wanted: Wanted | None, may_be_local: bool, max_concurrency: int) -> None:
+        self.wanted = wanted
         self._may_be_local = may_be_local
         self._max_concurrency = max_concurrency
         self._s3: Place | None = None
-        self._opening = threading.Lock()
 
     def list_all(self, assets: Sequence[Asset]) -> dict[str, Outcome]:
         """Return, by record id, the files of each asset or why they were not found."""
-
-        async def at_once() -> AsyncIterator[Sequence[Asset]]:
-            yield assets
-
+        outcomes: dict[str, Outcome] = {asset.record_id: self._refusal(asset) for asset in assets}
+        if self.wanted is None:
+            return outcomes
         with progress("listing files", "assets", len(assets)) as shown:
-            return run(self.list_batches(at_once(), shown))
+            run(self._list([one for one in assets if outcomes[one.record_id] is None], self.wanted, outcomes, shown))
+        return outcomes
 
-    async def list_batches(self, batches: AsyncIterator[Sequence[Asset]], shown: Progress) -> dict[str, Outcome]:
-        """Return the same as `list_all` for assets that come in batches; each is listed once."""
-        outcomes: dict[str, Outcome] = {}
-
-        async def find(asset: Asset, place: Place, wanted: Wanted) -> None:
+    async def _list(
+        self, assets: Sequence[Asset], wanted: Wanted, outcomes: dict[str, Outcome], shown: Progress
+    ) -> None:
+        async def find(asset: Asset, place: Place) -> None:
             try:
                 found = await place.find_files(asset.location, wanted)
                 outcomes[asset.record_id] = tuple(sorted(found, key=lambda file: _order(asset, file, wanted)))
@@ -126,15 +177,10 @@ class Locating:
                 outcomes[asset.record_id] = failures.explained(error)
             shown.advance()
 
+        self._s3 = None  # it belongs to an event loop
         async with _side_by_side(self._max_concurrency) as start:
-            async for batch in batches:
-                for asset in batch:
-                    if asset.record_id in outcomes:
-                        continue
-                    outcomes[asset.record_id] = refusal = self._refusal(asset)
-                    if refusal is None and self._wanted is not None:
-                        await start(find(asset, self._place(asset.location), self._wanted))
-        return outcomes
+            for asset in assets:
+                await start(find(asset, self._place(asset.location)))
 
     def _refusal(self, asset: Asset) -> RequestError | None:
         try:
@@ -145,95 +191,22 @@ class Locating:
 
     def _place(self, location: str) -> Place:
         """Return what lists a location; boto3 is loaded only where one is in S3."""
-        scheme = location.partition("://")[0]
-        if scheme == "file":
+        if location.startswith("file:"):
             from job_dispatch.storage import local_files
 
             return local_files
-        return self.open_s3()
+        if self._s3 is None:
+            from job_dispatch.storage.s3 import S3
 
-    def open_s3(self) -> Place:
-        """Return what lists S3, made at the first call.
-
-        Raises
-        ------
-        RequestError
-            AWS is configured in a way that cannot be used.
-        """
-        with self._opening:
-            if self._s3 is None:
-                from job_dispatch.storage.s3 import S3
-
-                self._s3 = S3(self._max_concurrency)
-            return self._s3
-
-    def report(
-        self,
-        assets: Sequence[Asset],
-        outcomes: dict[str, Outcome],
-        skip_errors: bool,
-        left_out: LeftOut,
-        may_lack_files: Collection[str] = (),
-    ) -> Located:
-        """Return the assets with their files, in order; name those without a match and those that failed.
-
-        Both are added to `left_out`. Those of the record ids in `may_lack_files` need no match.
-
-        Raises
-        ------
-        RequestError
-            Locations are missing or refused and `skip_errors` is false, or no asset is left.
-        ServiceError
-            The storage failed for some asset, under the same conditions.
-        """
-        located: list[LocatedAsset] = []
-        without_match: list[Asset] = []
-        failed: list[tuple[Asset, DispatchError]] = []
-        incomplete: list[tuple[Asset, str]] = []
-        for asset in assets:
-            outcome = outcomes[asset.record_id]
-            if isinstance(outcome, DispatchError):
-                failed.append((asset, outcome))
-            elif outcome == () and asset.record_id not in may_lack_files:
-                without_match.append(asset)
-            elif lacking := self._lacking(asset, outcome):
-                incomplete.append((asset, lacking))
-            else:
-                located.append(LocatedAsset(asset, outcome))
-        left_out.add("without a matching file", *without_match)
-        for asset, lacking in incomplete:
-            left_out.add("without a required file", asset, reason=f"without a file for {lacking}")
-        for asset, error in failed:
-            left_out.add("not readable", asset, reason=error.headline)
-        self._report_without_match(without_match, is_all=len(without_match) == len(assets))
-        _report_incomplete(incomplete, is_all=len(incomplete) + len(without_match) == len(assets))
-        _report_failures(failed, len(assets), bool(located), skip_errors)
-        return Located(located, without_match, failed)
-
-    def _lacking(self, asset: Asset, files: tuple[File, ...] | None) -> str:
-        """Return the ways for which an asset that must have a file for each has none."""
-        if not self._each_way or self._wanted is None or files is None:
-            return ""
-        met = {number for file in files for number in self._wanted.ways_of(path_within(asset, file))}
-        return ", ".join(way for number, way in enumerate(self._wanted.ways) if number not in met)
-
-    def _report_without_match(self, assets: Sequence[Asset], is_all: bool) -> None:
-        if not assets or self._wanted is None:
-            return
-        sought, details = self._wanted.sought, [str(asset) for asset in assets]
-        if is_all:
-            seen = self.look_at(assets)
-            raise RequestError(
-                f"{self._wanted.flag}: no asset has a file {sought}", [*seen.lines(self._wanted), *details]
-            )
-        warn_listing(f"{counted(len(assets), 'asset')} without a file {sought}; skipped:", details)
+            self._s3 = S3(self._max_concurrency)
+        return self._s3
 
     def look_at(self, assets: Sequence[Asset]) -> Occurring:
         """Return what files there are in a few of the assets, spread over all; never an error."""
         seen = Occurring()
 
         async def look() -> None:
-            self._s3 = None  # it belongs to the event loop that listed
+            self._s3 = None  # it belongs to an event loop
             async with _side_by_side(_LOOKED_AT) as start:
                 for asset in assets[:: -(-len(assets) // _LOOKED_AT) or 1]:
                     if self._refusal(asset) is None:
@@ -251,7 +224,7 @@ class Locating:
         unknown = [address for one in located for address in _without_size(one)]
         if not unknown:
             return list(located)
-        what = "store" if self._wanted else "asset"
+        what = "store" if self.wanted else "asset"
         logger.info("--balance=size: listing all objects of %s for their sizes", counted(len(unknown), what))
         started = time.monotonic()
         with progress("measuring", f"{what}s", len(unknown)) as shown:
@@ -270,13 +243,88 @@ class Locating:
                 failed.append(f"{address}: {failures.explained(error).headline}")
             shown.advance()
 
-        self._s3 = None  # it belongs to the event loop that listed
+        self._s3 = None  # it belongs to an event loop
         async with _side_by_side(self._max_concurrency) as start:
             for address in dict.fromkeys(addresses):
                 await start(measure(address, self._place(address)))
         if failed:
             warn_listing(f"{counted(len(failed), 'size')} could not be found out:", failed)
         return sizes
+
+
+def _judged(
+    listing: _Listing,
+    assets: Sequence[Asset],
+    outcomes: Mapping[str, Outcome],
+    may_lack_files: Collection[str],
+    require_files: bool,
+    skip_errors: bool,
+) -> tuple[list[LocatedAsset], list[Skipped]]:
+    """Return the assets with their files, in order, and those without; `may_lack_files` need no match."""
+    located: list[LocatedAsset] = []
+    without_match: list[Asset] = []
+    incomplete: list[Skipped] = []
+    failed: list[tuple[Asset, DispatchError]] = []
+    for asset in assets:
+        outcome = outcomes[asset.record_id]
+        if isinstance(outcome, DispatchError):
+            failed.append((asset, outcome))
+        elif outcome == () and asset.record_id not in may_lack_files:
+            without_match.append(asset)
+        elif require_files and (lacking := _lacking(asset, outcome, listing.wanted)):
+            incomplete.append(Skipped.asset(Reason.NO_REQUIRED_FILE, asset, f"without a file for {lacking}"))
+        else:
+            located.append(LocatedAsset(asset, outcome))
+    skipped = [Skipped.asset(Reason.NO_FILE, asset) for asset in without_match]
+    skipped += incomplete
+    skipped += [Skipped.asset(Reason.NOT_READABLE, asset, error.headline) for asset, error in failed]
+    with carrying(skipped):
+        _report_without_match(listing, without_match, is_all=len(without_match) == len(assets))
+        _report_incomplete(incomplete, is_all=len(incomplete) + len(without_match) == len(assets))
+        _report_failures(failed, len(assets), bool(located), skip_errors)
+    return located, skipped
+
+
+def _lacking(asset: Asset, files: tuple[File, ...] | None, wanted: Wanted | None) -> str:
+    """Return the ways for which an asset that must have a file for each has none."""
+    if wanted is None or files is None:
+        return ""
+    met = {number for file in files for number in wanted.ways_of(path_within(asset, file))}
+    return ", ".join(way for number, way in enumerate(wanted.ways) if number not in met)
+
+
+def _report_without_match(listing: _Listing, assets: Sequence[Asset], is_all: bool) -> None:
+    if not assets or listing.wanted is None:
+        return
+    sought, details = listing.wanted.sought, [str(asset) for asset in assets]
+    if is_all:
+        seen = listing.look_at(assets)
+        raise RequestError(
+            f"{listing.wanted.flag}: no asset has a file {sought}", [*seen.lines(listing.wanted), *details]
+        )
+    warn_listing(f"{counted(len(assets), 'asset')} without a file {sought}; skipped:", details)
+
+
+def _may_lack_files(partners: Mapping[str, Sequence[str]], with_files: set[str]) -> set[str]:
+    """Return the assets, by `_id`, that need no matching file since another one of their pair has some."""
+    pairs = [(derived, *raws) for derived, raws in partners.items()]
+    return {member for pair in pairs if not with_files.isdisjoint(pair) for member in pair}
+
+
+def _whole_pairs(
+    groups: Sequence[Group], partners: Mapping[str, Sequence[str]], located: frozenset[str]
+) -> tuple[list[Group], list[Asset]]:
+    """Return the groups without pairs of which one asset could not be located, and what is left of those pairs."""
+    kept = {one: raws for one, raws in partners.items() if located.issuperset((one, *raws))}
+    members = {member for one, raws in kept.items() for member in (one, *raws)}
+    torn = {asset for group in groups for asset in group.assets if asset.record_id in located.difference(members)}
+    found = []
+    for group in groups:
+        raws = {raw for asset in group.assets for raw in kept.get(asset.record_id, ())}
+        assets = tuple(one for one in group.assets if one.record_id in kept or one.record_id in raws)
+        if assets:
+            found.append(replace(group, assets=assets))
+    return found, sorted(torn, key=lambda asset: asset.name)
 
 
 @asynccontextmanager
@@ -325,10 +373,10 @@ def _order(asset: Asset, file: File, wanted: Wanted) -> tuple[int, str]:
     return (min(wanted.ways_of(path_within(asset, file)), default=0) if wanted.orders else 0), file.address
 
 
-def _report_incomplete(incomplete: Sequence[tuple[Asset, str]], is_all: bool) -> None:
+def _report_incomplete(incomplete: Sequence[Skipped], is_all: bool) -> None:
     if not incomplete:
         return
-    details = [f"{asset}: without a file for {lacking}" for asset, lacking in incomplete]
+    details = [f"{one.name} ({one.location or 'no location'}): {one.detail}" for one in incomplete]
     if is_all:
         raise RequestError("--require_files=1: no asset has every file that is required", details)
     warn_listing(f"{counted(len(incomplete), 'asset')} without a required file; skipped:", details)

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job_dispatch.cohort.grouping import arrange
-from job_dispatch.cohort.selecting import select_assets
-from job_dispatch.left_out import LeftOut
+from job_dispatch.cohort.selecting import select
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.records import asset_of
 from job_dispatch.model import Asset, Grouping
@@ -283,7 +282,7 @@ def test_the_latest_is_the_greatest_as_date_or_number_and_of_equals_the_greater_
     completed = call_both(desk, EVERYTHING, "--filter_latest=value", "--filter_by=key")
 
     assert groups(completed) == [(None, latest)]
-    assert "1 record left out: not the latest by value" in logged(completed, "INFO")
+    assert "1 record skipped: not the latest by value" in logged(completed, "INFO")
     assert "skipped  1: 1 not the latest;" in completed.stdout
 
 
@@ -303,9 +302,9 @@ def test_records_left_out_for_want_of_a_value_are_named_in_a_warning(desk: World
 
     completed = call_both(desk, EVERYTHING, "--group_by=tags", *BY_SUBJECT)
 
-    assert "2 records without a value of tags, subject left out:" in logged(completed, "WARNING")
+    assert "2 records without a value of tags, subject skipped:" in logged(completed, "WARNING")
     lines = completed.stderr.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.endswith(" left out:"))
+    start = next(number for number, line in enumerate(lines) if line.endswith(" skipped:"))
     assert lines[start + 1 : start + 3] == ["  e", "  f"]
     assert "skipped  4: 2 without a value, 2 not the latest;" in completed.stdout
     assert "jobs     2 of 2 groups," in completed.stdout
@@ -473,8 +472,7 @@ def test_the_order_of_the_records_changes_nothing(
     def selected(records: list[Record]) -> Any:
         path = folder / "catalog.jsonl"
         path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
-        left_out = LeftOut()
-        found = select_assets(Catalog(path), Selection(Query({})), grouping, False, left_out, lambda page: None)
-        return [(repr(group.metadata), group.assets) for group in found.groups], left_out.items
+        found = select(Catalog(path), Selection(Query({})), grouping)
+        return [(repr(group.metadata), group.assets) for group in found.groups], found.skipped
 
     assert selected(data.draw(st.permutations(records))) == selected(records)

@@ -64,7 +64,7 @@ def test_raw_assets_that_are_selected_come_with_what_was_made_from_them_alone(wo
     completed = call_both(world, EVERYTHING, "--with_raw=1")
 
     assert pairs(completed) == [(["a", "raw-1"], PAIR), (["b", "raw-1"], PAIR), (["c", "raw-2"], PAIR)]
-    assert "--with_raw=1: 2 raw assets that were selected by themselves left out" in logged(completed, "INFO")
+    assert "--with_raw=1: 2 raw assets that were selected by themselves skipped" in logged(completed, "INFO")
 
 
 def test_a_group_holds_the_pairs_of_its_derived_assets_and_each_raw_asset_once(world: World) -> None:
@@ -132,7 +132,7 @@ def test_the_report_says_that_it_is_the_raw_asset_which_is_excluded(world: World
 def test_a_derived_asset_without_its_raw_one_is_an_error_or_left_out_by_name(world: World) -> None:
     world.records.extend([made("d", "gone"), {**made("e"), "data_description": {"data_level": "derived"}}])
     block = [
-        "error: --with_raw=1: 2 of 5 derived assets without its raw asset; go on without them by --skip_errors=1",
+        "error: --with_raw=1: 2 of 5 derived assets have no raw asset; --skip_errors=1 skips them",
         "  d: no record of its raw asset gone",
         "  e: its record names no raw asset",
     ]
@@ -150,7 +150,7 @@ def test_where_no_derived_asset_has_its_raw_one_nothing_is_skipped(world: World)
     completed = call_both(world, *PAIRS, "--skip_errors=1")
 
     assert completed.returncode == 2
-    assert error_block(completed)[0] == "error: --with_raw=1: 1 of 1 derived asset without its raw asset"
+    assert error_block(completed)[0] == "error: --with_raw=1: 1 of 1 derived asset has no raw asset"
 
 
 def test_what_was_made_from_a_derived_asset_is_paired_with_the_raw_one_at_the_start(world: World) -> None:
@@ -208,7 +208,7 @@ def test_an_asset_that_is_registered_twice_makes_one_job_of_the_record_that_was_
 
     assert completed.returncode == 0, completed.stderr
     assert sorted(job["docdb_record_id"][0] for job in completed.jobs) == ["3", "4", "5"]
-    assert "2 records of an asset that is registered twice left out:" in logged(completed, "WARNING")
+    assert "2 records of assets that are registered twice skipped:" in logged(completed, "WARNING")
     assert "  n: 3 is taken, 1 is not" in completed.stderr.splitlines()
     assert "2 registered twice" in completed.stdout
 

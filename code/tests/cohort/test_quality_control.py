@@ -128,7 +128,7 @@ def test_quality_control_decides_on_docdb_and_on_a_catalog(lab: World, flag: str
 def test_what_is_left_out_is_told_and_named(lab: World, tmp_path: Path) -> None:
     done = call_both(lab, "--docdb_query={}", "--qc=pass", f"--report_directory={tmp_path}/report")
     assert "matched  8 assets\nskipped  5: 5 not passed by quality control;" in done.stdout
-    told = "--qc=pass: 5 records left out (Fail: 2 records, Pending: 1 record, no quality control: 2 records)"
+    told = "--qc=pass: 5 records skipped (Fail: 2 records, Pending: 1 record, no quality control: 2 records)"
     assert told in logged(done, "INFO")
     with (tmp_path / "report" / "skipped.csv").open() as file:
         reasons = {row["name"]: row["reason"] for row in csv.DictReader(file)}

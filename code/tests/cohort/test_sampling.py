@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job_dispatch.cohort.sampling import sample
-from job_dispatch.cohort.selecting import Selected
-from job_dispatch.left_out import LeftOut
-from job_dispatch.model import Asset, Group
+from job_dispatch.model import Asset, Group, Reason
 from tests.conftest import World
 
 TRAITS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("123")), min_size=1, max_size=30)
@@ -26,21 +24,21 @@ def groups(traits: Sequence[tuple[str, str]]) -> list[Group]:
 
 
 def taken(found: list[Group], size: int) -> list[Asset]:
-    return sample(Selected(len(found), found), size, LeftOut()).assets
+    return [group.assets[0] for group in sample(found, size)[0]]
 
 
 @given(traits=TRAITS, size=SIZES)
-def test_as_many_as_asked_for_are_taken_in_their_order_and_the_rest_is_left_out(
+def test_as_many_as_asked_for_are_taken_in_their_order_and_the_rest_is_skipped(
     traits: list[tuple[str, str]], size: int
 ) -> None:
-    left_out = LeftOut()
     found = groups(traits)
-    assets = sample(Selected(len(found), found), size, left_out).assets
+    kept, skipped = sample(found, size)
+    assets = [group.assets[0] for group in kept]
     assert len(assets) == min(size, len(traits))
     assert [asset.name for asset in assets] == sorted(asset.name for asset in assets)
-    rest = {item.record_id for item in left_out.items}
+    rest = {item.record_id for item in skipped}
     assert rest == {group.assets[0].record_id for group in found} - {asset.record_id for asset in assets}
-    assert left_out.counts() == Counter({"not in the sample": len(rest)} if rest else {})
+    assert [one.reason for one in skipped] == [Reason.NOT_IN_SAMPLE] * len(rest)
 
 
 @given(traits=TRAITS, size=SIZES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +14,10 @@ from pydantic import ValidationError
 from job_dispatch.jobs import building
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import RequestError
-from job_dispatch.model import Asset, File, Group, LocatedAsset
+from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset, Reason, Skipped
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.query import Query
-from job_dispatch.request.selection import Selection
-from job_dispatch.request.tables import Key, Row, Table
 
-QUERY = Selection(Query({"subject.subject_id": "774659"}))
+QUERY = '{"subject.subject_id":"774659"}'
 NAMES = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, min_size=1, max_size=6)
 SETS = st.lists(st.dictionaries(st.text("xyz", max_size=2), st.integers()), max_size=4, unique_by=repr)
 
@@ -28,13 +26,15 @@ def located(name: str, files: tuple[File, ...] | None = None) -> LocatedAsset:
     return LocatedAsset(Asset(f"id-{name}", name, f"s3://bucket/{name}", ""), files)
 
 
+def files_of_groups(assets: list[LocatedAsset], query: str | None = QUERY) -> Files:
+    """Return files of which each asset is a group of its own."""
+    return Files(Cohort([Group((one.asset,)) for one in assets], query=query), assets)
+
+
 def build(
     assets: list[LocatedAsset], parameters: Parameters, split_files: bool = True, at_most: int | None = None
-) -> building.Plan:
-    """Build jobs where each asset is a group of its own."""
-    groups = [Group((one.asset,)) for one in assets]
-    jobs = building.Jobs(groups, assets, parameters, QUERY.query_text, split_files)
-    return building.plan(jobs, jobs, at_most, False)
+) -> building.Jobs:
+    return building.plan(files_of_groups(assets), parameters, split_files=split_files, at_most=at_most)
 
 
 def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
@@ -48,8 +48,8 @@ def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
 def test_n_assets_and_m_sets_make_n_times_m_jobs_asset_by_asset(names: list[str], sets: list[dict[str, Any]]) -> None:
     plan = build([located(name) for name in names], Parameters(None, tuple(sets)))
     expected = [(name, one) for name in names for one in sets or (None,)]
-    assert [(job.group.assets[0].name, job.parameter_set) for job in plan.jobs] == expected
-    assert len({job.name for job in plan.jobs}) == len(plan.jobs)
+    assert [(job.group.assets[0].name, job.parameter_set) for job in plan.planned] == expected
+    assert len({job.name for job in plan.planned}) == len(plan.planned)
 
 
 @given(names=NAMES, counts=st.lists(st.integers(1, 4), min_size=6, max_size=6))
@@ -59,17 +59,17 @@ def test_splitting_puts_every_file_into_exactly_one_job_and_not_splitting_every_
     assets = files_of(names, counts)
     every_file = [file for one in assets for file in one.files or ()]
     split = build(assets, Parameters())
-    assert [job.files for job in split.jobs] == [(file,) for file in every_file]
+    assert [job.files for job in split.planned] == [(file,) for file in every_file]
     whole = build(assets, Parameters(), split_files=False)
-    assert [file for job in whole.jobs for file in job.files or ()] == every_file
-    assert len(whole.jobs) == len(assets)
+    assert [file for job in whole.planned for file in job.files or ()] == every_file
+    assert len(whole.planned) == len(assets)
 
 
 @given(names=NAMES, at_most=st.integers(1, 10))
 def test_a_limit_keeps_the_first_jobs(names: list[str], at_most: int) -> None:
     assets = [located(name) for name in names]
-    every = build(assets, Parameters()).jobs
-    assert build(assets, Parameters(), at_most=at_most).jobs == every[:at_most]
+    every = build(assets, Parameters()).planned
+    assert build(assets, Parameters(), at_most=at_most).planned == every[:at_most]
 
 
 def test_no_job_beyond_the_limit_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,22 +83,27 @@ def test_no_job_beyond_the_limit_is_built(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(AnalysisDispatchModel, "uuid", count)
     sets = tuple({"x": number} for number in range(1_000))
     plan = build([located(f"a{number}") for number in range(2_000)], Parameters(None, sets), at_most=5)
-    assert len(plan.jobs) == len(built) == 5
+    assert len(plan.planned) == len(built) == 5
     assert plan.left_off == (1_999_995, True)
 
 
 @given(names=NAMES, sets=SETS, at_most=st.integers(1, 30))
 def test_taken_and_left_off_are_all_jobs(names: list[str], sets: list[dict[str, Any]], at_most: int) -> None:
     plan = build([located(name) for name in names], Parameters(None, tuple(sets)), at_most=at_most)
-    assert len(plan.jobs) + (plan.left_off.number if plan.left_off else 0) == len(names) * max(1, len(sets))
+    assert len(plan.planned) + (plan.left_off.number if plan.left_off else 0) == len(names) * max(1, len(sets))
     assert plan.left_off is None or plan.left_off.is_exact
 
 
-def test_what_a_filter_takes_away_does_not_count_against_the_limit_and_makes_what_is_left_off_an_upper_bound() -> None:
-    assets = [located(f"a{number}") for number in range(6)]
-    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, Parameters(), QUERY.query_text, True)
-    plan = building.plan(jobs, (job for job in jobs if job.group.assets[0].name not in ("a0", "a2")), 3, False)
-    assert [job.group.assets[0].name for job in plan.jobs] == ["a1", "a3", "a4"]
+def test_what_is_left_out_does_not_count_against_the_limit_and_makes_what_is_left_off_an_upper_bound() -> None:
+    def leave_out(jobs: Iterable[building.Job]) -> Iterator[building.Job | Skipped]:
+        for job in jobs:
+            is_left_out = job.group.assets[0].name in ("a0", "a2")
+            yield Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets) if is_left_out else job
+
+    files = files_of_groups([located(f"a{number}") for number in range(6)])
+    plan = building.plan(files, Parameters(), at_most=3, leave_out=leave_out)
+    assert [job.group.assets[0].name for job in plan.planned] == ["a1", "a3", "a4"]
+    assert [one.name for one in plan.skipped] == ["a0", "a2"]
     assert str(plan.left_off) == "up to 1 job"
 
 
@@ -106,11 +111,10 @@ def test_jobs_of_the_same_content_count_once_and_what_is_left_off_is_said_to_be_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assets = [located("a"), located("b")]
-    twice = [Group((one.asset,)) for one in (*assets, *assets)]
-    jobs = building.Jobs(twice, assets, Parameters(), QUERY.query_text, True)
-    assert [job.group.assets[0].name for job in building.plan(jobs, jobs, None, False).jobs] == ["a", "b"]
+    twice = Files(Cohort([Group((one.asset,)) for one in (*assets, *assets)]), assets)
+    assert [job.group.assets[0].name for job in building.plan(twice, Parameters()).planned] == ["a", "b"]
     assert caplog.messages == ["2 jobs with the same content as another counted once"]
-    assert building.plan(jobs, jobs, 1, False).left_off == (3, False)
+    assert building.plan(twice, Parameters(), at_most=1).left_off == (3, False)
 
 
 def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(
@@ -126,25 +130,24 @@ def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(
     )
     # So many take half a minute, and fewer show the same.
     monkeypatch.setattr(building, "JOBS_UNASKED", 2_000)
-    jobs = building.Jobs([Group((one.asset,)) for one in assets], assets, parameters, QUERY.query_text, True)
-    shown = building.plan(jobs, jobs, None, is_preview=True)
-    assert (len(shown.jobs), shown.left_off, shown.too_many) == (2_000, (298_000, True), jobs.extent())
+    files = files_of_groups(assets)
+    shown = building.plan(files, parameters, is_preview=True)
+    assert (len(shown), shown.left_off) == (2_000, (298_000, True))
+    assert shown.too_many is not None
+    assert shown.too_many.jobs == 300_000
     assert "a run would stop here" in caplog.text
     with pytest.raises(RequestError):
-        building.plan(jobs, iter(jobs), None, is_preview=False)
-    assert len(building.plan(jobs, jobs, 2_001, is_preview=False).jobs) == 2_001
+        building.plan(files, parameters, leave_out=lambda jobs: iter(jobs))
+    assert len(building.plan(files, parameters, at_most=2_001)) == 2_001
 
 
 def test_jobs_of_a_csv_name_no_query() -> None:
-    by_csv = Selection(table=Table((Row(2, Key("asset_id", "id")),), "data_asset_input.csv"))
-    jobs = building.Jobs([Group((located("a").asset,))], [located("a")], Parameters(), by_csv.query_text, True)
-    plan = building.plan(jobs, jobs, None, False)
-    assert plan.model(plan.jobs[0]).query is None
+    assert building.plan(files_of_groups([located("a")], query=None), Parameters())[0].query is None
 
 
 def test_a_job_file_leaves_out_null_keys_but_keeps_nulls_inside_parameters() -> None:
     plan = build([located("a")], Parameters({"threshold": None}))
-    text = plan.model(plan.jobs[0]).to_json()
+    text = plan[0].to_json()
     assert '"threshold": null' in text
     assert "distributed_parameters" not in text
     assert AnalysisDispatchModel.model_validate_json(text).fixed_parameters == {"threshold": None}

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from job_dispatch.left_out import LeftOut
 from job_dispatch.messages import DispatchError, RequestError, ServiceError
-from job_dispatch.model import Asset, LocatedAsset
-from job_dispatch.storage.locating import Located, Locating
+from job_dispatch.model import Asset, Cohort, Files, Group, LocatedAsset, Reason
+from job_dispatch.storage import locating
 from job_dispatch.storage.matching import ByEnding
 from tests import conftest
 
@@ -24,9 +23,13 @@ def asset_at(location: str, name: str = "") -> Asset:
 
 def locate(
     *assets: Asset, endings: Sequence[str] = (".nwb",), may_be_local: bool = True, skip_errors: bool = False
-) -> Located:
-    locating = Locating(ByEnding(tuple(endings)) if endings else None, may_be_local, max_concurrency=256)
-    return locating.report(assets, locating.list_all(assets), skip_errors, LeftOut())
+) -> Files:
+    cohort = Cohort([Group((asset,)) for asset in assets], may_be_local=may_be_local)
+    return locating.locate(cohort, ByEnding(tuple(endings)) if endings else None, skip_errors=skip_errors)
+
+
+def skipped(files: Files, reason: Reason) -> list[str]:
+    return [one.record_id for one in files.skipped if one.reason is reason]
 
 
 def addresses(one: LocatedAsset) -> tuple[str, ...]:
@@ -63,7 +66,7 @@ def no_endpoint(s3: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_assets_without_a_match_are_skipped_and_named(local: list[Asset], caplog: pytest.LogCaptureFixture) -> None:
     located = locate(*local)
     assert [one.asset for one in located.assets] == [local[0], local[2]]
-    assert located.without_match == [local[1]]
+    assert skipped(located, Reason.NO_FILE) == [local[1].record_id]
     assert warnings_in(caplog) == [
         ("1 asset without a file whose name ends in .nwb; skipped:", [f"two ({local[1].location})"])
     ]
@@ -186,7 +189,7 @@ def test_skip_errors_goes_on_without_the_assets_that_fail(
     failing = [asset_at("", "lost"), asset_at("s3://no-such-bucket/x")]
     located = locate(*failing, local[0], skip_errors=True)
     assert [one.asset for one in located.assets] == [local[0]]
-    assert [asset for asset, _ in located.failed] == failing
+    assert skipped(located, Reason.NOT_READABLE) == [one.record_id for one in failing]
     assert warnings_in(caplog) == [
         (
             "2 of 3 assets could not be read; skipped:",

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,10 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
-from job_dispatch.cohort.describing import LEVEL, Cell, Cohort
-from job_dispatch.cohort.field_uses import VERSIONS
+from job_dispatch.cohort.describing import LEVEL, VERSIONS, Cell, Overview
 from job_dispatch.messages import RequestError, ServiceError, counted, logger
-from job_dispatch.report import cohort as shown
 from job_dispatch.report import files, templates
+from job_dispatch.report import overview as shown
 from job_dispatch.request import panel
 from job_dispatch.request.fields import NAMES
 from job_dispatch.request.flags import Settings
@@ -28,7 +27,8 @@ from job_dispatch.request.selection import read_query
 NAME = "describe.html"
 _MARK = '<meta name="generator" content="analysis job dispatcher, description">'
 _PAGE_BYTES = 2_000_000
-_COMPOSED = frozenset(
+# The flags that the page composes itself.
+COMPOSED = frozenset(
     (
         "subject",
         "project",
@@ -83,7 +83,7 @@ class Base:
 
 
 def base(settings: Settings, command: Sequence[str]) -> Base:
-    """Return what a run's flags select; what else they say stays in the command."""
+    """Return what a run's flags select; `command` has the other flags."""
     query = read_query(settings.docdb_query, settings.input_directory).filter if settings.docdb_query else None
     lists = {name: list(getattr(settings, name)) for name in ("subject", "project", "modality")}
     texts = {
@@ -92,19 +92,7 @@ def base(settings: Settings, command: Sequence[str]) -> Base:
         "qc": settings.qc or "",
     }
     flags = {name: value for name, value in {**lists, **texts}.items() if value}
-    return Base(_without_flags(command, _COMPOSED), query, flags, settings.use_data_asset_csv)
-
-
-def _without_flags(command: Sequence[str], names: Collection[str]) -> list[str]:
-    """Return a command without some flags, written as `--flag=value` or as `--flag value`."""
-    kept, is_value = [], False
-    for word in command:
-        name, equals, _ = word.removeprefix("--").partition("=")
-        is_flag = word.startswith("--") and name in names
-        if not is_flag and not is_value:
-            kept.append(word)
-        is_value = is_flag and not equals
-    return kept
+    return Base(command, query, flags, settings.use_data_asset_csv)
 
 
 def write(directory: Path, text: str, overwrite: bool) -> None:
@@ -134,14 +122,14 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def render(cohort: Cohort, base: Base, source: str) -> str:
+def render(overview: Overview, base: Base, source: str) -> str:
     """Return the page as HTML, at most 2 MB of UTF-8; where it would be larger it shows fewer values."""
     modalities = base.flags.get("modality", [])
-    traits = [replace(one, rows=_writable(one.rows)) for one in shown.traits(cohort, modalities)]
+    traits = [replace(one, rows=_writable(one.rows)) for one in shown.traits(overview, modalities)]
     text = ""
     for size in _SIZES:
         text = _template().render(
-            _contents(cohort, traits, base, source, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}", size)
+            _contents(overview, traits, base, source, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}", size)
         )
         if len(text.encode()) <= _PAGE_BYTES:
             break
@@ -149,31 +137,31 @@ def render(cohort: Cohort, base: Base, source: str) -> str:
 
 
 def _contents(
-    cohort: Cohort, traits: Sequence[shown.Trait], base: Base, source: str, finished: str, size: _Size
+    overview: Overview, traits: Sequence[shown.Trait], base: Base, source: str, finished: str, size: _Size
 ) -> dict[str, Any]:
     sections = [_Section(one, one.rows[: size.subjects if one.name == "subject" else size.rows]) for one in traits]
     values = {section.trait.name: [row.value for row in section.rows] for section in sections}
     data = {
-        **_crossed(cohort.cells, values),
+        **_crossed(overview.cells, values),
         "values": values,
         "subjects": [row.number for section in sections if section.trait.name == "subject" for row in section.rows],
         "base": {"query": base.query, "flags": base.flags, "hasTable": base.has_table, "command": list(base.command)},
-        "labels": {name: panel.LABELS[name] for name in sorted(_COMPOSED)},
+        "labels": {name: panel.LABELS[name] for name in sorted(COMPOSED)},
         "levelField": LEVEL,
         "sessionFields": NAMES["@session"],
     }
-    uses = cohort.fields.uses(size.fields, size.values)
+    uses = overview.fields.uses(size.fields, size.values)
     return {
         "mark": Markup(_MARK),
-        "total": counted(cohort.total, "asset"),
+        "total": counted(overview.total, "asset"),
         "source": source,
         "finished": finished,
         "sections": sections,
         "data": _json(data),
         "versions": VERSIONS,
-        "fields": [_Field(use, cohort.fields.sampled) for use in uses],
-        "more_fields": len(cohort.fields) - len(uses),
-        "sampled": shown.sampled(cohort),
+        "fields": [_Field(use, overview.fields.sampled) for use in uses],
+        "more_fields": len(overview.fields) - len(uses),
+        "sampled": shown.sampled(overview),
     }
 
 
@@ -258,4 +246,4 @@ def _json(value: object) -> Markup:
 
 @functools.cache
 def _template() -> Template:
-    return templates.template("cohort.html.j2", number=lambda number: f"{number:,}")
+    return templates.template("overview.html.j2", number=lambda number: f"{number:,}")

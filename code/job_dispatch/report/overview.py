@@ -6,14 +6,18 @@ import calendar
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from job_dispatch.cohort import quality_control
-from job_dispatch.cohort.describing import LEVEL, Cohort
-from job_dispatch.cohort.field_uses import VERSIONS, FieldUse
-from job_dispatch.messages import counted
+from job_dispatch.cohort.describing import LEVEL, VERSIONS, FieldUse, Overview
+from job_dispatch.messages import counted, printable
+
+_TOP = 10
+_FIELDS = 30
+_VALUES = 3
+_WIDTH = 60
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,14 @@ class Trait:
     remark: str = ""
 
 
-def traits(cohort: Cohort, modalities: Sequence[str]) -> list[Trait]:
+def traits(overview: Overview, modalities: Sequence[str]) -> list[Trait]:
     """Return everything that assets are counted by; `modalities` are those on whose quality control counts."""
     projects: Counter[str] = Counter()
     levels: Counter[str] = Counter()
     months: Counter[str] = Counter()
     spread: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
-    for cell, number in cohort.cells.items():
+    for cell, number in overview.cells.items():
         projects[cell.project] += number
         levels[cell.level] += number
         months[cell.month] += number
@@ -58,9 +62,9 @@ def traits(cohort: Cohort, modalities: Sequence[str]) -> list[Trait]:
         _trait("level", levels, lambda value: query_flag(LEVEL, value)),
         _quality_control(verdicts),
         _by_time("month", months, _month_flags),
-        _by_time("day", cohort.days, lambda day: f"--from={day} --to={day}"),
-        _trait("subject", cohort.subjects, lambda value: _list_flag("subject", value)),
-        _endings(cohort),
+        _by_time("day", overview.days, lambda day: f"--from={day} --to={day}"),
+        _trait("subject", overview.subjects, lambda value: _list_flag("subject", value)),
+        _endings(overview),
     ]
 
 
@@ -70,14 +74,14 @@ def _trait(name: str, counts: Mapping[str, int], flag: Any) -> Trait:
     return Trait(name, rows, counts.get("", 0))
 
 
-def _endings(cohort: Cohort) -> Trait:
+def _endings(overview: Overview) -> Trait:
     rows = [
         Row(f"{ending}{' (stores)' * is_store}", number, f"--file_extension={shlex.quote(ending)}")
-        for ending, number, is_store in cohort.endings
+        for ending, number, is_store in overview.endings
         if ending
     ]
-    remark = f"Of the files and stores in {counted(len(cohort.examples), 'asset')} looked at."
-    return Trait("ending", rows, sum(number for ending, number, _ in cohort.endings if not ending), remark)
+    remark = f"Of the files and stores in {counted(len(overview.examples), 'asset')} looked at."
+    return Trait("ending", rows, sum(number for ending, number, _ in overview.endings if not ending), remark)
 
 
 def _by_time(name: str, counts: Mapping[str, int], flag: Any) -> Trait:
@@ -122,10 +126,59 @@ def shares(use: FieldUse, sampled: Sequence[int]) -> list[str]:
     return [f"{100 * number / of:.0f}%" if of else "" for number, of in zip(use.records, sampled, strict=True)]
 
 
-def sampled(cohort: Cohort) -> str:
+def sampled(overview: Overview) -> str:
     """Return a sentence on the records whose fields were looked at."""
-    parts = [f"{number:,} {version}" for number, version in zip(cohort.fields.sampled, VERSIONS, strict=True) if number]
-    number = sum(cohort.fields.sampled)
-    if number >= cohort.total:
+    parts = [
+        f"{number:,} {version}" for number, version in zip(overview.fields.sampled, VERSIONS, strict=True) if number
+    ]
+    number = sum(overview.fields.sampled)
+    if number >= overview.total:
         return f"Of all {counted(number, 'record')} ({', '.join(parts)})."
-    return f"Of a random sample of {number:,} of {counted(cohort.total, 'record')} ({', '.join(parts)})."
+    return f"Of a random sample of {number:,} of {counted(overview.total, 'record')} ({', '.join(parts)})."
+
+
+def lines(overview: Overview, source: str, modalities: Sequence[str]) -> Iterator[str]:
+    """Yield the description line by line."""
+    yield f"{counted(overview.total, 'asset')} in {source}"
+    for trait in traits(overview, modalities):
+        if not trait.rows:
+            continue
+        rows = [(_cut(row.value), f"{row.number:,}", printable(row.flag)) for row in trait.rows[:_TOP]]
+        if more := trait.rows[_TOP:]:
+            rows.append((f"{len(more):,} more", "", ""))
+        if trait.unknown:
+            rows.append(("(unknown)", f"{trait.unknown:,}", ""))
+        yield ""
+        yield from _table([(trait.name, "files" if trait.name == "ending" else "assets", "selected by"), *rows])
+        if trait.remark:
+            yield trait.remark
+    yield ""
+    yield from _fields(overview)
+
+
+def _fields(overview: Overview) -> Iterator[str]:
+    rows = [("field", *VERSIONS, "records", "with the most frequent values, selected by")]
+    for use in overview.fields.uses(_FIELDS, _VALUES):
+        values = [(f"{number:,}", printable(query_flag(use.path, value))) for value, number in use.values]
+        v1, v2 = shares(use, overview.fields.sampled)
+        rows.append((_cut(use.path), v1, v2, *(values[0] if values else ("", ""))))
+        rows += [("", "", "", *further) for further in values[1:]]
+    yield from _table(rows)
+    more = len(overview.fields) - _FIELDS
+    yield sampled(overview) + (f" {more:,} further fields: see the page." if more > 0 else "")
+
+
+def _cut(text: str) -> str:
+    return printable(text, _WIDTH)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Align columns: the first and the last to the left, numbers between them to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    last = len(widths) - 1
+    for row in rows:
+        cells = [
+            cell if number == last else cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "   ".join(cells).rstrip()

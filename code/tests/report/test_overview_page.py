@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.cohort.describing import Cell, Cohort
-from job_dispatch.cohort.field_uses import FieldUses
-from job_dispatch.report import cohort_page
-from job_dispatch.report.cohort_page import Base
+from job_dispatch.cohort.describing import Cell, FieldUses, Overview
+from job_dispatch.report import overview_page
+from job_dispatch.report.overview_page import Base
 
 BASE = Base(["python", "run_capsule.py"], None, {}, False)
 QUALITIES = ((), (("ecephys", "Pass"),), (("ecephys", "Fail"),), (("behavior", "Pending"), ("ecephys", "Pass")))
@@ -30,9 +29,9 @@ def fields() -> FieldUses:
     return made
 
 
-def cohort(records: int, projects: int, months: int, subjects: int) -> Cohort:
+def cohort(records: int, projects: int, months: int, subjects: int) -> Overview:
     draw = random.Random(1)
-    made = Cohort(fields=fields())
+    made = Overview(fields=fields())
     modalities = [
         one for size in (0, 1, 2) for one in itertools.combinations(("behavior", "ecephys", "pophys", "SPIM"), size)
     ]
@@ -78,14 +77,14 @@ def decoded(page: dict[str, Any]) -> dict[tuple[int, ...], int]:
 @pytest.mark.parametrize("shape", [(200_000, 60, 120, 20_000), (200_000, 5_000, 120, 200_000), (1_000, 3, 12, 50)])
 def test_a_page_of_200_000_records_has_at_most_2_mb_and_loses_none(shape: tuple[int, int, int, int]) -> None:
     made = cohort(*shape)
-    html = cohort_page.render(made, BASE, "a catalog")
+    html = overview_page.render(made, BASE, "a catalog")
     assert len(html.encode()) <= 2_000_000
     assert sum(decoded(data(html)).values()) == shape[0]
 
 
 def test_every_cell_is_on_the_page_as_it_was_counted() -> None:
     made = cohort(5_000, 5, 24, 50)
-    page = data(cohort_page.render(made, BASE, "a catalog"))
+    page = data(overview_page.render(made, BASE, "a catalog"))
     read = {}
     for (project, number, level, month, quality), assets in decoded(page).items():
         values = [
@@ -105,12 +104,12 @@ def test_every_cell_is_on_the_page_as_it_was_counted() -> None:
 
 def test_nothing_that_records_hold_becomes_markup() -> None:
     nasty = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
-    made = Cohort()
+    made = Overview()
     made.cells[Cell(nasty, (nasty,), nasty, "2025-01", ((nasty, "Pass"),))] = 1
     made.subjects[nasty] += 1
     made.days["2025-01-01"] += 1
     made.fields.add([{"_id": nasty, nasty: {nasty: nasty}}])
-    html = cohort_page.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, False), nasty)
+    html = overview_page.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, False), nasty)
     assert "<script>alert" not in html
     assert "<img" not in html
     assert html.count("<script") == html.count("</script>") == 2
@@ -119,11 +118,11 @@ def test_nothing_that_records_hold_becomes_markup() -> None:
 
 @pytest.mark.parametrize("value", ["a\nb", "\x00", "\ud800", "\u202ereversed", "x" * 300])
 def test_a_value_that_no_command_line_could_hold_is_counted_and_not_offered(value: str) -> None:
-    made = Cohort()
+    made = Overview()
     made.cells[Cell(value, (), "raw", "", ())] = 2
     made.cells[Cell("plain", (), "raw", "", ())] = 3
     made.fields.add([{"_id": "1", "field": value}])
-    html = cohort_page.render(made, BASE, "a catalog")
+    html = overview_page.render(made, BASE, "a catalog")
     html.encode()
     assert data(html)["values"]["project"] == ["plain"]
     assert sum(decoded(data(html)).values()) == 5

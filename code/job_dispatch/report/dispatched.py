@@ -1,0 +1,186 @@
+"""What a run selected, skipped and made, counted: the base of its summary, preview and report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from job_dispatch.jobs.building import CAP, Job, Jobs
+from job_dispatch.jobs.sharing import Folders
+from job_dispatch.messages import DispatchError, counted
+from job_dispatch.model import Cohort, File, Files, Reason, Skipped
+from job_dispatch.request.flags import Settings
+from job_dispatch.request.parameters import Parameters
+from job_dispatch.request.selection import Selection
+from job_dispatch.storage import matching
+from job_dispatch.storage.locating import path_within
+
+# The steps of a run.
+READING, FINDING, BUILDING, WRITING = "reading the request", "finding assets and files", "building jobs", "writing jobs"
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """One run, from what was asked for to the jobs in their worker folders; of one that failed, as far as it came.
+
+    Parameters
+    ----------
+    settings : Settings
+    started : datetime
+    selection, parameters, cohort, files, jobs, folders
+        What each step returned.
+    seconds : mapping of str to float
+        How long each step took.
+    error : DispatchError or None
+        What ended a run that failed.
+    """
+
+    settings: Settings
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    selection: Selection = field(default_factory=Selection)
+    parameters: Parameters = field(default_factory=Parameters)
+    cohort: Cohort = field(default_factory=Cohort)
+    files: Files = field(default_factory=Files)
+    jobs: Jobs = field(default_factory=Jobs)
+    folders: Folders = field(default_factory=Folders)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    error: DispatchError | None = None
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """All that no job analyses, and the jobs that are left out, in the order in which that was found out."""
+        found = [*self.cohort.skipped, *self.files.skipped, *self.jobs.skipped]
+        return found if self.error is None else [*found, *self.error.skipped]
+
+    def skipped_by_reason(self, of_jobs: bool = False) -> Counter[str]:
+        """Return how much is skipped for each reason, in the order in which reasons came up; or how many jobs alone."""
+        return Counter(one.reason.value for one in self.skipped if one.job or not of_jobs)
+
+    @property
+    def headline(self) -> str:
+        """One sentence on the whole run."""
+        if self.error is not None:
+            return self.error.headline
+        assets = {asset.record_id for job in self.jobs.planned for asset in job.group.assets}
+        of_assets = f"{len(assets):,} of {counted(self.cohort.matched, 'asset')}"
+        jobs = f"{counted(len(self.jobs), 'job')} for {of_assets} on {counted(len(self.folders.shares), 'worker')}"
+        return "; ".join(part for part in (jobs, self.nothing_left, self.left_off) if part)
+
+    @property
+    def funnel(self) -> list[tuple[str, int]]:
+        """How many are left after each step; of a run that failed, as far as it came."""
+        if not self.cohort.matched:
+            return []
+        steps = [("records", self.cohort.matched)]
+        if self.settings.qc:
+            steps.append(("left by QC", self.cohort.matched - self.skipped_by_reason()[Reason.QUALITY_CONTROL.value]))
+        steps.append(("assets", len(self.cohort.assets)))
+        if self.settings.wants_files and (self.files.assets or not self.error):
+            steps.append(("with files", len(self.files.assets)))
+        number = len(self.jobs) + (self.jobs.left_off.number if self.jobs.left_off else 0)
+        jobs_left_out = self.skipped_by_reason(of_jobs=True)
+        if self.jobs.left_off or jobs_left_out:
+            number += jobs_left_out.total()
+            steps.append((self.asked_for, number))
+        for kind, left_out in jobs_left_out.items():
+            number -= left_out
+            steps.append((f"not {kind}", number))
+        return [*steps, ("jobs", len(self.jobs))] if self.error is None else steps
+
+    @property
+    def asked_for(self) -> str:
+        """What to call the jobs before some were left off, the number of which may be an upper bound."""
+        is_exact = self.jobs.left_off is None or self.jobs.left_off.is_exact
+        return "jobs asked for" if is_exact else "jobs asked for, at most"
+
+    @property
+    def nothing_left(self) -> str:
+        """Why there is no job at all although nothing failed; empty where there are jobs."""
+        if self.jobs.planned or self.error is not None:
+            return ""
+        of_jobs = self.skipped_by_reason(of_jobs=True)
+        kinds, noun = (of_jobs, "job") if of_jobs else (self.skipped_by_reason(), "asset")
+        return f"all {counted(kinds.total(), noun)} are {' or '.join(kinds)}" if kinds else ""
+
+    @property
+    def left_off(self) -> str:
+        """What no job was made of since there would be too many, and why; empty where that is nothing."""
+        if self.jobs.too_many:
+            return f"{self.jobs.left_off} beyond these: a run would stop and ask for {CAP}"
+        return f"{self.jobs.left_off} left off by {CAP}={len(self.jobs)}" if self.jobs.left_off else ""
+
+    def assets_by(self, trait: str) -> list[tuple[str, int]]:
+        """Return how many assets have each value of `project`, `subject` or `day`, the most frequent first."""
+        counts = Counter(getattr(asset, trait) or "unknown" for asset in self.cohort.assets)
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+    def files_by_way(self) -> list[tuple[str, Sequence[File]]]:
+        """Return the files that each wanted ending or pattern takes."""
+        wanted = matching.wanted(self.settings.file_extension, self.settings.file_pattern)
+        found: dict[int, list[File]] = {number: [] for number in range(len(wanted.ways))}
+        for one in self.files.assets:
+            for file in one.files or ():
+                for number in wanted.ways_of(path_within(one.asset, file)):
+                    found[number].append(file)
+        return [(way, found[number]) for number, way in enumerate(wanted.ways)]
+
+    def folder_jobs(self) -> Iterator[tuple[str, list[Job]]]:
+        """Yield each worker folder's name and its jobs."""
+        for number, share in enumerate(self.folders.shares):
+            yield str(number), [self.jobs.planned[job] for job in share]
+
+
+def summary(run: Dispatch) -> list[str]:
+    """Return the closing summary: what matched, what was skipped, the jobs and where they are."""
+    settings = run.settings
+    counts = run.skipped_by_reason()
+    skipped = ", ".join(f"{number:,} {kind}" for kind, number in counts.items())
+    left_off = f", {run.left_off}" if run.left_off else ""
+    found_in, written_in = run.seconds.get(FINDING, 0.0), run.seconds.get(WRITING, 0.0)
+    in_all = sum(run.seconds.values())
+    found = [
+        f"matched  {counted(run.cohort.matched, 'asset')}",
+        f"skipped  {counts.total():,}{f': {skipped}' * bool(skipped)}; found in {found_in:.1f} s",
+    ]
+    if run.nothing_left:
+        return [*found, f"jobs     none, nothing is written: {run.nothing_left}"]
+    return [
+        *found,
+        f"jobs     {len(run.jobs):,} of {_factors(run)}{left_off}, written in {written_in:.1f} s",
+        f"folders  {len(run.folders.shares):,} in {settings.output_directory}{_each(run)}, {in_all:.1f} s in all",
+    ]
+
+
+def _each(run: Dispatch) -> str:
+    if not run.folders.shares:
+        return ""
+    fewest, most = min(map(len, run.folders.shares)), max(map(len, run.folders.shares))
+    several = "or" if most - fewest == 1 else "to"
+    jobs = counted(most, "job") if fewest == most else f"{fewest:,} {several} {counted(most, 'job')}"
+    balance = f" and {_balance(run.folders.shares, run.folders.sizes)}" if run.folders.sizes else ""
+    return f", {jobs}{balance} each"
+
+
+def _factors(run: Dispatch) -> str:
+    settings = run.settings
+    if settings.group_by:
+        work = counted(len(run.files.cohort.groups), "group")
+    elif settings.wants_files and settings.split_files:
+        work = counted(sum(len(one.files or ()) for one in run.files.assets), "file")
+    else:
+        work = counted(len(run.files.assets), "asset")
+    rows = len(run.files.cohort.groups) - len({group.assets for group in run.files.cohort.groups})
+    if rows and not settings.group_by:
+        work += f" and {counted(rows, 'further row')} of the table"
+    sets = len(run.parameters.sets)
+    return f"{work} × {counted(sets, 'parameter set')}" if sets else work
+
+
+def _balance(shares: Sequence[Sequence[int]], sizes: Sequence[int]) -> str:
+    """Describe how evenly the bytes are shared, compared with the least that the heaviest folder could have."""
+    loads = [sum(sizes[number] for number in share) for share in shares]
+    least_possible = max(max(sizes), sum(sizes) / len(shares))
+    ratio = max(loads) / least_possible if least_possible else 1.0
+    return f"{min(loads):,} to {max(loads):,} bytes ({ratio:.2f} × the least possible)"
