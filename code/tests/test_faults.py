@@ -503,9 +503,37 @@ def test_pages_that_do_not_advance_end_the_run(desk: World, pages_of_two: None) 
 
     completed = desk.call(f"--docdb_query={QUERY}")
 
-    says = [f"error: DocDB {desk.gateway.host}: pages do not advance beyond the record record-b"]
+    says = [
+        f"error: DocDB {desk.gateway.host}: records change while they are read, or pages do not advance beyond the"
+        " record record-b; try again"
+    ]
     assert_outcome(desk, completed, says, 1, "")
-    assert len(desk.gateway.requests) == 3
+    assert len(desk.gateway.requests) < 10
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, 0), (3, 0), (20, 1)])
+def test_no_record_is_lost_where_others_are_removed_and_added_between_pages_by_number(
+    desk: World, pages_of_two: None, times: int, code: int
+) -> None:
+    desk.records[:] = [{**record(f"{number}"), "_id": number} for number in range(7)]
+    staying = {f"{number}" for number in range(times, 7)}
+
+    def change(_: object) -> None:
+        desk.gateway.wait_for_count()
+        number = desk.records[-1]["_id"] + 1
+        desk.records.append({**record(f"{number}"), "_id": number})
+        del desk.records[0]
+
+    desk.gateway.faults.extend([None, *(times * [change])])
+
+    completed = desk.call(f"--docdb_query={QUERY}")
+
+    assert completed.returncode == code
+    if code == 0:
+        assert staying <= set(job_names(completed))
+    else:
+        assert "records change while they are read" in completed.stderr
+        assert left(desk) == []
 
 
 # Storage

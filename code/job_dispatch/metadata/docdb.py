@@ -21,6 +21,7 @@ from job_dispatch.request import json_text
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
 _RECORDS_A_PAGE = 5_000
 _GROUPS_A_PAGE = 10_000
+_RESTARTS = 3
 _ANSWER_SHOWN = 200
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -170,12 +171,13 @@ class DocDb:
             if page is None:
                 self._page_size = self._smaller_page(size, query, seen)
                 continue
-            new = seen.add(page)
-            if new:
+            if is_by_number and seen.position:
+                page = seen.after_overlap(page)
+                if page is None:
+                    continue
+            if new := seen.add(page):
                 yield new
             if len(page) == size:
-                if is_by_number and not new:
-                    raise ServiceError(f"{self._name}: pages do not advance beyond the record {seen.last}")
                 continue
             expected = counting.result()
             if is_by_number or (expected is not None and len(seen.ids) >= expected):
@@ -199,8 +201,11 @@ class DocDb:
     def _page(self, query: Filter, seen: _Seen, size: int, fields: Sequence[str]) -> list[Record] | None:
         """Return the next page, or None if it was too large for the gateway."""
         after: Pipeline = [{"$match": {"_id": {"$gt": seen.last}}}] if seen.last and not seen.by_number else []
-        skip: Pipeline = [{"$skip": seen.position}] if seen.by_number and seen.position else []
-        pipeline: Pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, *skip, {"$limit": size}]
+        # By number, the last record comes again, which shows whether it still has its place.
+        is_overlapping = seen.by_number and seen.position > 0
+        skip: Pipeline = [{"$skip": seen.position - 1}] if is_overlapping and seen.position > 1 else []
+        limit = size + is_overlapping
+        pipeline: Pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, *skip, {"$limit": limit}]
         page = self._connection.ask([*pipeline, {"$project": {"_id": 1, **dict.fromkeys(fields, 1)}}], query)
         if page is not None and any(record.get("_id") is None for record in page):
             raise ServiceError(f"{self._name}: the answer holds records without an _id: {_shown(page)}")
@@ -230,6 +235,8 @@ class _Seen:
     by_number : bool
     position : int
         If pages go by number: how many records come before the next page.
+    restarts : int
+        How often the reading started again.
     """
 
     name: str
@@ -237,6 +244,24 @@ class _Seen:
     last: str = ""
     by_number: bool = False
     position: int = 0
+    restarts: int = 0
+
+    def after_overlap(self, page: list[Record]) -> list[Record] | None:
+        """Return a page without its first record, which must be the last of the page before it.
+
+        If it is another one, records were removed or added meanwhile, or pages do not advance: then reading starts
+        again, and None is returned.
+        """
+        if page and _as_text(page[0]["_id"]) == self.last:
+            return page[1:]
+        self.restarts += 1
+        if self.restarts > _RESTARTS:
+            raise ServiceError(
+                f"{self.name}: records change while they are read, or pages do not advance beyond the record"
+                f" {self.last}; try again"
+            )
+        self.position = 0
+        return None
 
     def add(self, page: Sequence[Record]) -> list[Record]:
         """Return the new records of a page, with ids as text."""
