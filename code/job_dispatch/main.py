@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
         settings = flags.parse(argv, __version__, home)
         debug = settings.log_level == "DEBUG"
         configure_logging(settings.log_level)
+        flags.warn_of_ignored(sys.argv[1:] if argv is None else argv, home)
         logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, settings.source)
         if settings.describe:
             _describe(settings, home, command)
@@ -97,10 +98,10 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
     from job_dispatch.request import parameters, schema, selection
 
     settings = run.settings
-    selection.check_input_directory(settings.input_directory, is_read=settings.use_data_asset_csv)
+    selection.check_input_directory(settings.input_directory, is_read=bool(settings.use_data_asset_csv))
     asked = selection.read_selection(settings)
     yield READING, (run := replace(run, selection=asked))
-    given = parameters.read_parameters(settings.input_directory)
+    given = parameters.read_parameters(settings.input_directory, settings.analysis_parameters or "")
     if settings.parameter_schema:
         schema.check(given, settings.parameter_schema, settings.input_directory, asked.table)
     yield READING, (run := replace(run, parameters=given))
@@ -252,7 +253,7 @@ def _describe(settings: Settings, home: Path, command: Sequence[str]) -> None:
     if settings.report_directory is not None:
         files.check_directory(settings.report_directory, settings.output_directory, overwrite=True)
     if settings.docdb_query or settings.use_data_asset_csv:
-        selection.check_input_directory(settings.input_directory, is_read=settings.use_data_asset_csv)
+        selection.check_input_directory(settings.input_directory, is_read=bool(settings.use_data_asset_csv))
     selected = selection.read_selection(settings)
     with _open_source(settings) as source:
         found = describe(source, selected, Quality(settings.qc or "", settings.modality))

@@ -418,7 +418,7 @@ def test_an_unreadable_parameters_file_is_named_with_the_place_in_it(desk: World
         ({"distributed_parameters": [None]}, "distributed_parameters[0] must be an object, not null"),
         ({"fixed_parameters": [{"a": 1}]}, "fixed_parameters must be an object, not a list"),
         ({"fixed_parameters": False}, "fixed_parameters must be an object, not true or false"),
-        ({"cutoff": 0.05}, NO_PARAMETERS),
+        ({"cutoff": 0.05}, "unknown key 'cutoff'"),
         ({}, NO_PARAMETERS),
         ([{"cutoff": 0.05}], NO_PARAMETERS),
     ],

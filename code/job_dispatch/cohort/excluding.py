@@ -15,7 +15,7 @@ def is_excluded(record: Record, exclusions: Exclusions) -> bool:
     if not exclusions.assets:
         return False
     asset = asset_of(record)
-    return exclusions.have_asset(asset.record_id, asset.name, *code_ocean_ids(record))
+    return exclusions.has_asset(asset.record_id, asset.name, *code_ocean_ids(record))
 
 
 def without_excluded(

@@ -21,7 +21,7 @@ from job_dispatch.report import files, templates
 from job_dispatch.report import overview as shown
 from job_dispatch.request import panel
 from job_dispatch.request.fields import NAMES
-from job_dispatch.request.flags import Settings
+from job_dispatch.request.flags import Settings, text_of
 from job_dispatch.request.selection import read_query
 
 NAME = "describe.html"
@@ -72,14 +72,14 @@ class Base:
         The filter of `--docdb_query`.
     flags : mapping of str to str or list of str
         `subject`, `project`, `modality`, `from`, `to` and `qc`, as far as they were given.
-    has_table : bool
-        Whether a table selects.
+    table : str
+        The value of `--use_data_asset_csv`; `0` where no table selects.
     """
 
     command: Sequence[str]
     query: Mapping[str, Any] | None
     flags: Mapping[str, Any]
-    has_table: bool
+    table: str
 
 
 def base(settings: Settings, command: Sequence[str]) -> Base:
@@ -92,7 +92,7 @@ def base(settings: Settings, command: Sequence[str]) -> Base:
         "qc": settings.qc or "",
     }
     flags = {name: value for name, value in {**lists, **texts}.items() if value}
-    return Base(command, query, flags, settings.use_data_asset_csv)
+    return Base(command, query, flags, text_of(settings.use_data_asset_csv))
 
 
 def write(directory: Path, text: str, overwrite: bool) -> None:
@@ -145,7 +145,7 @@ def _contents(
         **_crossed(overview.cells, values),
         "values": values,
         "subjects": [row.number for section in sections if section.trait.name == "subject" for row in section.rows],
-        "base": {"query": base.query, "flags": base.flags, "hasTable": base.has_table, "command": list(base.command)},
+        "base": {"query": base.query, "flags": base.flags, "table": base.table, "command": list(base.command)},
         "labels": {name: panel.LABELS[name] for name in sorted(COMPOSED)},
         "levelField": LEVEL,
         "sessionFields": NAMES["@session"],

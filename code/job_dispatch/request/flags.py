@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -14,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from job_dispatch.messages import RequestError
+from job_dispatch.messages import RequestError, warn_listing
 from job_dispatch.model import Grouping
 from job_dispatch.request import file_patterns, values
 
@@ -25,6 +26,16 @@ _WORKERS = "worker folders"
 _PLACE = "where things are"
 _LOOK = "looking and reporting"
 _SERVICES = "DocDB and S3"
+
+
+_READ_BY_THE_PUBLIC_DISPATCHER = frozenset(
+    [
+        *("docdb_query", "use_data_asset_csv", "file_extension", "split_files", "tasks_per_job", "group_by"),
+        *("max_number_of_tasks_dispatched", "filter_by", "filter_latest", "unwind_list_fields", "drop_null_groups"),
+        *("input_directory", "output_directory", "dry_run"),
+    ]
+)
+_VARIABLE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*\S")
 
 
 class Flag(NamedTuple):
@@ -69,8 +80,12 @@ class Settings:
     docdb_query: str | None = _flag(
         _WHAT, "QUERY", "JSON query, or path of a file with it, as given or inside the input directory"
     )
-    use_data_asset_csv: bool = _flag(
-        _WHAT, "0|1", "1: take the assets from the table (CSV, XLSX) in the input directory", "0", values.switch
+    use_data_asset_csv: bool | Path = _flag(
+        _WHAT,
+        "0|1|FILE",
+        "1: take the assets from the table (CSV, XLSX) in the input directory; or the path of a table",
+        "0",
+        values.switch_or_path,
     )
     qc: str | None = _flag(
         _WHAT,
@@ -119,6 +134,9 @@ class Settings:
         _FILES, "0|1", "1: skip assets without a match for each ending or pattern", "0", values.switch
     )
     split_files: bool = _flag(_FILES, "0|1", "1: one job a matched file; 0: one job an asset", "1", values.switch)
+    analysis_parameters: str | None = _flag(
+        _PARAMETERS, "FILE", "parameters file to use instead of analysis_parameters.json in the input directory"
+    )
     parameter_schema: str | None = _flag(_PARAMETERS, "FILE", "JSON Schema that every parameter set must meet")
     num_parallel_workers: int | None = _flag(
         _WORKERS,
@@ -233,7 +251,7 @@ def arguments(settings: Settings, home: Path, without: Collection[str]) -> list[
     names = zip(dataclasses.fields(Settings), declared(), strict=True)
     values = {name: (getattr(settings, field.name), getattr(defaults, field.name)) for field, name in names}
     return [
-        f"--{name}={_text(value)}"
+        f"--{name}={text_of(value)}"
         for name, (value, default) in values.items()
         if name not in without and value != default
     ]
@@ -246,11 +264,31 @@ def _at_home(home: Path) -> Settings:
     )
 
 
-def _text(value: Any) -> str:
-    """Return a value as its flag takes it; a list as JSON where a comma in it would part it."""
+def text_of(value: Any) -> str:
+    """Return a value as its flag takes it; a list as JSON if a comma in an element would split it."""
     if isinstance(value, tuple):
         return json.dumps(value) if any("," in one for one in value) else ",".join(value)
     return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def warn_of_ignored(argv: Sequence[str], home: Path) -> None:
+    """Warn of flags in the environment, and in `.env` beside the code, which only the public dispatcher reads."""
+    given = {argument.partition("=")[0].removeprefix("--") for argument in argv}
+    set_here = [(name, "the environment") for name in os.environ if name.lower() in _READ_BY_THE_PUBLIC_DISPATCHER]
+    for path in dict.fromkeys((home / "code" / ".env", Path(".env"))):
+        with contextlib.suppress(OSError):
+            lines = path.read_text(errors="replace").splitlines()
+            set_here += [(found[1], str(path)) for line in lines if (found := _VARIABLE.match(line))]
+    flags = declared()
+    ignored = [
+        f"{name} in {place}; give --{name.lower()}"
+        if name.lower() in flags
+        else f"{name} in {place}; set it in the environment"
+        for name, place in set_here
+        if name.lower() not in given and (name.lower() in flags or name not in os.environ)
+    ]
+    if ignored:
+        warn_listing("set for the public dispatcher and ignored here:", ignored)
 
 
 def _check_combinations(settings: Settings) -> None:
@@ -306,6 +344,9 @@ def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
             default=flag.default,
             type=_converter(flag),
             action=_Joined if flag.convert in (values.fields, values.words) else "store",
+            # A switch without a value is on.
+            nargs="?" if flag.takes.startswith("0|1") else None,
+            const="1" if flag.takes.startswith("0|1") else None,
             help=f"{flag.meaning} (default: {flag.default})" if flag.default else flag.meaning,
         )
     parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {version}")

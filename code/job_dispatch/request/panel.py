@@ -27,6 +27,7 @@ LABELS = {
     "file_pattern": "File pattern",
     "require_files": "Require files",
     "split_files": "Split files",
+    "analysis_parameters": "Parameters file",
     "parameter_schema": "Parameter schema",
     "num_parallel_workers": "Parallel workers",
     "tasks_per_job": "Jobs per worker",

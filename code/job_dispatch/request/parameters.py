@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from job_dispatch.messages import RequestError, counted, logger, warn_listing
+from job_dispatch.messages import RequestError, counted, logger, printable, warn_listing
 from job_dispatch.request import json_text, literals
-from job_dispatch.request.selection import PIPELINE_FOLDER
+from job_dispatch.request.selection import PIPELINE_FOLDER, find_file
 
 FILE_NAME = "analysis_parameters.json"
 _FIXED, _DISTRIBUTED, _GRID = "fixed_parameters", "distributed_parameters", "parameter_grid"
+_KEYS = (_FIXED, _DISTRIBUTED, _GRID)
 _FORM = [
     'expected form: {"fixed_parameters": {"name": value, …},',
     '                "distributed_parameters": [{"name": value, …}, …],',
     '                "parameter_grid": {"name": [value, …], …}}',
 ]
 _SETS_AT_MOST = 1_000_000
+# How like `analysisparameters` the letters of a name must be for it to be a misspelling.
+_LIKENESS = 0.8
+_ENTRIES_LOOKED_AT = 10_000
+# The folder in a clone's `data` that the first run is made with.
+_EXAMPLE = "example"
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What `analysis_parameters.json` holds.
+    """The content of `analysis_parameters.json`.
 
     Parameters
     ----------
     fixed : dict or None
-        Parameters that go into every job.
+        Parameters of every job.
     sets : tuple of dict
-        Parameter sets; each makes its own job. Empty where none are asked for.
+        Parameter sets; each makes its own job. Empty where the file has none.
     place : str
-        Where they were read from.
+        The file that they were read from.
     """
 
     fixed: dict[str, Any] | None = None
@@ -42,19 +50,22 @@ class Parameters:
     place: str = field(default=FILE_NAME, compare=False)
 
 
-def read_parameters(input_directory: Path) -> Parameters:
-    """Return the analysis parameters of the first `analysis_parameters.json` found, if any.
+def read_parameters(input_directory: Path, name: str = "") -> Parameters:
+    """Return the analysis parameters of a file, or of the first `analysis_parameters.json` found, if any.
 
-    It is looked for in the input directory, its `analysis_parameters/` and its `input_files/`.
+    Without a name the file is searched for in the input directory, its `analysis_parameters/` and its `input_files/`.
 
     Raises
     ------
     RequestError
-        The file cannot be read or has another shape.
+        The file cannot be read or has another shape; or there is none, but one with almost that name.
     """
     folders = (input_directory, input_directory / "analysis_parameters", input_directory / PIPELINE_FOLDER)
     found = [path for path in (folder / FILE_NAME for folder in folders) if path.is_file()]
+    if name:
+        found = [find_file("--analysis_parameters", name, input_directory, "give the path of a parameters file")]
     if not found:
+        _refuse_misnamed(input_directory)
         logger.info("no %s in %s: jobs have no parameters", FILE_NAME, input_directory)
         return Parameters()
     if len(found) > 1:
@@ -64,12 +75,41 @@ def read_parameters(input_directory: Path) -> Parameters:
     return parameters
 
 
+def _refuse_misnamed(input_directory: Path) -> None:
+    """Refuse to go on without parameters where a file seems to hold them."""
+    for path in itertools.islice(_files_below(input_directory), _ENTRIES_LOOKED_AT):
+        letters = re.sub(r"[^a-z]", "", path.name.lower().partition(".")[0])
+        likeness = difflib.SequenceMatcher(None, letters, "analysisparameters").ratio()
+        if path.suffix.lower() in (".json", ".txt", ".json5", ".jsonc", "") and likeness >= _LIKENESS:
+            raise RequestError(
+                f"{path}: not read, since the parameters file is called {FILE_NAME} and lies in {input_directory};"
+                " rename or move it, or name it by --analysis_parameters"
+            )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and in the folders within it."""
+    try:
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError:
+        return
+    folders = [one for one in entries if one.is_dir() and one.name != _EXAMPLE and not one.name.startswith(".")]
+    yield from (one for one in entries if one not in folders)
+    for one in folders:
+        try:
+            yield from (path for path in one.iterdir() if path.is_file())
+        except OSError:
+            continue
+
+
 def _parameters(value: object, place: str) -> Parameters:
-    known = (_FIXED, _DISTRIBUTED, _GRID)
-    if not isinstance(value, dict) or not any(key in value for key in known):
-        raise RequestError(f"{place}: none of {', '.join(known)} found", _FORM)
-    if unknown := [key for key in value if key not in known]:
-        warn_listing(f"{place}: keys that are not known are not used:", unknown)
+    unknown = [key for key in value if key not in _KEYS] if isinstance(value, dict) else []
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], _KEYS, n=1)
+        remedy = f"; did you mean {near[0]}?" if near else ""
+        raise RequestError(f"{place}: unknown key {printable(unknown[0], 60)!r}{remedy}", _FORM)
+    if not isinstance(value, dict) or not value:
+        raise RequestError(f"{place}: none of {', '.join(_KEYS)} found", _FORM)
     fixed = value.get(_FIXED)
     if fixed is not None and not isinstance(fixed, dict):
         raise RequestError(f"{place}: {_FIXED} must be an object, not {kind(fixed)}", _FORM)

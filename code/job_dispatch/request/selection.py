@@ -59,7 +59,12 @@ def read_selection(settings: Settings) -> Selection:
     query = Query(fields.all_of(filters)) if filters else None
     table = None
     if settings.use_data_asset_csv:
-        table = tables.read_table((settings.input_directory, settings.input_directory / PIPELINE_FOLDER))
+        if isinstance(settings.use_data_asset_csv, Path):
+            name, remedy = str(settings.use_data_asset_csv), "give 1 or the path of a table"
+            paths = [find_file("--use_data_asset_csv", name, settings.input_directory, remedy)]
+        else:
+            paths = [settings.input_directory, settings.input_directory / PIPELINE_FOLDER]
+        table = tables.read_table(paths)
     if query is None and table is None and not settings.describe:
         raise RequestError(
             "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"

@@ -95,8 +95,8 @@ class Table:
         return [key.value for key in self.keys if key.column == column]
 
 
-def read_table(folders: Sequence[Path]) -> Table:
-    """Return the table of data assets in the first of these folders that has one.
+def read_table(places: Sequence[Path]) -> Table:
+    """Return the table of data assets: a file, or the one in the first of two folders that has one.
 
     It is text with any usual separator and encoding, or an Excel workbook, whatever its name ends in.
 
@@ -105,7 +105,7 @@ def read_table(folders: Sequence[Path]) -> Table:
     RequestError
         No table or several candidates, no column that selects or several, no rows, or cells that cannot be read.
     """
-    path = _find_table(folders)
+    path = places[0] if len(places) == 1 else _find_table(places)
     content = table_files.read(path, _selects)
     header, columns, lines = _header(content, path.name)
     named = _Columns.of(header, columns, path.name)

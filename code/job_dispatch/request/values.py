@@ -47,6 +47,14 @@ def switch(text: str) -> bool:
     return on
 
 
+def switch_or_path(text: str) -> bool | Path:
+    """Return whether a switch is on, or the path that is given instead."""
+    try:
+        return switch(text)
+    except RequestError:
+        return path(text)
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """Return what takes one of several words, in upper or lower case."""
     either = f"is neither {' nor '.join(choices)}" if len(choices) == 2 else f"is none of {', '.join(choices)}"

@@ -32,7 +32,7 @@ def test_the_jobs_of_an_earlier_run_are_left_out_by_their_names(desk: World, tmp
         desk.call("--docdb_query={}", f"--exclude={report}/jobs.csv", "--overwrite=1", f"--report_directory={again}")
     )
     assert [job["asset_name"] for job in done.jobs] == [[NAMES[2]], [NAMES[2]]]
-    assert f"--exclude: {report}/jobs.csv is taken for jobs of an earlier run: 4 jobs" in done.stderr
+    assert f"--exclude: {report}/jobs.csv: 4 jobs of an earlier run" in done.stderr
     assert "skipped  4: 4 excluded" in done.stdout
     with (again / "skipped.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -56,9 +56,9 @@ def test_a_run_whose_jobs_are_all_excluded_ends_well(desk: World, tmp_path: Path
         (f"name,n\n{NAMES[0]},1\n", "a table of 1 asset by name"),
         (f"file_name,asset_id\nsession.nwb,{asset_id(0)}\n", "a table of 1 asset by asset_id"),
         ("docdb_record_id\n00000000-0000-4000-8000-000000000000\n", "a table of 1 asset by docdb_record_id"),
-        (f"\ufeff{asset_id(0)}\n\n", "a list of 1 asset, one a line"),
-        (f"{NAMES[0]}\nnot-one-of-them\n", "a list of 2 assets, one a line"),
-        ("00000000-0000-4000-8000-000000000000", "a list of 1 asset, one a line"),
+        (f"\ufeff{asset_id(0)}\n\n", "a list of 1 asset, one per line"),
+        (f"{NAMES[0]}\nnot-one-of-them\n", "a list of 2 assets, one per line"),
+        ("00000000-0000-4000-8000-000000000000", "a list of 1 asset, one per line"),
         (
             f"name,asset id,record id,location,reason,job\n{NAMES[0]},,,,not readable,\n",
             "a table of 1 asset by record id, asset id, name",
@@ -68,7 +68,33 @@ def test_a_run_whose_jobs_are_all_excluded_ends_well(desk: World, tmp_path: Path
 def test_assets_are_left_out_by_any_of_their_names(desk: World, text: str, kind: str) -> None:
     names, log = left(desk, text)
     assert names == sorted(NAMES[1:])
-    assert f"{desk.input_directory}/done.csv is taken for {kind}" in log
+    assert f"{desk.input_directory}/done.csv: {kind}" in log
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        asset_id(0).upper(),
+        f'="{asset_id(0)}"',
+        f"'{asset_id(0)}",
+        f"https://codeocean.example.org/data-assets/{asset_id(0)}/x",
+        f"\u200b{asset_id(0)}\u00a0",
+    ],
+)
+@pytest.mark.parametrize("title", ["asset_id\n", ""])
+def test_an_id_is_read_as_in_the_table_of_data_assets(desk: World, title: str, cell: str) -> None:
+    assert left(desk, f"{title}{cell}\n")[0] == sorted(NAMES[1:])
+
+
+def test_a_formula_that_failed_is_named_with_its_line(desk: World) -> None:
+    (desk.input_directory / "done.csv").write_text(f"asset_id\n{asset_id(0)}\n#N/A\n")
+    done = desk.call("--docdb_query={}", "--exclude=done.csv")
+    assert_refused(
+        desk,
+        done,
+        f"error: {desk.input_directory}/done.csv, line 3: its asset_id: a formula failed and left #N/A; correct it,"
+        " or clear the cell",
+    )
 
 
 def test_tables_are_read_as_excel_saves_them(desk: World) -> None:

@@ -15,7 +15,7 @@ from job_dispatch.cohort.describing import Cell, FieldUses, Overview
 from job_dispatch.report import overview_page
 from job_dispatch.report.overview_page import Base
 
-BASE = Base(["python", "run_capsule.py"], None, {}, False)
+BASE = Base(["python", "run_capsule.py"], None, {}, "0")
 QUALITIES = ((), (("ecephys", "Pass"),), (("ecephys", "Fail"),), (("behavior", "Pending"), ("ecephys", "Pass")))
 
 
@@ -109,7 +109,7 @@ def test_nothing_that_records_hold_becomes_markup() -> None:
     made.subjects[nasty] += 1
     made.days["2025-01-01"] += 1
     made.fields.add([{"_id": nasty, nasty: {nasty: nasty}}])
-    html = overview_page.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, False), nasty)
+    html = overview_page.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, "0"), nasty)
     assert "<script>alert" not in html
     assert "<img" not in html
     assert html.count("<script") == html.count("</script>") == 2

@@ -1,6 +1,7 @@
 """Flags as people pass them to the public dispatcher mean the same here."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,47 @@ def test_a_schema_and_a_catalog_are_found_in_input_files(world: World) -> None:
     assert len(done.jobs) == len(world.records)
     assert "required by" in done.stderr
     assert world.gateway.requests == []
+
+
+def test_a_switch_without_a_value_is_on() -> None:
+    settings = flags.parse(["--dry_run", "--overwrite", "--split_files=0"], "")
+    assert (settings.dry_run, settings.overwrite, settings.split_files) == (True, True, False)
+    assert flags.parse(["--use_data_asset_csv", "--skip_errors", ""], "").use_data_asset_csv is True
+
+
+def test_a_table_may_be_named(world: World) -> None:
+    (world.input_directory / "cohort 3.csv").write_text(f"name\n{world.records[0]['name']}\n")
+    (world.input_directory / "other.csv").write_text("name\nnobody\n")
+    done = succeeded(world.call("--use_data_asset_csv=cohort 3.csv"))
+    assert [job["asset_name"] for job in done.jobs] == [[world.records[0]["name"]]]
+    failed = world.call("--use_data_asset_csv=none.csv")
+    assert "error: --use_data_asset_csv: no such file: none.csv; give 1 or the path of a table" in failed.stderr
+
+
+def test_the_parameters_file_may_be_named(world: World) -> None:
+    (world.input_directory / "trial.json").write_text('{"fixed_parameters": {"a": 1}}')
+    done = succeeded(world.call("--docdb_query={}", "--analysis_parameters=trial.json"))
+    assert {job["fixed_parameters"]["a"] for job in done.jobs} == {1}
+
+
+def test_flags_that_only_the_public_dispatcher_reads_are_named_in_one_warning(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ("# secrets", "DOCDB_HOST=example.org", "export GROUP_BY=name", "EMPTY=", "CODEOCEAN_API_TOKEN=secret")
+    (tmp_path / ".env").write_text("\n".join(lines))
+    monkeypatch.setenv("FILE_EXTENSION", ".nwb")
+    monkeypatch.setenv("SPLIT_FILES", "0")
+    done = succeeded(world.call("--docdb_query={}", "--split_files=1"))
+    start = done.stderr.index("set for the public dispatcher and ignored here:")
+    assert done.stderr[start:].splitlines()[1:4] == [
+        "  FILE_EXTENSION in the environment; give --file_extension",
+        "  GROUP_BY in .env; give --group_by",
+        "  CODEOCEAN_API_TOKEN in .env; set it in the environment",
+    ]
+    assert "SPLIT_FILES" not in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_without_such_variables_nothing_is_said_of_them(world: World) -> None:
+    assert "public dispatcher" not in succeeded(world.call("--docdb_query={}")).stderr

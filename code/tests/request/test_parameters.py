@@ -154,7 +154,7 @@ def test_a_grid_of_distinct_values_gives_the_product_of_its_sizes_of_distinct_se
             "1,001,000 parameter sets; at most 1,000,000 can be dispatched",
             0,
         ),
-        ({"parameter_gird": {"x": [1]}}, "none of fixed_parameters, distributed_parameters, parameter_grid found", 1),
+        ({"parameter_gird": {"x": [1]}}, "unknown key 'parameter_gird'; did you mean parameter_grid?", 1),
     ],
 )
 def test_a_grid_of_another_shape_is_named_with_the_remedy_before_anything_is_asked(

@@ -339,13 +339,56 @@ def test_a_set_that_stands_twice_counts_once_and_1_is_neither_1_point_0_nor_true
     assert logged(caplog) == [f"{tmp_path}/analysis_parameters.json: 2 repeated parameter sets counted once"]
 
 
-def test_unknown_keys_beside_known_ones_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    text = '{"fixed_parameters": {"a": 1}, "distributed_paramters": [{}], "note": 1}'
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [("distributed_paramters", "; did you mean distributed_parameters?"), ("note", "")],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(tmp_path: Path, key: str, remedy: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        read_parameters(tmp_path, json.dumps({"fixed_parameters": {"a": 1}, key: [{}]}))
 
-    assert read_parameters(tmp_path, text) == Parameters({"a": 1}, ())
-    assert logged(caplog) == [
-        f"{tmp_path}/analysis_parameters.json: keys that are not known are not used:\ndistributed_paramters\nnote"
-    ]
+    assert refused.value.headline == f"{tmp_path}/analysis_parameters.json: unknown key '{key}'{remedy}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "analysis_params.json",
+        "Analysis_Parameters.json",
+        "analysis_parameter.json",
+        "analysis-parameters.json",
+        "analysis_parameters (1).json",
+        "analysis_parameters.json.txt",
+        "analysis_parameters",
+        "input_files/analysis_params.json",
+        "my_data_asset/analysis_parameters.json",
+    ],
+)
+def test_a_file_with_almost_the_name_of_the_parameters_file_is_named_in_an_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+
+    with pytest.raises(RequestError) as refused:
+        parameters.read_parameters(tmp_path)
+
+    assert refused.value.headline == (
+        f"{tmp_path / name}: not read, since the parameters file is called analysis_parameters.json and lies in"
+        f" {tmp_path}; rename or move it, or name it by --analysis_parameters"
+    )
+
+
+@pytest.mark.parametrize("name", ["analysis_results.json", "parameters.json", "analysis_parameters.csv", "data.json"])
+def test_another_file_is_not_taken_for_the_parameters_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    assert parameters.read_parameters(tmp_path) == Parameters()
+
+
+def test_a_parameters_file_is_read_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "analysis_parameters.json").write_text('{"fixed_parameters": {"a": 1}}')
+    (tmp_path / "other.json").write_text('{"fixed_parameters": {"a": 2}}')
+    assert parameters.read_parameters(tmp_path, "other.json") == Parameters({"a": 2})
+    with pytest.raises(RequestError, match=r"^--analysis_parameters: no such file: none\.json; give the path of a par"):
+        parameters.read_parameters(tmp_path, "none.json")
 
 
 def test_parameters_keep_their_order_and_their_values(tmp_path: Path) -> None:
