@@ -159,7 +159,7 @@ def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: S
     from job_dispatch.metadata.diagnosis import known_fields, suggestion
 
     known = known_fields(metadata, examples)
-    if unknown := [field for field in without_value if known.isdisjoint(paths(field))]:
+    if unknown := [field for field in without_value if known.keys().isdisjoint(paths(field))]:
         details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
         raise RequestError("no selected record has a value of these fields; correct their names", details)
     if drop_nulls:

@@ -6,26 +6,29 @@ import difflib
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from job_dispatch.failures import advice
 from job_dispatch.messages import LISTED_AT_MOST, counted, printable
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at
-from job_dispatch.request.fields import NAMES, all_of, conditions, fields_in, paths_of_key
+from job_dispatch.request.fields import NAMES, all_of, conditions, fields_in, is_expression, paths_of_key
 
 _SAMPLE_SIZE = 200
 _SECONDS = 60.0
 _VALUES_SHOWN = 10
 _CONDITION_WIDTH = 60
+_OPERATORS = frozenset(
+    ["$all", "$elemMatch", "$eq", "$exists", "$gt", "$gte", "$in", "$lt", "$lte", "$ne", "$nin", "$not", "$regex"]
+)
 # --from and --to compare these paths as text; people know them by the name.
 _NAMES = {"|".join(NAMES["@session"]): "@session"}
 
 
-def field_names(records: Iterable[Record]) -> set[str]:
-    """Return the dotted paths of all fields in records; paths go through lists without an index."""
-    return {path for record in records for path in _paths(record, "")}
+def field_names(records: Iterable[Record]) -> Counter[str]:
+    """Return how many records have each dotted path; paths go through lists without an index."""
+    return Counter(path for record in records for path in set(_paths(record, "")))
 
 
 def _paths(value: object, parent: str) -> Iterator[str]:
@@ -39,22 +42,23 @@ def _paths(value: object, parent: str) -> Iterator[str]:
             yield from _paths(element, parent)
 
 
-def suggestion(field: str, known: Collection[str]) -> str:
-    """Return `did you mean …?` with the nearest known names, or nothing if none is near."""
+def suggestion(field: str, known: Mapping[str, int]) -> str:
+    """Return `did you mean …?` with the nearest known names, those of most records first, or nothing."""
     parents = {name.rpartition(".")[0] for name in known}
-    names = sorted(name for name in known if name not in parents)
+    names = sorted((name for name in known if name not in parents), key=lambda name: (-known[name], name))
     last = field.rpartition(".")[2].casefold()
     near = (
-        [name for name in names if name.rpartition(".")[2].casefold() == last]
+        [name for name in known if name.casefold() == field.casefold()]
+        or [name for name in names if name.rpartition(".")[2].casefold() == last]
         or difflib.get_close_matches(field, names, n=2, cutoff=0.8)
         or difflib.get_close_matches(field, sorted(known), n=1)
     )
     return f"did you mean {' or '.join(near[:2])}?" if near else ""
 
 
-def known_fields(metadata: MetadataSource, query: Filter) -> set[str]:
+def known_fields(metadata: MetadataSource, query: Filter) -> Counter[str]:
     """Return the names of the fields in a sample of the records that match; empty if that fails."""
-    return advice(lambda: field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS)), set())
+    return advice(lambda: field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS)), Counter())
 
 
 def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
@@ -76,11 +80,12 @@ def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
         if count != 0 and number != culprit:
             lines.append(_Line(_text(condition), _records(count), ""))
         elif missing := [name for name in fields_in(condition) if sample and source.is_nowhere(name, known)]:
-            lines.append(_Line(_text(condition), "no such field", suggestion(missing[0], known)))
+            remarks = [suggestion(missing[0], known), _hint(condition, ())]
+            lines.append(_Line(_text(condition), "no such field", "; ".join(filter(None, remarks))))
         else:
             together = "none of them with all above" if count else ""
-            remarks = [remark for remark in (together, _values(condition, sample)) if remark]
-            lines.append(_Line(_text(condition), _records(count), "; ".join(remarks)))
+            remarks = [together, _hint(condition, sample), _values(condition, sample)]
+            lines.append(_Line(_text(condition), _records(count), "; ".join(filter(None, remarks))))
     if len(lines) > LISTED_AT_MOST:  # the one to blame must not be among those that are only counted
         lines.insert(0, lines.pop(culprit))
     return _aligned(lines)
@@ -106,7 +111,7 @@ class _Source:
             return None
         return advice(lambda: self.metadata.count(query, left), None)
 
-    def is_nowhere(self, name: str, known: set[str]) -> bool:
+    def is_nowhere(self, name: str, known: Mapping[str, int]) -> bool:
         """Tell whether no record has a field: neither one of a sample, nor any that is counted."""
         if _is_known(name, known):
             return False
@@ -128,12 +133,12 @@ def _culprit(source: _Source, parts: Sequence[Filter], alone: Sequence[int | Non
     raise AssertionError("no conditions")
 
 
-def _is_known(name: str, known: set[str]) -> bool:
+def _is_known(name: str, known: Mapping[str, int]) -> bool:
     """Tell whether a field is known; a part that is a number may be an index, or the key of an object."""
     without_indexes = (
         ".".join(part for part in path.split(".") if not part.isdecimal()) for path in paths_of_key(name)
     )
-    return not known.isdisjoint((*paths_of_key(name), *without_indexes))
+    return not known.keys().isdisjoint((*paths_of_key(name), *without_indexes))
 
 
 def _text(condition: Filter) -> str:
@@ -153,17 +158,41 @@ def _records(count: int | None) -> str:
     return "? records" if count is None else counted(count, "record")
 
 
+def _hint(condition: Filter, sample: Sequence[Record]) -> str:
+    """Return what is wrong with the form of a condition, if anything is."""
+    [(field, value)] = condition.items()
+    if field.startswith("$"):
+        return ""
+    if isinstance(value, list):
+        return 'a list is compared as a whole: drop the brackets, or write {"$in": […]}'
+    if isinstance(value, dict) and value and not is_expression(value):
+        key = next(iter(value))
+        if f"${key}" in _OPERATORS:
+            return f"write ${key} instead of {key}"
+        written = printable(_json({f"{field}.{key}": value[key]}), _CONDITION_WIDTH)
+        return f"an object is compared as a whole: write {written}"
+    objects = [one for one in _found(field, sample) if isinstance(one, dict)]
+    equal = {key: None for one in objects for key, inner in one.items() if inner == value}
+    keys = equal or {key: None for one in objects for key, inner in one.items() if isinstance(inner, str)}
+    if not keys:
+        return ""
+    return f"it holds objects: write {' or '.join(f'{field}.{key}' for key in list(keys)[:2])}"
+
+
+def _found(field: str, sample: Sequence[Record]) -> Iterator[Any]:
+    """Yield the values of a field in a sample, those of lists one by one."""
+    for record in sample:
+        for path in paths_of_key(field):
+            found = value_at(record, path)
+            yield from found if isinstance(found, list) else [found]
+
+
 def _values(condition: Filter, sample: Sequence[Record]) -> str:
     """Return up to ten values that the condition's field has in the sample, the most frequent first."""
     [(field, _)] = condition.items()
     if field.startswith("$"):
         return ""
-    values = Counter(
-        _json(value)
-        for found in (value_at(record, path) for record in sample for path in paths_of_key(field))
-        for value in (found if isinstance(found, list) else [found])
-        if isinstance(value, str | int | float)
-    )
+    values = Counter(_json(value) for value in _found(field, sample) if isinstance(value, str | int | float))
     shown = [printable(value, _CONDITION_WIDTH) for value, _ in values.most_common(_VALUES_SHOWN)]
     return f"values there: {', '.join(shown)}" if shown else ""
 

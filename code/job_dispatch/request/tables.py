@@ -31,6 +31,7 @@ _LINES_BEFORE_HEADER = 20
 _SHOWN = 60
 _UUID = r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _ID = re.compile(rf"(?:.*data[-_]assets/)?({_UUID})(?:[/?#].*)?", re.IGNORECASE)
+_SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+(?:[eE][+-]?\d+)?")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -324,6 +325,11 @@ def location(said: str) -> str:
 
 def subject(said: str) -> str:
     """Return the id of a subject; a column with blank cells makes 774659.0 of it in some programs."""
+    if _SCIENTIFIC.fullmatch(said):
+        raise RequestError(
+            f"the {_SUBJECT} {said} is in scientific notation, which loses digits; format the column as text in Excel,"
+            " and write the id again"
+        )
     whole = _WHOLE.fullmatch(said)
     return whole[1] if whole else said
 
@@ -346,7 +352,8 @@ def session(said: str) -> str:
             precision = "microseconds" if part else "seconds" if time["second"] else "minutes"
             return _instant(datetime.fromisoformat(f"{time['day']}T{clock}{part}{zone}"), precision)
     except (ValueError, OverflowError):
-        pass
+        if _DAY.match(said):
+            raise RequestError(f"there is no day or time {printable(said, _SHOWN)}") from None
     raise RequestError(
         f"{printable(said, _SHOWN)!r} is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z"
     )

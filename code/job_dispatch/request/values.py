@@ -131,12 +131,12 @@ def words(text: str) -> tuple[str, ...]:
 
 def day(text: str) -> date:
     """Return the day that a text such as 2025-06-07 names."""
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        raise RequestError(f"{text!r} is not a day such as 2025-06-07")
     try:
-        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-            raise ValueError
         return date.fromisoformat(text)
     except ValueError:
-        raise RequestError(f"{text!r} is not a day such as 2025-06-07") from None
+        raise RequestError(f"there is no day {text}") from None
 
 
 def _listed(text: str) -> list[str]:

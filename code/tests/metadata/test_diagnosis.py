@@ -38,6 +38,7 @@ def desk(gateway: Gateway, tmp_path: Path) -> World:
                 },
             )
         )
+    world.records[0]["acquisition"] = {"subject_id": "774659"}
     return world
 
 
@@ -87,6 +88,49 @@ PROJECT = {"data_description.projectname": "x"}
             id="misspelt field",
         ),
         pytest.param({"zzzzzzzz": 1}, ["zzzzzzzz = 1   no such field"], id="field like no other"),
+        pytest.param(
+            {"subject.Subject_ID": "774659"},
+            ['subject.Subject_ID = "774659"   no such field   did you mean subject.subject_id?'],
+            id="another case",
+        ),
+        pytest.param(
+            {"subject_id": "774659"},
+            ['subject_id = "774659"   no such field   did you mean subject.subject_id or acquisition.subject_id?'],
+            id="the field that most records have first",
+        ),
+        pytest.param(
+            {"subject": {"subject_id": "774659"}},
+            [
+                'subject = {"subject_id": "774659"}   0 records'
+                '   an object is compared as a whole: write {"subject.subject_id": "774659"}'
+            ],
+            id="nested object",
+        ),
+        pytest.param(
+            {"subject.subject_id": {"in": ["774659"]}},
+            [
+                'subject.subject_id = {"in": ["774659"]}   0 records'
+                '   write $in instead of in; values there: "774659", "643634"'
+            ],
+            id="operator without its dollar",
+        ),
+        pytest.param(
+            {"data_description.modality.abbreviation": ["behavior", "fib"]},
+            [
+                'data_description.modality.abbreviation = ["behavior", "fib"]   0 records'
+                "   a list is compared as a whole: drop the brackets, or write"
+                ' {"$in": […]}; values there: "behavior", "pophys"'
+            ],
+            id="list for one value",
+        ),
+        pytest.param(
+            {"data_description.modality": "pophys"},
+            [
+                'data_description.modality = "pophys"   0 records'
+                "   it holds objects: write data_description.modality.abbreviation"
+            ],
+            id="field that holds objects",
+        ),
         pytest.param(
             {**SUBJECT, **PROCESS, **PROJECT},
             [

@@ -337,7 +337,7 @@ def test_a_day_is_the_one_that_the_clock_of_the_session_wrote(desk: World) -> No
     ("flags", "message"),
     [
         (("--from=2025-6-7",), "error: --from: '2025-6-7' is not a day such as 2025-06-07"),
-        (("--to=2025-02-30",), "error: --to: '2025-02-30' is not a day such as 2025-06-07"),
+        (("--to=2025-02-30",), "error: --to: there is no day 2025-02-30"),
         (("--to=yesterday",), "error: --to: 'yesterday' is not a day such as 2025-06-07"),
         (("--subject=,",), "error: --subject: ',' names nothing"),
         (

@@ -349,11 +349,13 @@ def test_a_column_of_names_record_ids_locations_or_sessions_selects_as_well(
             "data_asset_input.csv, line 1: a column 'subject_id' needs a column 'session' beside it, a day or a time",
         ),
         (
-            "subject_id,session\n1,6/7/2025\n2,2025-06-07\n3,2025-13-01\n4,2025-06-07 25:00\n",
-            "data_asset_input.csv: 3 rows cannot be read; correct them\n"
+            "subject_id,session\n1,6/7/2025\n2,2025-06-07\n3,2025-06-31\n4,2025-06-07 25:00\n7.74659E+05,2025-06-07\n",
+            "data_asset_input.csv: 4 rows cannot be read; correct them\n"
             "  line 2: '6/7/2025' is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z\n"
-            "  line 4: '2025-13-01' is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z\n"
-            "  line 5: '2025-06-07 25:00' is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z",
+            "  line 4: there is no day or time 2025-06-31\n"
+            "  line 5: there is no day or time 2025-06-07 25:00\n"
+            "  line 6: the subject_id 7.74659E+05 is in scientific notation, which loses digits; format"
+            " the column as text in Excel, and write the id again",
         ),
         (
             'asset_id\na\n"b\nc\n"d\n',
