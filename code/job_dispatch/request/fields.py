@@ -1,4 +1,4 @@
-"""What a field of the metadata may be called, in flags and in queries.
+"""Names of metadata fields, in flags and in queries.
 
 A name is a dotted path; several with `|` between them, of which the first that has a value counts; or one of the
 names that stand for the fields of both versions of the metadata, such as `@subject`.
@@ -31,11 +31,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "@raw": ("data_description.input_data_name", "data_description.source_data"),
     "@created": ("data_description.creation_time", "created"),
 }
-# What compares as an instant, in queries and as a key of groups; all dates do where they only order.
+# Compared as an instant in queries and as a key of groups; other dates are instants only where they are ordered.
 _INSTANT = "@session"
-# Both fields may have a value: of the second one only where the first has none.
+# Both fields may have a value; the second one counts only where the first has none.
 _ELSE = "@created"
-# What is spread into one row an element, whether or not that is asked for.
+# Always unwound, into one row per element.
 SPREAD = ("@modality",)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 _AFTER_ALL_DAYS = "9999-12-32"
@@ -55,7 +55,7 @@ def paths(name: str) -> tuple[str, ...]:
         if name not in NAMES:
             near = difflib.get_close_matches(name, NAMES, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(NAMES)}"
-            raise RequestError(f"{printable(name, 60)!r} is no name of a field; {remedy}")
+            raise RequestError(f"{printable(name, 60)!r} is not the name of a field; {remedy}")
         return NAMES[name]
     parts = tuple(part.strip() for part in name.split("|"))
     for part in parts:
@@ -74,17 +74,17 @@ def _is_name(key: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """Return a name as it stands in `group_metadata`: without `@`, with `__` for dots."""
+    """Return a name as it is written in `group_metadata`: without `@`, with `__` for dots."""
     return name.removeprefix("@").replace(".", "__")
 
 
 def is_instant(name: str) -> bool:
-    """Tell whether values of a field are the same where they name the same instant."""
+    """Tell whether values of a field are equal if they are the same instant."""
     return name == _INSTANT
 
 
 def instant(text: object) -> datetime | None:
-    """Return the instant that an ISO date or time names, universal time where it has no zone; None for other text."""
+    """Return the instant of an ISO date or time, in universal time if it has no zone; None for other text."""
     if not isinstance(text, str) or not _DATE.fullmatch(text):
         return None
     try:
@@ -107,7 +107,7 @@ class Instant:
     moment: datetime
 
     def day(self, days_later: int) -> str:
-        """Return the day in universal time so many days later, as `YYYY-MM-DD`; beyond all calendars, text there."""
+        """Return the day so many days later in universal time, or text that sorts before or after all days."""
         try:
             return f"{(self.moment.astimezone(UTC) + timedelta(days_later)).date()}"
         except OverflowError:
@@ -233,5 +233,5 @@ def _as_instant(value: Any) -> Any:
         return None
     moment = instant(value)
     if moment is None:
-        raise RequestError(f"{_INSTANT} compares with a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
+        raise RequestError(f"{_INSTANT} takes a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
     return Instant(value, moment)

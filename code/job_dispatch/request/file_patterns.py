@@ -19,7 +19,7 @@ _BY_ENDING = re.compile(r"(?:\*\*/)*\*([^*?\[\]\\/]*\.[^*?\[\]\\/]*)")
 
 @dataclass(frozen=True)
 class Pattern:
-    """One pattern: its text, whether it takes or leaves out, and what it is in Python's regular expressions."""
+    """One pattern: its text, whether it includes or excludes, and its regular expression."""
 
     text: str
     takes: bool
@@ -31,7 +31,7 @@ class Pattern:
 
     @property
     def folder(self) -> str:
-        """The folder with a trailing slash in which all that fits lies; empty where that is the asset."""
+        """The folder, with a trailing slash, that holds all matches; empty if that is the asset."""
         *folders, _ = self.text.lstrip("/").split("/")
         is_anchored = self.text.startswith("/") or (bool(folders) and self.text.find("/") < len(self.text) - 1)
         fixed = []
@@ -43,23 +43,23 @@ class Pattern:
 
     @property
     def ending(self) -> str:
-        """The ending of names by which it asks, and nothing else; empty where it asks otherwise."""
+        """The ending of names that it matches, if it is nothing else; else empty."""
         found = _BY_ENDING.fullmatch(self.text)
         return found[1] if found else ""
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    """Return the patterns that a comma-separated text or a JSON list names, each once.
+    """Return the patterns in a comma-separated text or a JSON list, each once.
 
     Raises
     ------
     RequestError
-        One cannot be read or aims into a store, or all leave out.
+        One cannot be read or leads into a store, or all exclude.
     """
     pieces = list(dict.fromkeys(piece.strip() for piece in _listed(text) if piece.strip()))
     takes = [compiled(piece).takes for piece in pieces]  # all of them, so that each mistake is found
     if not any(takes):
-        raise RequestError(f"{text!r} takes no file; give a pattern without ! first, such as **/*.nwb")
+        raise RequestError(f"{text!r} includes no file; give a pattern without ! first, such as **/*.nwb")
     return tuple(pieces)
 
 
@@ -82,30 +82,30 @@ def compiled(text: str) -> Pattern:
     Raises
     ------
     RequestError
-        It cannot be read, or aims into a store.
+        It cannot be read, or leads into a store.
     """
     if text.startswith("#"):
-        raise RequestError(f"{text!r} begins with #, which makes a comment of it; write \\# for that character")
+        raise RequestError(f"{text!r} begins with #, which starts a comment; write \\# for that character")
     bare = text.removeprefix("!")
     _check_dialect(text, bare)
     takes, expression = _read(text)
     *folders, last = bare.split("/")
     if store := next((name for name in folders if name.endswith(STORE_ENDINGS) and last), None):
         raise RequestError(
-            f"{text!r} aims into a store, which is one thing and is not entered;"
+            f"{text!r} leads into a store, which counts as one file;"
             f" end the pattern with {bare[: bare.index(store) + len(store)]!r}"
         )
     return Pattern(bare, takes, expression)
 
 
 def _check_dialect(text: str, bare: str) -> None:
-    """Refuse what other programs read and git's syntax does not, or not in pathspec, and that would find nothing."""
+    """Refuse syntax of other programs that git or pathspec does not have, and that would match nothing."""
     if text.count("{") != text.count("}"):
-        raise RequestError(f"{text!r}: braces are not read; write each pattern in full, separated by commas")
+        raise RequestError(f"{text!r}: braces are not supported; write each pattern in full, separated by commas")
     if re.search(r"\[:\w+:\]", text):
-        raise RequestError(f"{text!r}: classes of characters by name are not read; write them, such as [0-9]")
+        raise RequestError(f"{text!r}: named character classes are not supported; write them out, such as [0-9]")
     if "://" in text or {".", ".."} & set(bare.split("/")):
-        raise RequestError(f"{text!r}: patterns are looked up within each asset; write it from the asset's folder on")
+        raise RequestError(f"{text!r}: patterns are relative to the folder of each asset")
 
 
 def _read(text: str) -> tuple[bool, re.Pattern[str]]:

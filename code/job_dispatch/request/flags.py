@@ -39,7 +39,7 @@ _VARIABLE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*\S")
 
 
 class Flag(NamedTuple):
-    """How a flag is told and read; `absent` is its value where it has no default and is not given or blank."""
+    """How a flag is described and read; `absent` is its value if it has no default and is blank or not given."""
 
     group: str
     takes: str
@@ -65,7 +65,7 @@ def _flag(
 
 @dataclass(frozen=True)
 class Settings:
-    """What the flags ask for, checked; one field a flag, named alike, in the order of `--help`."""
+    """The checked values of all flags; each is a field of the same name, in the order of `--help`."""
 
     subject: tuple[str, ...] = _flag(_WHAT, "IDS", "mice to analyse, comma separated", convert=values.words, absent=())
     project: tuple[str, ...] = _flag(
@@ -300,11 +300,11 @@ def _check_combinations(settings: Settings) -> None:
     if settings.require_files and not settings.wants_files:
         raise RequestError("--require_files=1 needs --file_pattern or --file_extension: the files that are required")
     if settings.filter_latest and not settings.filter_by:
-        raise RequestError("--filter_latest needs --filter_by: the fields of whose values only the latest counts")
+        raise RequestError("--filter_latest needs --filter_by: fields whose latest record is kept")
     if settings.filter_by and not settings.filter_latest:
-        raise RequestError("--filter_by needs --filter_latest: the field that says which record is the latest")
+        raise RequestError("--filter_by needs --filter_latest: the field that decides which record is the latest")
     if settings.unwind_list_fields and not settings.group_by:
-        raise RequestError("--unwind_list_fields needs --group_by: the fields by which the spread rows are grouped")
+        raise RequestError("--unwind_list_fields needs --group_by: the fields to group the unwound records by")
 
 
 def _from_environment(variable: str, convert: Callable[[str], str]) -> str | None:

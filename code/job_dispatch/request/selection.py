@@ -14,22 +14,22 @@ from job_dispatch.request.query import Query, is_query, query_in
 
 # A pipeline mounts its input files in this folder of the input directory.
 PIPELINE_FOLDER = "input_files"
-# The input directory as people write it who know capsules.
+# The input directory of a capsule.
 _DATA = Path("/data")
 _NAME_SHOWN = 100
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What selects the assets: records must match the query and fit a row of the table, where there are such.
+    """What selects the assets: records must match the query and a row of the table, if there are any.
 
     Parameters
     ----------
     query : Query or None
     table : Table or None
-        At least one of the two is given, but where everything is only described.
+        At least one of the two is given, unless everything is only described.
     exclusions : Exclusions
-        Assets and jobs that are left out all the same.
+        Assets and jobs that are excluded.
     """
 
     query: Query | None = None
@@ -51,7 +51,7 @@ def read_selection(settings: Settings) -> Selection:
     Raises
     ------
     RequestError
-        Neither is asked for and it is not only to be described, or one that is cannot be read.
+        Neither is given and assets are not only described, or one cannot be read.
     """
     filters = _by_flags(settings)
     if settings.docdb_query:
@@ -144,7 +144,7 @@ def file_places(name: str, input_directory: Path) -> list[Path]:
 
 
 def check_input_directory(folder: Path, is_read: bool) -> None:
-    """Refuse an input directory that is not there: without it a run would go on without its parameters.
+    """Refuse a missing input directory: the run would go on without its parameters.
 
     The `data` of the current folder may be missing unless `is_read`: nobody named it.
 

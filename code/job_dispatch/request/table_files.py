@@ -64,11 +64,11 @@ class Content:
     rows : iterable of Line
         Rows that are neither blank nor comments; to be read once.
     form : str
-        What kind of file it is, for who reads the log.
+        The kind of file, for the log.
     has_decimal_comma : bool
-        Whether `0,5` is a number there: where it is not what separates the cells.
+        Whether `0,5` is a number: only if a comma does not separate the cells.
     unread : str
-        That the file has more which is not read, and what to do; empty where it has not.
+        Sentence about the parts of the file that are not read; empty if there are none.
     """
 
     rows: Iterable[Line]
@@ -78,7 +78,7 @@ class Content:
 
 
 def read(path: Path, is_known: Callable[[str], bool]) -> Content:
-    """Return the rows of a table, whatever kind its name says; `is_known` tells the names of columns.
+    """Return the rows of a table, whatever its name ends in; `is_known` tells whether a text names a column.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _separated(text: str, encoding: str, name: str, is_known: Callable[[str], bo
 
 
 def _separator(lines: list[str], is_known: Callable[[str], bool]) -> str:
-    """Return what separates cells: that by which a line has a known column, and which occurs most there."""
+    """Return the separator that gives a line a known column and occurs most often in it."""
     spoken = [line for line in lines if line.strip() and not _is_comment(line)]
 
     def rank(separator: str) -> tuple[int, int]:
@@ -156,7 +156,7 @@ def _is_comment(line: str) -> bool:
 
 
 def _text_rows(lines: io.StringIO, number: int, separator: str, name: str) -> Iterator[Line]:
-    """Yield the rows; a comment is one only where a row may begin, not within a cell of several lines."""
+    """Yield the rows; a comment begins only where a row may begin, not within a cell of several lines."""
     read: list[str] = []
 
     def source() -> Iterator[str]:
@@ -276,9 +276,9 @@ def _values(sheet: Any) -> Iterator[Sequence[Any]]:
 
 
 def _results(sheet: Any, formulas: Any) -> Iterator[Sequence[Any]]:
-    """Yield the rows; where a formula was never computed, the formula.
+    """Yield the rows, with the formula where one was never computed.
 
-    A computed one may well be empty: then its result is told to be text, and else nothing is told.
+    The result of a computed formula may be empty; it is marked as text then.
     """
     for cells, written in zip(sheet.iter_rows(), _values(formulas), strict=True):
         yield [
@@ -355,7 +355,7 @@ def check(cell: Any, column: str) -> None:
 
 
 def text(cell: Any) -> str:
-    """Return what a cell says: without blanks around it, quotes, or what makes Excel take it for text."""
+    """Return the text of a cell, without blanks and quotes around it and what makes Excel take it for text."""
     if cell is None:
         return ""
     if isinstance(cell, datetime):
@@ -371,7 +371,7 @@ def text(cell: Any) -> str:
 
 
 def date_text(moment: datetime) -> str:
-    """Return a date of Excel as text: without a time of day at midnight, without what its arithmetic adds."""
+    """Return a date of Excel as text, without the time at midnight and rounded to seconds."""
     moment = (moment + timedelta(milliseconds=500)).replace(microsecond=0)
     if moment.time() == datetime.min.time():
         return moment.date().isoformat()

@@ -1,4 +1,4 @@
-"""The table of data assets that people bring: which rows it has, and what each of them asks for."""
+"""The table of data assets: its rows, and which assets each of them selects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from job_dispatch.request.table_files import Content, Line
 _NAME = "data_asset_input"
 _ENDINGS = (".csv", ".xlsx", ".tsv")
 CSV_NAME = f"{_NAME}.csv"
-# A row asks by one of these columns …
+# A row selects by one of these columns …
 _NOUNS = {"asset_id": "id", "name": "name", "docdb_record_id": "record id", "location": "location"}
 # … or by these two together.
 _SUBJECT, _SESSION = "subject_id", "session"
@@ -45,7 +45,7 @@ _TRUTHS = {"TRUE": True, "FALSE": False, "True": True, "False": False}
 
 
 class Key(NamedTuple):
-    """What one or more rows ask for: records whose `column` is `value`, and that began at `session`, if given."""
+    """What one or more rows select: records whose `column` is `value`, and that began at `session`, if given."""
 
     column: str
     value: str
@@ -57,7 +57,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its line in the file, what it asks for, and the parameters of its jobs."""
+    """One row: its line in the file, what it selects, and the parameters of its jobs."""
 
     line: int
     key: Key
@@ -68,7 +68,7 @@ class Row:
 class Table:
     """The rows of a table, in their order.
 
-    `noun` is what they ask by, in the singular: `id`, `name`, …
+    `noun` is what they select by, in the singular: `id`, `name`, …
     """
 
     rows: tuple[Row, ...]
@@ -80,7 +80,7 @@ class Table:
 
     @cached_property
     def keys(self) -> dict[Key, list[Row]]:
-        """What is asked for, each once, in the order of the rows; and the rows that do."""
+        """What is selected, each once, in the order of the rows, with its rows."""
         found: dict[Key, list[Row]] = {}
         for row in self.rows:
             found.setdefault(row.key, []).append(row)
@@ -92,7 +92,7 @@ class Table:
         return any(row.parameters for row in self.rows)
 
     def values(self, column: str) -> list[str]:
-        """Return what is asked for in a column, each once."""
+        """Return the values of a column, each once."""
         return [key.value for key in self.keys if key.column == column]
 
 
@@ -159,7 +159,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _header(content: Content, name: str) -> tuple[Line, list[str], Iterator[Line]]:
-    """Return the header, what its cells say, and the rows below; titles may stand above it."""
+    """Return the header, the text of its cells, and the rows below; there may be titles above it."""
     lines = iter(content.rows)
     above = []
     for line in lines:
@@ -192,10 +192,10 @@ def _canonical(column: str) -> str:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where in a row the things stand that count: what it asks by, and its parameters by their names."""
+    """The columns that matter: the one that selects, and those of parameters by their names."""
 
     by: str
-    """Empty where rows ask by subject and session alone."""
+    """Empty if rows select by subject and session alone."""
     places: dict[str, int]
     parameters: dict[int, str]
     shown: str
@@ -219,7 +219,7 @@ class _Columns:
             if len(found.get(column, ())) > 1:
                 raise RequestError(f"{place}: several columns '{column}'; keep one")
         if not by and _SESSION not in found:
-            raise RequestError(f"{place}: a column '{_SUBJECT}' needs a column '{_SESSION}' beside it, a day or a time")
+            raise RequestError(f"{place}: a column '{_SUBJECT}' needs a column '{_SESSION}' with a day or a time")
         places = {column: numbers[0] for column, numbers in found.items() if column in _COLUMNS}
         shown = columns[several[0]] if several else columns[places[_SUBJECT]]
         return cls(by[0] if by else "", places, _parameters(columns, place), shown, len(columns))
@@ -233,7 +233,7 @@ class _Columns:
         return f"a {_SUBJECT} and a {_SESSION}" if not self.by else f"{'an' if self.noun == 'id' else 'a'} {self.noun}"
 
     def key(self, line: Line) -> Key | None:
-        """Return what a row asks for: by id, or by subject and session where it has none; None for neither."""
+        """Return what a row selects by: its id, else its subject and session; None if it has neither."""
         said = {}
         for column, number in self.places.items():
             if number < len(line.cells):
@@ -259,14 +259,14 @@ def _parameters(columns: Sequence[str], place: str) -> dict[int, str]:
     if near:
         logger.warning("%s: not taken as parameters: %s; write parameters.NAME", place, ", ".join(near))
     if "" in found.values():
-        raise RequestError(f"{place}: a column 'parameters.' names no parameter; write it behind the dot")
+        raise RequestError(f"{place}: a column 'parameters.' names no parameter; write its name after the dot")
     if repeated := [parameter for parameter, number in Counter(found.values()).items() if number > 1]:
         raise RequestError(f"{place}: several columns 'parameters.{repeated[0]}'; keep one")
     return found
 
 
 def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, name: str) -> tuple[list[Row], list[str]]:
-    """Return the rows that ask for something, and what tells of those that do not."""
+    """Return the rows that select something, and a line about each of the others."""
     rows: list[Row] = []
     unused: list[str] = []
     wrong: list[str] = []
@@ -313,7 +313,7 @@ def _shown(line: Line) -> str:
 
 
 def asset_id(said: str) -> str:
-    """Return the id that is said: as it is, or in an address of Code Ocean, in lower case where it is a UUID."""
+    """Return an id, also from an address of Code Ocean; a UUID in lower case."""
     found = _ID.fullmatch(said)
     return found[1].lower() if found else said
 
@@ -324,7 +324,7 @@ def location(said: str) -> str:
 
 
 def subject(said: str) -> str:
-    """Return the id of a subject; a column with blank cells makes 774659.0 of it in some programs."""
+    """Return the id of a subject; some programs write 774659.0 in a column with blank cells."""
     if _SCIENTIFIC.fullmatch(said):
         raise RequestError(
             f"the {_SUBJECT} {said} is in scientific notation, which loses digits; format the column as text in Excel,"
@@ -335,12 +335,12 @@ def subject(said: str) -> str:
 
 
 def session(said: str) -> str:
-    """Return a day as it is, and a time as UTC with the precision with which it is said.
+    """Return a day as it is, and a time in UTC with the precision that it has.
 
     Raises
     ------
     RequestError
-        It is neither; days and months in another order are not guessed at.
+        It is neither; the order of days and months is not guessed.
     """
     try:
         if _DAY.fullmatch(said):
@@ -360,7 +360,7 @@ def session(said: str) -> str:
 
 
 def sessions_of(start: str) -> Iterable[str]:
-    """Yield each way in which a row may say the start of a session, as `session` returns it.
+    """Yield each form in which a row may give the start of a session, as `session` returns it.
 
     The day is that on the session's own clock; a time that names no zone is UTC.
     """

@@ -1,4 +1,4 @@
-"""What the text of a flag means: numbers, switches, names, endings and fields."""
+"""Values of flags: numbers, switches, names, endings and fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from job_dispatch.request import fields as field_names
 
 PRODUCTION_HOST = "api.allenneuraldynamics.org"
 _SECONDS_A_DAY = 86_400
-# What a shell makes of a JSON list that is not in quotes.
+# A shell removes the quotes of a JSON list that is not in quotes itself.
 _BARE_LIST = re.compile(r'\[([^"\[\]{}]+)\]')
 
 
@@ -56,7 +56,7 @@ def switch_or_path(text: str) -> bool | Path:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Return what takes one of several words, in upper or lower case."""
+    """Return a function that takes one of several words, in upper or lower case."""
     either = f"is neither {' nor '.join(choices)}" if len(choices) == 2 else f"is none of {', '.join(choices)}"
     by_lower_case = {choice.lower(): choice for choice in choices}
 
@@ -84,7 +84,7 @@ def name(text: str) -> str:
 
 
 def endings(text: str) -> tuple[str, ...]:
-    """Return the endings of file names that a comma-separated text names.
+    """Return the endings of file names in a comma-separated text.
 
     A bare word gets its dot, a leading `*` and a trailing `/` are dropped, everything else stays.
 
@@ -107,7 +107,7 @@ def _ending(text: str) -> str:
 
 
 def fields(text: str) -> tuple[str, ...]:
-    """Return the record fields that a comma-separated text or a JSON list names, each once.
+    """Return the record fields in a comma-separated text or a JSON list, each once.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def fields(text: str) -> tuple[str, ...]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the values that a comma-separated text or a JSON list names, each once."""
+    """Return the values in a comma-separated text or a JSON list, each once."""
     pieces = [piece.strip() for piece in _listed(text)]
     if not any(pieces):
         raise RequestError(f"{text!r} names nothing")
@@ -130,7 +130,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def day(text: str) -> date:
-    """Return the day that a text such as 2025-06-07 names."""
+    """Return the day of a text such as 2025-06-07."""
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
         raise RequestError(f"{text!r} is not a day such as 2025-06-07")
     try:
@@ -153,7 +153,7 @@ def _listed(text: str) -> list[str]:
 
 
 def field(text: str) -> str:
-    """Return the one record field that a text names."""
+    """Return the one record field in a text."""
     named = fields(text)
     if len(named) != 1:
         raise RequestError(f"{text!r} are {'several' if named else 'no'} fields; give one")

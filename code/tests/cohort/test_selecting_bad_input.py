@@ -34,19 +34,19 @@ def not_a_field(flag: str, text: str) -> str:
     [
         (
             ("--filter_latest=created",),
-            "error: --filter_latest needs --filter_by: the fields of whose values only the latest counts",
+            "error: --filter_latest needs --filter_by: fields whose latest record is kept",
         ),
         (
             ("--filter_by=name",),
-            "error: --filter_by needs --filter_latest: the field that says which record is the latest",
+            "error: --filter_by needs --filter_latest: the field that decides which record is the latest",
         ),
         (
             ("--unwind_list_fields=tags",),
-            "error: --unwind_list_fields needs --group_by: the fields by which the spread rows are grouped",
+            "error: --unwind_list_fields needs --group_by: the fields to group the unwound records by",
         ),
         (
             ("--unwind_list_fields=tags", "--filter_latest=created", "--filter_by=name"),
-            "error: --unwind_list_fields needs --group_by: the fields by which the spread rows are grouped",
+            "error: --unwind_list_fields needs --group_by: the fields to group the unwound records by",
         ),
         (
             ("--filter_latest=created,name", "--filter_by=name"),

@@ -139,17 +139,18 @@ def test_a_name_stands_in_group_metadata_without_its_sign_and_a_path_with_two_un
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--group_by=@sujbect", "--group_by: '@sujbect' is no name of a field; did you mean @subject?"),
+        ("--group_by=@sujbect", "--group_by: '@sujbect' is not the name of a field; did you mean @subject?"),
         (
             "--group_by=@x",
-            "--group_by: '@x' is no name of a field; known are @subject, @session, @project, @modality, @raw, @created",
+            "--group_by: '@x' is not the name of a field; known are @subject, @session, @project, @modality, @raw,"
+            " @created",
         ),
         ("--group_by=a|", "--group_by: 'a|' is not a record field such as subject.subject_id"),
         ("--group_by=a|@subject", "--group_by: 'a|@subject' is not a record field such as subject.subject_id"),
-        ('--docdb_query={"@sbject": 1}', "--docdb_query: '@sbject' is no name of a field; did you mean @subject?"),
+        ('--docdb_query={"@sbject": 1}', "--docdb_query: '@sbject' is not the name of a field; did you mean @subject?"),
         (
             '--docdb_query={"$or": [{"@session": "June"}]}',
-            "--docdb_query: @session compares with a date or time such as 2025-06-07T14:31:15-07:00, not 'June'",
+            "--docdb_query: @session takes a date or time such as 2025-06-07T14:31:15-07:00, not 'June'",
         ),
     ],
 )

@@ -346,7 +346,7 @@ def test_a_column_of_names_record_ids_locations_or_sessions_selects_as_well(
         ),
         (
             "subject_id\n1\n",
-            "data_asset_input.csv, line 1: a column 'subject_id' needs a column 'session' beside it, a day or a time",
+            "data_asset_input.csv, line 1: a column 'subject_id' needs a column 'session' with a day or a time",
         ),
         (
             "subject_id,session\n1,6/7/2025\n2,2025-06-07\n3,2025-06-31\n4,2025-06-07 25:00\n7.74659E+05,2025-06-07\n",
@@ -369,7 +369,7 @@ def test_a_column_of_names_record_ids_locations_or_sessions_selects_as_well(
         ),
         (
             "asset_id,parameters.\nx,1\n",
-            "data_asset_input.csv, line 1: a column 'parameters.' names no parameter; write it behind the dot",
+            "data_asset_input.csv, line 1: a column 'parameters.' names no parameter; write its name after the dot",
         ),
         (
             'asset_id,parameters.a\nx,1e999\ny,"{""k"": 1, ""k"": 2}"\n',

@@ -88,24 +88,24 @@ def test_order_counts_and_an_exclamation_mark_takes_back(text: str, found: list[
 @pytest.mark.parametrize(
     ("text", "refused"),
     [
-        ("!**/raw/**", "takes no file; give a pattern without ! first, such as **/*.nwb"),
-        (",,", "takes no file"),
-        ("**/x.zarr/**", "aims into a store, which is one thing and is not entered; end the pattern with '**/x.zarr'"),
-        ("a.nwb/acquisition/*, *.csv", "aims into a store"),
-        ("*.csv, !*.zarr/0", "aims into a store"),
+        ("!**/raw/**", "includes no file; give a pattern without ! first, such as **/*.nwb"),
+        (",,", "includes no file"),
+        ("**/x.zarr/**", "leads into a store, which counts as one file; end the pattern with '**/x.zarr'"),
+        ("a.nwb/acquisition/*, *.csv", "leads into a store"),
+        ("*.csv, !*.zarr/0", "leads into a store"),
         ("!", "is not a pattern of files"),
-        ("*.{nwb,csv}", "braces are not read; write each pattern in full, separated by commas"),
-        ("*_[[:digit:]].csv", "classes of characters by name are not read; write them, such as [0-9]"),
+        ("*.{nwb,csv}", "braces are not supported; write each pattern in full, separated by commas"),
+        ("*_[[:digit:]].csv", "named character classes are not supported; write them out, such as [0-9]"),
         ("*[1,2].csv", '; a pattern with commas goes into a JSON list: ["[1,2].csv"]'),
         ("*[a--z].csv", "is not a pattern of files"),
-        ("./x.csv", "patterns are looked up within each asset; write it from the asset's folder on"),
-        ("*.csv, !../x.csv", "patterns are looked up within each asset"),
-        ("s3://bucket/*.csv", "patterns are looked up within each asset"),
-        ("#x", "begins with #, which makes a comment of it"),
+        ("./x.csv", "patterns are relative to the folder of each asset"),
+        ("*.csv, !../x.csv", "patterns are relative to the folder of each asset"),
+        ("s3://bucket/*.csv", "patterns are relative to the folder of each asset"),
+        ("#x", "begins with #, which starts a comment"),
         ('["a", 1]', "is not a JSON list of patterns"),
     ],
 )
-def test_what_takes_nothing_or_aims_into_a_store_is_refused(text: str, refused: str) -> None:
+def test_what_includes_nothing_or_leads_into_a_store_is_refused(text: str, refused: str) -> None:
     with pytest.raises(RequestError) as error:
         file_patterns.patterns(text)
     assert refused in error.value.headline
