@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,8 @@ from markupsafe import Markup
 
 from job_dispatch.cohort.describing import LEVEL, VERSIONS, Cell, Overview
 from job_dispatch.messages import RequestError, ServiceError, counted, logger
-from job_dispatch.report import files, templates
+from job_dispatch.pages import templates
+from job_dispatch.report import files
 from job_dispatch.report import overview as shown
 from job_dispatch.request import panel
 from job_dispatch.request.fields import NAMES
@@ -157,7 +157,7 @@ def _contents(
         "source": source,
         "finished": finished,
         "sections": sections,
-        "data": _json(data),
+        "data": templates.script_json(data),
         "versions": VERSIONS,
         "fields": [_Field(use, overview.fields.sampled) for use in uses],
         "more_fields": len(overview.fields) - len(uses),
@@ -238,12 +238,6 @@ def _base36(number: int) -> str:
     return text
 
 
-def _json(value: object) -> Markup:
-    """Return JSON that can stand in a script element: nothing in it ends that."""
-    text = json.dumps(value, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
 @functools.cache
 def _template() -> Template:
-    return templates.template("overview.html.j2", number=lambda number: f"{number:,}")
+    return templates.template("report/overview.html.j2", number=lambda number: f"{number:,}")

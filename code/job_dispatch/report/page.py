@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from datetime import date
 from typing import Any
 
 from jinja2 import Template
-from markupsafe import Markup, escape
 
 from job_dispatch.messages import counted, with_unit
-from job_dispatch.report import charts, parameter_table, templates
+from job_dispatch.pages import parameter_table, templates
+from job_dispatch.report import charts
 
 _PAGE_BYTES = 1_000_000
 # Rows of a table and files of a job: the first pair with which the page is small enough is taken.
@@ -23,8 +22,6 @@ _VALUES_OF_TRAIT = 300
 _BLOCK_CHARACTERS_PER_ROW = 150
 _BARS = 12
 _SETS_OPEN = 10
-# HTML cannot carry these (a lone surrogate stands for a byte that is not UTF-8).
-_NOT_IN_HTML = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -143,8 +140,8 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
     block = rows * _BLOCK_CHARACTERS_PER_ROW
     return {
         "page": page,
-        "selection": _block(page.selection, block),
-        "command": _block(page.command, block),
+        "selection": templates.lines(page.selection, block),
+        "command": templates.lines(page.command, block),
         "work": _work(page.folders),
         "folders": page.folders[:rows],
         "traits": [
@@ -174,14 +171,7 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
 
 @functools.cache
 def _template() -> Template:
-    return templates.template("page.html.j2", counted=counted, number=_number, unit=with_unit)
-
-
-def _block(text: str, limit: int) -> Markup:
-    """Return text of several lines as markup, cut where it is endless."""
-    safe = _NOT_IN_HTML.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text[:limit])
-    rest = f"\n… (cut here; {len(text):,} characters in all)" if len(text) > limit else ""
-    return escape(safe + rest)
+    return templates.template("report/page.html.j2", counted=counted, number=_number, unit=with_unit)
 
 
 def _number(number: int) -> str:
