@@ -111,6 +111,7 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
         inquiry = opened.enter_context(Inquiry(settings.docdb_timeout, settings.skip_processed))
         cohort = _select(settings, asked)
         yield FINDING, (run := replace(run, cohort=cohort))
+        _refuse_too_many(run)
         files = _locate(settings, cohort)
         wrapper = inquiry.answer()
         yield FINDING, (run := replace(run, files=files))
@@ -139,6 +140,17 @@ def _select(settings: Settings, selection: Selection) -> Cohort:
             skip_errors=settings.skip_errors,
             is_described=settings.is_described,
         )
+
+
+def _refuse_too_many(run: Dispatch) -> None:
+    """Refuse too many jobs before files are listed for minutes; what leaves jobs out may leave few enough."""
+    from job_dispatch.jobs.building import refuse_too_many
+
+    settings = run.settings
+    may_be_fewer = settings.skip_processed or run.selection.exclusions.jobs
+    is_asked = settings.max_number_of_tasks_dispatched or settings.dry_run
+    if settings.wants_files and not (may_be_fewer or is_asked):
+        refuse_too_many(run.cohort, run.parameters)
 
 
 def _locate(settings: Settings, cohort: Cohort) -> Files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -141,14 +142,15 @@ def test_csv_ids_select_records_of_both_shapes_in_the_order_of_the_csv(world: Wo
     assert all("query" not in job for job in done.jobs)
 
 
-def test_a_job_carries_the_id_that_the_csv_asked_for_and_a_query_the_first_of_the_record(world: World) -> None:
+def test_an_asset_with_two_ids_has_one_job_name_whichever_of_them_selects_it(world: World) -> None:
     (world.input_directory / "data_asset_input.csv").write_text(f"asset_id\n{asset_id(102)}\n{asset_id(2)}\n")
     by_csv = succeeded(world.call("--use_data_asset_csv=1"))
-    assert [job["asset_id"] for job in by_csv.jobs] == [[asset_id(102)]]
+    assert [job["asset_id"] for job in by_csv.jobs] == [[asset_id(2)]]
     by_query = succeeded(
         world.call('--docdb_query={"data_description.modality.abbreviation": "pophys"}', "--overwrite=1")
     )
     assert [job["asset_id"] for job in by_query.jobs] == [[asset_id(2)]]
+    assert by_query.folders == by_csv.folders
 
 
 def test_a_csv_of_thousands_of_ids_is_asked_for_in_few_requests(world: World) -> None:
@@ -431,3 +433,28 @@ def test_a_query_longer_than_any_url_is_asked_by_post(world: World) -> None:
     ids = [f"{n:030d}" for n in range(1_000)] + ["774659"]
     done = succeeded(world.call(f"--docdb_query={json.dumps({'subject.subject_id': {'$in': ids}})}"))
     assert len(done.jobs) == 3
+
+
+def test_too_many_assets_are_refused_before_their_files_are_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("job_dispatch.jobs.building.JOBS_UNASKED", 5)
+    for record in world.records:
+        record["location"] = "s3://no-such-bucket/of-it"
+    done = world.call("--docdb_query={}", "--file_extension=.nwb")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: 6 assets or groups × 1 parameter set make more than 5 jobs, which are written only where"
+        " --max_number_of_tasks_dispatched names a number; narrow the request or name one"
+    )
+
+
+def test_nothing_is_said_of_code_ocean_where_nothing_of_it_is_in_the_environment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [one for one in os.environ if one.startswith(("CO_", "CODEOCEAN_"))]:
+        monkeypatch.delenv(name)
+    assert "job files will not name" not in succeeded(world.call("--docdb_query={}")).stderr
+    monkeypatch.setenv("CO_COMPUTATION_ID", "a")
+    told = succeeded(world.call("--docdb_query={}", "--overwrite=1")).stderr
+    assert "job files will not name the analysis code: CODEOCEAN_API_TOKEN is not set" in told

@@ -25,8 +25,7 @@ def without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Par
     """
     same: dict[tuple[str, str], Found] = {}
     for asset, record in found:
-        key = (asset.name, asset.location) if asset.location else ("", asset.record_id)
-        same.setdefault(key, []).append((asset, record))
+        same.setdefault(identity(asset), []).append((asset, record))
     taken = [max(alike, key=latest) for alike in same.values()]
     merged = dict(parameters)
     skipped, details = [], []
@@ -42,6 +41,11 @@ def without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Par
         records = counted(len(skipped), "record")
         warn_listing(f"{records} of assets that are registered twice skipped:", details)
     return taken, merged, skipped
+
+
+def identity(asset: Asset) -> tuple[str, str]:
+    """Return what all records of one asset share."""
+    return (asset.name, asset.location) if asset.location else ("", asset.record_id)
 
 
 def latest(found: tuple[Asset, Record]) -> tuple[datetime, str]:

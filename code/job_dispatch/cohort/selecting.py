@@ -75,7 +75,7 @@ def select(
         groups, left = _grouped(metadata, selection, found, grouping)
         skipped += left
         groups = [one for group in groups for one in _by_parameters(group, parameters)]
-        groups, excluded = without_excluded(groups, found, selection.exclusions)
+        groups, excluded = without_excluded(groups, fitting.found, selection.exclusions)
         skipped += excluded
         partners: Mapping[str, Sequence[str]] = {}
         if with_raw and groups:

@@ -115,8 +115,7 @@ def _fitting(
     unique: dict[str, tuple[Asset, Record]] = {}
     parameters: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, records in found.items():
-        asset_id = key.value if key.column == "asset_id" else None
-        assets = [(asset_of(record, asset_id), record) for record in records.values()]
+        assets = [(asset_of(record), record) for record in records.values()]
         for asset, record in sorted(assets, key=lambda one: (one[0].name, one[0].record_id)):
             unique.setdefault(asset.record_id, (asset, record))
             different = parameters.setdefault(asset.record_id, {})

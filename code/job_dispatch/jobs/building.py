@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import RequestError, carrying, counted, logger, progress, with_unit
-from job_dispatch.model import File, Files, Group, LocatedAsset, Skipped
+from job_dispatch.model import Cohort, File, Files, Group, LocatedAsset, Skipped
 from job_dispatch.request.parameters import Parameters
 
 CAP = "--max_number_of_tasks_dispatched"
@@ -207,6 +207,23 @@ class Work:
         parameter_set = _with_its_own(group, self._sets[0])
         text = _model(group, files, parameter_set, self.parameters.fixed, self.query, self.code).to_json()
         return -(-len(text.encode()) // _BLOCK_BYTES) * _BLOCK_BYTES
+
+
+def refuse_too_many(cohort: Cohort, parameters: Parameters) -> None:
+    """Refuse more assets than make the jobs that are written unasked, before their files are listed.
+
+    Raises
+    ------
+    RequestError
+        Each asset or group makes a job for each parameter set, and those are too many.
+    """
+    sets = max(len(parameters.sets), 1)
+    if len(cohort.groups) * sets > JOBS_UNASKED:
+        selected = counted(len(cohort.groups), "asset or group", "assets or groups")
+        raise RequestError(
+            f"{selected} × {counted(sets, 'parameter set')} make more than {JOBS_UNASKED:,} jobs, which are written"
+            f" only where {CAP} names a number; narrow the request or name one"
+        )
 
 
 def plan(

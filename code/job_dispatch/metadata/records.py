@@ -109,8 +109,8 @@ def projection(names: Iterable[str]) -> list[str]:
     return [path for path in wanted if not any(path.startswith(f"{other}.") for other in wanted)]
 
 
-def asset_of(record: Record, asset_id: str | None = None) -> Asset:
-    """Return the asset that a record describes; `asset_id` chooses among several Code Ocean ids."""
+def asset_of(record: Record) -> Asset:
+    """Return the asset that a record describes, with the first of its Code Ocean ids: a job's name depends on it."""
     location = record.get("location")
     location = location.rstrip("/") if isinstance(location, str) else ""
     name = record.get("name")
@@ -118,7 +118,7 @@ def asset_of(record: Record, asset_id: str | None = None) -> Asset:
         name = location.rpartition("/")[2] or record["_id"]
     ids = code_ocean_ids(record)
     project, subject = (_text_of(record, name) for name in ("@project", "@subject"))
-    return Asset(record["_id"], name, location, asset_id or (ids[0] if ids else ""), project, subject, _day(record))
+    return Asset(record["_id"], name, location, ids[0] if ids else "", project, subject, _day(record))
 
 
 def _text_of(record: Record, name: str) -> str:

@@ -19,6 +19,9 @@ class ManifestAsset(BaseModel):
     asset_id: str = Field(description="Code Ocean data asset id; empty where the record has none")
     record_id: str = Field(description="_id of its metadata record")
     location: str
+    subject: str = Field(description="Empty if the record has none, as are session and project")
+    session: str = Field(description="Day of its session, or of its record, as YYYY-MM-DD")
+    project: str
 
 
 class ManifestItem(BaseModel):

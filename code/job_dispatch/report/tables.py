@@ -21,6 +21,9 @@ JOB_COLUMNS = (
     "bytes",
     "parameter set",
     "group",
+    "subjects",
+    "sessions",
+    "projects",
 )
 SKIPPED_COLUMNS = ("name", "asset id", "record id", "location", "reason", "job")
 
@@ -58,6 +61,9 @@ def _cells(worker: str, job: Job) -> Iterator[str]:
     yield "" if job.size is None else str(job.size)
     yield _no_formula(as_json(job.parameter_set))
     yield _no_formula(as_json(job.group.metadata))
+    yield _joined(asset.subject for asset in assets)
+    yield _joined(asset.day for asset in assets)
+    yield _joined(asset.project for asset in assets)
 
 
 def _joined(values: Iterable[str]) -> str:

@@ -83,7 +83,13 @@ def _manifest(
         left_off_is_exact=left_off is None or left_off.is_exact,
         assets=[
             ManifestAsset(
-                name=writable(one.name), asset_id=one.asset_id, record_id=one.record_id, location=one.location
+                name=writable(one.name),
+                asset_id=one.asset_id,
+                record_id=one.record_id,
+                location=one.location,
+                subject=writable(one.subject),
+                session=writable(one.day),
+                project=writable(one.project),
             )
             for one in analysed.values()
         ],

@@ -122,6 +122,19 @@ def test_an_asset_is_known_by_each_of_its_ids(desk: World) -> None:
     assert names == sorted(NAMES[1:])
 
 
+def test_an_asset_that_is_registered_twice_is_excluded_by_each_of_its_records(desk: World) -> None:
+    desk.records.append({**desk.records[0], "_id": "older", "created": "2020-01-01T00:00:00Z"})
+    assert left(desk, "older")[0] == sorted(NAMES[1:])
+    assert left(desk, desk.records[0]["_id"])[0] == sorted(NAMES[1:])
+
+
+def test_entries_that_match_nothing_are_counted(desk: World) -> None:
+    _, log = left(desk, f"{NAMES[0]}\nnot-one-of-them\n{asset_id(77)}\n")
+    assert f"--exclude: 2 of 3 entries in {desk.input_directory}/done.csv match no selected asset" in log
+    _, log = left(desk, f"{NAMES[0]}\n{asset_id(1)}\n")
+    assert "match no selected asset" not in log
+
+
 def test_groups_are_made_without_the_excluded_and_no_older_one_takes_the_place_of_the_latest(desk: World) -> None:
     names, _ = left(desk, asset_id(1), "--group_by=subject.subject_id")
     assert names == sorted([NAMES[0], NAMES[2]])

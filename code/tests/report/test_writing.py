@@ -110,6 +110,21 @@ def test_the_table_has_one_row_a_job_with_its_worker_and_file_name(world: World,
     assert [row["files"] for row in rows] == [job["file_location"][0] for job in done.jobs]
 
 
+def test_subject_session_and_project_of_each_asset_are_in_the_table_and_the_manifest(
+    world: World, tmp_path: Path
+) -> None:
+    world.call(QUERY, f"--report_directory={tmp_path / 'report'}")
+    rows = table(tmp_path / "report")
+    assets = json.loads((tmp_path / "report" / "manifest.json").read_text())["assets"]
+    records = {record["name"]: record for record in world.records}
+    assert rows
+    for row, asset in zip(rows, assets, strict=True):
+        record = records[row["asset names"]]
+        told = [record["subject"]["subject_id"], "2025-06-01", record["data_description"]["project_name"]]
+        assert [row["subjects"], row["sessions"], row["projects"]] == told
+        assert [asset["subject"], asset["session"], asset["project"]] == told
+
+
 @pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)"])
 def test_no_cell_is_a_formula(world: World, tmp_path: Path, start: str) -> None:
     world.records[:] = [{**world.records[0], "name": start}]
