@@ -6,6 +6,7 @@ params.input_files = null
 params.analysis = null
 params.set = null
 params.jobs_per_task = 1
+params.max_failures = null
 params.output_directory = 'results'
 
 // Dispatches again in every run: a cached step would never ask the database again.
@@ -42,7 +43,8 @@ process ANALYSE {
     tag { job.baseName }
     cache 'deep'
     publishDir params.output_directory, pattern: 'analysis_results/*', mode: 'copy', overwrite: true
-    errorStrategy { tolerated(task) }
+    maxRetries 2
+    errorStrategy { tolerated(task, [job]) }
 
     input:
     path job, stageAs: 'jobs/*'
@@ -65,7 +67,8 @@ process ANALYSE_GROUP {
     tag { jobs instanceof List ? "${jobs.size()} jobs" : '1 job' }
     cache 'deep'
     publishDir params.output_directory, pattern: 'analysis_results/*', mode: 'copy', overwrite: true
-    errorStrategy { tolerated(task) }
+    maxRetries 2
+    errorStrategy { tolerated(task, jobs instanceof List ? jobs : [jobs]) }
 
     input:
     path jobs, stageAs: 'jobs/*'
@@ -118,7 +121,8 @@ process COLLECT {
 process SUMMARISE {
     cache 'deep'
     publishDir params.output_directory, mode: 'copy', overwrite: true
-    errorStrategy { tolerated(task) }
+    maxRetries 2
+    errorStrategy { tolerated(task, []) }
 
     input:
     path records
@@ -142,7 +146,7 @@ workflow {
     def analysis = file(params.analysis, glob: false)
     DISPATCH(params.input_files ? file(params.input_files, glob: false) : [], named, flags, !isOnlyLookedAt())
 
-    def jobs = DISPATCH.out.jobs.flatMap { found -> found instanceof List ? found : [found] }
+    def jobs = DISPATCH.out.jobs.flatMap { found -> known(found instanceof List ? found : [found]) }
     def together = params.jobs_per_task.toString().toInteger()
     def alone = jobs
     def done = channel.empty()
@@ -165,7 +169,9 @@ workflow {
 
     workflow.onComplete = {
         if (Run.collected) {
-            removeEarlier(file(params.output_directory, glob: false))
+            def output = file(params.output_directory, glob: false)
+            removeEarlier(output)
+            file(workflow.session.config.trace.file).copyTo(output.resolve('resources.tsv'))
         }
         tellFailures(workflow.success)
     }
@@ -175,7 +181,7 @@ workflow {
 
 // Such a run has no jobs and no report, so that nothing in the output folder is taken for that of an earlier request.
 def isOnlyLookedAt() {
-    return ['dry_run', 'describe'].any { name -> "${params.get(name)}".trim().toLowerCase() in ['true', '1'] }
+    return ['dry_run', 'describe'].any { name -> "${params.containsKey(name) ? params[name] : ''}".trim().toLowerCase() in ['true', '1'] }
 }
 
 // What the pipeline itself decides about the dispatcher.
@@ -196,10 +202,26 @@ def mistakes() {
     if (!(params.jobs_per_task.toString() ==~ /[1-9][0-9]{0,5}/)) {
         found << "--jobs_per_task: '${params.jobs_per_task}' is not a whole number from 1"
     }
+    if (!((params.max_failures ?: 0).toString() ==~ /[0-9]{1,7}|[0-9]{1,2}(\.[0-9]+)?%|100%/)) {
+        found << "--max_failures: '${params.max_failures}' is neither a number of jobs nor a share of them, such as 20%"
+    }
     settings().findAll { pair -> !(pair ==~ /(?s)\s*[^=\s][^=]*=.*/) }.each { pair ->
         found << "--set: '${pair}' is not name=value"
     }
+    placeholders(workflow.session.config.findAll { name, value -> name in ['process', 'workDir', 'aws', 'k8s'] }).each { name, value ->
+        found << "${name}: '${value}' is to be filled in; set it in a file that you add with -c (see docs/pipeline.md)"
+    }
     return found
+}
+
+// What stands in capitals in nextflow.config, as far as the chosen profiles use it.
+def placeholders(Map config) {
+    return config.collectEntries { name, value ->
+        if (value instanceof Map) {
+            return placeholders(value).collectEntries { below, found -> ["${name}.${below}".toString(), found] }
+        }
+        value.toString() =~ /^(PARTITION|QUEUE|REGION|NAMESPACE|CLAIM)$|BUCKET\/|registry\.example\// ? [(name): value] : [:]
+    }
 }
 
 def refuse(List found) {
@@ -210,15 +232,21 @@ def refuse(List found) {
 
 // Every flag of the dispatcher that is set, as text; those that name a file know its place among the staged ones.
 def dispatcherFlags() {
-    def own = ['input_files', 'analysis', 'set', 'jobs_per_task', 'output_directory', 'jobs-per-task']
+    def own = ['input_files', 'analysis', 'set', 'jobs_per_task', 'max_failures', 'output_directory', 'jobs-per-task']
     def paths = []
     return params.findAll { name, value -> !(name in own) && value != null && value != '' }.collect { name, value ->
         def path = namedFile(name, value)
         if (path != null) {
             paths << path
         }
-        [name: name, text: asText(value), file: path == null ? null : paths.size() - 1, path: path]
+        [name: name, text: value instanceof Number ? asTyped(name, value) : asText(value), file: path == null ? null : paths.size() - 1, path: path]
     }
+}
+
+// Nextflow reads what looks like a number as a number; the command line has it as it was typed.
+def asTyped(String name, Number value) {
+    def typed = (workflow.commandLine =~ /(?<=\s)--${java.util.regex.Pattern.quote(name)}[=\s](\S+)/).collect { found -> found[1] }
+    return typed.reverse().find { text -> text.isNumber() && text.toBigDecimal() == value } ?: value.toString()
 }
 
 def asText(value) {
@@ -274,7 +302,13 @@ def realPath(path) {
     return "\"\$(readlink -f ${quoted(path)})\""
 }
 
-// ---- groups
+// ---- jobs
+
+def known(List files) {
+    files.each { file -> Run.jobs[file.baseName] = file }
+    return files
+}
+
 
 // Job names are evenly spread numbers. They are halved at their next bit until no part is too large, so that a job
 // more or less changes the group that it falls into, or splits it in two, and no other.
@@ -288,35 +322,51 @@ def cut(List jobs, int size, int bit) {
 
 // ---- the end
 
-// A service or the disk failed, or a signal ended it: the next try may succeed. What was asked wrongly stays wrong.
+// A service or the disk failed, or something ended it: the next try may succeed. What was asked wrongly stays wrong.
 def tryAgain(task) {
     def report = task.workDir.resolve('report')
-    Run.dispatchFailed = (report.exists() ? "The dispatcher's report: ${report.toUriString()}\n" : '') + reason(task)
-    return task.exitStatus == 1 || task.exitStatus > 128 ? 'retry' : 'terminate'
+    def ending = Ending.of(task)
+    Run.dispatchFailed = (report.exists() ? "The dispatcher's report: ${report.toUriString()}\n" : '') + "error: ${ending.sentence}"
+    return task.exitStatus == 1 || ending.mayPass ? 'retry' : 'terminate'
 }
 
-// A failure that ends only its own task, but for one that every other task would meet as well.
-def tolerated(task) {
-    Run.failures.putIfAbsent(reason(task), task.workDir.toUriString())
-    return task.exitStatus == 2 ? 'finish' : 'ignore'
-}
-
-// What the program said last: from its last line that begins with `error:`, else its last line.
-def reason(task) {
-    def log = task.workDir.resolve('.command.err')
-    def lines = log.exists() ? log.readLines().findAll { line -> line.trim() } : []
-    def start = lines.findLastIndexOf { line -> line.startsWith('error: ') }
-    if (start >= 0) {
-        return lines.drop(start).join('\n')
+// A failure ends only its own task, unless every other task would meet it as well, or too many jobs failed.
+def tolerated(task, List jobs) {
+    def ending = Ending.of(task)
+    if (ending.mayPass && task.attempt <= 2) {
+        return 'retry'
     }
-    def signal = task.exitStatus > 128 && task.exitStatus < 160 ? " (signal ${task.exitStatus - 128})" : ''
-    return "error: ${task.name}: exit status ${task.exitStatus}${signal}: ${lines ? lines.last() : 'it said nothing'}"
+    def subject = ending.isOwn ? '' : "${jobs ? jobs.collect { job -> described(job.baseName) }.join(', ') : task.name}: "
+    Run.failures.putIfAbsent("error: ${subject}${ending.sentence}".toString(), task.workDir.toUriString())
+    if (ending.isForAll) {
+        return 'finish'
+    }
+    Run.failed.addAll(jobs.collect { job -> job.baseName })
+    Run.isEndedEarly = Run.isEndedEarly || areTooMany(Run.failed.size())
+    return Run.isEndedEarly ? 'finish' : 'ignore'
+}
+
+def described(String name) {
+    def assets = new groovy.json.JsonSlurper().parse(Run.jobs[name]).asset_name
+    return "job ${name} (${assets.join(', ')})"
+}
+
+// `--max_failures` is a number of jobs, or a share of all jobs of the request.
+def areTooMany(int number) {
+    def given = params.max_failures?.toString()
+    if (!given) {
+        return false
+    }
+    return given.endsWith('%') ? 100 * number > given[0..-2].toBigDecimal() * Run.jobs.size() : number > given.toInteger()
 }
 
 def tellFailures(success) {
     def failures = Run.failures.collect { reason, folder -> "${reason}\n  all that it left: ${folder}" }
     def lines = failures.take(20) + (failures.size() > 20 ? ["… and ${failures.size() - 20} more"] : [])
-    if (failures && Run.collected) {
+    if (Run.isEndedEarly) {
+        lines << "error: ${Run.failed.size()} of ${Run.jobs.size()} jobs failed, more than --max_failures=${params.max_failures}: the rest was not run; -resume runs it"
+    }
+    else if (failures && Run.collected) {
         lines << "error: ${failures.size()} failed, ${Run.done.size()} jobs are done; -resume tries again only what failed"
     }
     if (Run.dispatchFailed && !success && !Run.collected && !failures) {

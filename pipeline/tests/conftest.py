@@ -87,6 +87,8 @@ class Lab:
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    engine: Sequence[str] = field(default_factory=lambda: os.environ.get("PIPELINE_ENGINE", "").split())
+    """Options of Nextflow that choose where tasks run: `make slurm-test ALL=1` sets them for all tests."""
 
     def __post_init__(self) -> None:
         (self.folder / "input").mkdir(parents=True)
@@ -107,7 +109,7 @@ class Lab:
         """Return the command of a run over what the query selects from the catalog."""
         given = ["--input_files=input", "--analysis=analysis.py", "--metadata_catalog=catalog.jsonl"]
         return [
-            *(str(TESTS / "nextflow"), "run", str(PIPELINE / "main.nf"), "-ansi-log", "false", *given),
+            *(str(TESTS / "nextflow"), "run", str(PIPELINE / "main.nf"), "-ansi-log", "false", *self.engine, *given),
             *([] if query is None else [f"--docdb_query={query}"]),
             *flags,
         ]
@@ -161,8 +163,7 @@ def tasks(trace: Path) -> list[Task]:
         return []
     with trace.open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    named = [(row["name"].partition(" ("), row) for row in rows]
-    return [Task(name[0], name[2].rstrip(")"), row["status"], row["exit"]) for name, row in named]
+    return [Task(row["process"], row["tag"], row["status"], row["exit"]) for row in rows]
 
 
 def succeeded(finished: Finished) -> Finished:

