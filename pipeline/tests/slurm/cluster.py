@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PACKAGES = ("slurm-wlm", "munge")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 SECONDS_TO_START = 60
 
 CONFIGURATION = """
@@ -66,8 +67,13 @@ def install() -> None:
     """
     if os.geteuid() != 0:
         raise MissingError("Slurm's daemons need root")
-    if all(map(shutil.which, PROGRAMS)):
-        return
+    with Path(tempfile.gettempdir(), "slurm-packages.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run side by side install them once
+        if not all(map(shutil.which, PROGRAMS)):
+            _install()
+
+
+def _install() -> None:
     if shutil.which("apt-get") is None:
         raise MissingError("no Slurm is installed, and there is no apt-get to install it")
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
@@ -158,20 +164,21 @@ class Cluster:
         for path in (folder, key):
             os.chown(path, munge.pw_uid, munge.pw_gid)
         files = [f"--{name}-file={folder / name}" for name in ("key", "log", "pid", "seed")]
-        self._start("munged", "--foreground", f"--socket={folder / 'socket'}", *files, user="munge", group="munge")
+        self._start("munged", "--foreground", f"--socket={folder / 'socket'}", *files, user="munge")
         self.wait_until((folder / "socket").exists, "munge does not start")
 
-    def _start(self, name: str, *options: str, user: str | None = None, group: str | None = None) -> None:
+    def _start(self, name: str, *options: str, user: str | None = None) -> None:
+        # However these tests end, the daemons end with them.
+        command = ["setpriv", "--pdeathsig=KILL"]
+        if user is not None:
+            command += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         with (self._folder / f"{name}.err").open("ab") as errors:
             self._started[name] = subprocess.Popen(
-                [name, *options],
+                [*command, name, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
                 start_new_session=True,
-                user=user,
-                group=group,
-                extra_groups=None if user is None else [],
             )
 
     def _end(self, name: str) -> None:
