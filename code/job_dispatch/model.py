@@ -41,10 +41,20 @@ class Asset:
 
 
 class File(NamedTuple):
-    """A file or a store that matched: its address, and its size in bytes where that is known."""
+    """A file or a store that matched.
+
+    Parameters
+    ----------
+    address : str
+    size : int or None
+        Bytes, where they are known.
+    version : str
+        What changes when the file does: its ETag in S3, its time of modification (in ns) on a disk; empty for a store.
+    """
 
     address: str
     size: int | None
+    version: str = ""
 
 
 class Folder(NamedTuple):

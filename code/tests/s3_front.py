@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 from tests.gateway import Fault
 
-_KEYS_A_PAGE = 1_000
+KEYS_A_PAGE = 1_000
 
 
 @dataclass
@@ -59,7 +59,7 @@ class S3Front:
 
     Tests change `buckets`, `faults` (one entry is consumed a request: a `Fault`, None for a request that goes
     well, or a function of the request that gives either) and `failing` (the fault of every later request whose
-    prefix begins so) and read `requests`.
+    prefix begins so) and `sort` (the order of keys), and read `requests`.
 
     Parameters
     ----------
@@ -71,6 +71,7 @@ class S3Front:
         self.buckets = {name: set(keys) for name, keys in buckets.items()}
         self.faults: list[Fault | FaultHook | None] = []
         self.failing: dict[str, Fault] = {}
+        self.sort: Callable[[str], bytes] = str.encode
         self.requests: list[RecordedRequest] = []
         self.released = threading.Event()
         self._server = _Server(self)
@@ -122,21 +123,22 @@ class S3Front:
             return 200, ""
         if method != "GET":
             return 405, _error_body("MethodNotAllowed", "The specified method is not allowed.")
-        return 200, _listing(bucket, self.buckets[bucket], {name: values[0] for name, values in asked.items()})
+        asked_once = {name: values[0] for name, values in asked.items()}
+        return 200, _listing(bucket, self.buckets[bucket], asked_once, self.sort)
 
 
-def _listing(bucket: str, keys: Iterable[str], asked: Mapping[str, str]) -> str:
+def _listing(bucket: str, keys: Iterable[str], asked: Mapping[str, str], sort: Callable[[str], bytes]) -> str:
     """The XML of a `ListObjectsV2`."""
     shown = _url_encoded if asked.get("encoding-type") == "url" else _escaped
     prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter", "")
     after = asked.get("continuation-token") or asked.get("start-after", "")
-    entries = sorted(set(_entries(keys, prefix, delimiter)), key=lambda entry: entry[0].encode())
-    left = [entry for entry in entries if entry[0].encode() > after.encode()]
-    page = left[: min(int(asked.get("max-keys", _KEYS_A_PAGE)), _KEYS_A_PAGE)]
+    entries = sorted(set(_entries(keys, prefix, delimiter)), key=lambda entry: sort(entry[0]))
+    left = [entry for entry in entries if sort(entry[0]) > sort(after)]
+    page = left[: min(int(asked.get("max-keys", KEYS_A_PAGE)), KEYS_A_PAGE)]
     is_truncated = len(page) < len(left)
     parts = [
         f"<Name>{bucket}</Name><Prefix>{shown(prefix)}</Prefix><KeyCount>{len(page)}</KeyCount>",
-        f"<MaxKeys>{_KEYS_A_PAGE}</MaxKeys><IsTruncated>{str(is_truncated).lower()}</IsTruncated>",
+        f"<MaxKeys>{KEYS_A_PAGE}</MaxKeys><IsTruncated>{str(is_truncated).lower()}</IsTruncated>",
     ]
     if delimiter:
         parts.append(f"<Delimiter>{shown(delimiter)}</Delimiter>")
@@ -150,13 +152,18 @@ def _listing(bucket: str, keys: Iterable[str], asked: Mapping[str, str]) -> str:
         else:
             parts.append(
                 f"<Contents><Key>{shown(name)}</Key><LastModified>2025-06-01T00:00:00.000Z</LastModified>"
-                "<ETag>&quot;0&quot;</ETag><Size>0</Size><StorageClass>STANDARD</StorageClass></Contents>"
+                f"<ETag>&quot;0&quot;</ETag><Size>{size_of(name)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
             )
     inside = "".join(parts)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inside}</ListBucketResult>'
     )
+
+
+def size_of(key: str) -> int:
+    """The bytes of an object: none for the marker of a folder, and for a file whose name ends in `empty`."""
+    return 0 if key.endswith(("/", "empty")) else 1
 
 
 def _entries(keys: Iterable[str], prefix: str, delimiter: str) -> Iterator[tuple[str, bool]]:

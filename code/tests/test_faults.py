@@ -575,7 +575,7 @@ REGION = "PermanentRedirect: the bucket is not in the region of FRONT; set AWS_D
 PAGE = Fault(200, "<html><body>Sign in</body></html>", {"Content-Type": "text/html"})
 TORN = Fault(200, "<html><p>Sign in", {"Content-Type": "text/html"})
 TEXT = Fault(200, "It works!", {"Content-Type": "text/plain"})
-NOT_S3 = "the answer of FRONT is not that of S3"
+NOT_S3 = "the answer of FRONT is not a listing of S3"
 # S3 may break off in the middle of an answer that began with 200, so boto3 takes all torn XML for that.
 TORN_OFF = "500: S3 is busy or failing: Internal Server Error; try again later"
 

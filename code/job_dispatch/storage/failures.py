@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import NamedTuple
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -17,6 +16,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from job_dispatch.messages import printable
+from job_dispatch.storage.clients import BadAnswerError
 
 _REASON_SHOWN = 200
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -26,12 +26,12 @@ _WRONG_REGION = ("PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderM
 _NO_CONNECTION = (SSLError, EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 
 
-class Failure(NamedTuple):
-    """Why a listing failed, whether without credentials it may succeed, and whether it holds for the whole bucket."""
+class Failure(Exception):  # noqa: N818  it is turned into an error of this project with the bucket's name
+    """Why S3 could not be asked, whether it may be without credentials, and whether that holds for the whole bucket."""
 
-    reason: str
-    is_refusal: bool = False
-    is_of_bucket: bool = False
+    def __init__(self, reason: str, is_refusal: bool = False, is_of_bucket: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.is_refusal, self.is_of_bucket = reason, is_refusal, is_of_bucket
 
 
 def is_without_connection(error: Exception) -> bool:
@@ -39,8 +39,8 @@ def is_without_connection(error: Exception) -> bool:
     return isinstance(error, _NO_CONNECTION)
 
 
-def describe(error: BotoCoreError | ClientError, endpoint: str, identity: str | None) -> Failure:
-    """Return what an error of boto3 means for the user.
+def describe(error: Exception, endpoint: str, identity: str | None) -> Failure:
+    """Return what an error of boto3, or of its parsers, means for the user.
 
     Parameters
     ----------
@@ -51,6 +51,10 @@ def describe(error: BotoCoreError | ClientError, endpoint: str, identity: str | 
     """
     if isinstance(error, ClientError):
         return _of_answer(error, endpoint, identity)
+    if isinstance(error, BadAnswerError):
+        return Failure(f"the answer of {endpoint} {error}")
+    if isinstance(error, RecursionError):
+        return Failure(f"{endpoint} redirects to another address; set AWS_ENDPOINT_URL_S3 to that", is_of_bucket=True)
     if isinstance(error, SSLError):
         return Failure(_of_tls(str(error), endpoint), is_of_bucket=True)
     if isinstance(error, ProxyConnectionError):
@@ -59,7 +63,10 @@ def describe(error: BotoCoreError | ClientError, endpoint: str, identity: str | 
         )
     if isinstance(error, HTTPClientError | BotoConnectionError):
         return Failure(f"cannot reach {endpoint}; check the network", is_of_bucket=True)
-    return Failure(printable(str(error).partition("\n")[0], _REASON_SHOWN))
+    if isinstance(error, BotoCoreError):
+        return Failure(printable(str(error).partition("\n")[0], _REASON_SHOWN))
+    reason = printable(str(error).partition("\n")[0], _REASON_SHOWN)
+    return Failure(f"the answer of {endpoint} cannot be read ({type(error).__name__}: {reason})")
 
 
 def _of_tls(reason: str, endpoint: str) -> str:

@@ -1,8 +1,12 @@
-"""What a place with keys answers, page by page and folder by folder."""
+"""What a place with keys is asked, what it answers, and in which order it has its keys."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+import os.path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 PAGE_SIZE = 1_000
@@ -12,31 +16,83 @@ THREADS = 64
 LAST = "\U0010ffff"
 
 
-class Level(NamedTuple):
-    """What lies directly in a folder: keys of its files with their bytes, prefixes (with `/`) of its folders."""
-
-    files: Mapping[str, int]
-    folders: Sequence[str]
-
-
 class Page(NamedTuple):
-    """Keys in order, their bytes, and whether none come after them."""
+    """Keys in order, the bytes and the version (ETag) of each object, and whether no key comes after them."""
 
     keys: Sequence[str]
     sizes: Sequence[int]
+    versions: Sequence[str]
     is_last: bool
 
 
+class Level(NamedTuple):
+    """What lies directly in a folder: its files, as the page that they fill, and its folders, each with `/`."""
+
+    files: Page
+    folders: Sequence[str]
+
+
+NO_KEYS = Page((), (), (), True)
+
+
+def level_of(files: Mapping[str, tuple[int, str]], folders: Sequence[str]) -> Level:
+    """Return a level of files, each with its size and version, and of folders; both in any order."""
+    keys = sorted(files)
+    return Level(Page(keys, [files[key][0] for key in keys], [files[key][1] for key in keys], True), sorted(folders))
+
+
 class Source(Protocol):
-    """A place with keys, asked by pages of `PAGE_SIZE` entries."""
+    """A place with keys, asked by pages of `PAGE_SIZE` keys."""
 
     async def level(self, folder: str) -> Level:
         """List what lies directly in a folder; `folder` ends with `/`."""
         ...
 
-    def pages(self, prefix: str, after: str | None) -> AsyncIterator[Page]:
-        """Yield all keys below a prefix, from the first one greater than `after`; one page a request."""
+    async def page(self, prefix: str, after: str) -> Page:
+        """List the first keys below a prefix that come after a key; all of them where the key is the prefix itself."""
         ...
+
+
+class Taker(Protocol):
+    """What becomes of the keys of an asset; each key is handed over once."""
+
+    def is_store(self, folder: str) -> bool:
+        """Tell whether a folder, given without a trailing slash, is a store, which is not entered."""
+        ...
+
+    def store_of(self, key: str) -> str | None:
+        """Return the outermost store that a key lies in, without a trailing slash."""
+        ...
+
+    def take_keys(self, page: Page, start: int, stop: int) -> int:
+        """Take some keys of a page; return how many of them lie in no store."""
+        ...
+
+    def take_store(self, folder: str) -> None:
+        """Take a store, given without a trailing slash; none of its keys may follow."""
+        ...
+
+
+class Order(Enum):
+    """How a bucket sorts its keys.
+
+    S3 sorts them as text: `a-b/x` comes before `a/x`, since `-` sorts before `/`. A server that keeps folders may list
+    `a/x` first, or list in no order at all; then "all keys after this one" means something else, or nothing.
+    """
+
+    UNKNOWN = "unknown"
+    TEXT = "text"
+    OTHER = "other"
+
+
+@dataclass
+class Experience:
+    """What is known of a bucket, which helps to list its next assets."""
+
+    order: Order = Order.UNKNOWN
+    # Whether assets were best listed folder by folder; None while no asset has shown that.
+    is_walked: bool | None = None
+    asking_order: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def end_of(folder: str) -> str:
@@ -44,7 +100,22 @@ def end_of(folder: str) -> str:
     return folder + LAST
 
 
-def common_start(one: str, other: str) -> str:
-    """Return the longest text that two texts begin with."""
-    length = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]
+def common_folder(one: str, other: str) -> str:
+    """Return the narrowest folder that two keys lie in, with a trailing slash; empty where there is none."""
+    same = os.path.commonprefix((one, other))  # noqa: RUF071  character by character is what is meant
+    return same[: same.rfind("/") + 1]
+
+
+def disputed(entries: Sequence[str]) -> bool:
+    """Tell whether a place that sorts by folders has these sorted entries in another order."""
+    return entries != sorted(entries, key=lambda entry: entry.replace("/", "\0"))
+
+
+async def find_order(source: Source, prefix: str, folder: str) -> Order:
+    """Ask a place how it sorts, by one request; there is some key in the folder.
+
+    As text, its keys are the first ones after the name of the folder with a character before `/`. By folders they come
+    before that name.
+    """
+    page = await source.page(prefix, f"{folder[:-1]}.{LAST}")
+    return Order.TEXT if page.keys and page.keys[0].startswith(folder) else Order.OTHER

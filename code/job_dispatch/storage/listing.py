@@ -1,23 +1,78 @@
-"""The one way of listing: divide what is left, or go folder by folder where keys come in no order."""
+"""Finds all keys of an asset with few requests and side by side, whatever its tree looks like.
+
+What is not read yet is a list of parts in the order of keys, and each answer settles some of it: a page settles all
+keys up to its last one, a level all of a folder but what lies in its folders. So each key is handed over once, whatever
+is asked and in whatever order answers come. What to ask next is only a matter of speed: ranges of keys are read side by
+side, each page by page. A range is divided between the folders that a level shows, or at a guessed key that goes on
+with the numbers in the names of the last keys.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import re
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
-from job_dispatch.storage.dividing import Begun, Division, Experience, First, best_first, walk
-from job_dispatch.storage.keys import Page, Source
-from job_dispatch.storage.matching import Taker
-from job_dispatch.storage.order import OutOfOrderError
-from job_dispatch.storage.slots import Turn
+from job_dispatch.storage import keys as paging
+from job_dispatch.storage.keys import (
+    LAST,
+    Experience,
+    Level,
+    Order,
+    Page,
+    Source,
+    Taker,
+    common_folder,
+    disputed,
+    end_of,
+    find_order,
+)
+from job_dispatch.storage.side_by_side import tasks_side_by_side
+
+# A full page takes about a megabyte until it is read, and some milliseconds of a core.
+_FULL_PAGES_AT_ONCE = 64
+# Requests that an asset may take besides two for each page that it takes at least.
+_SPARE_REQUESTS = 10
+# An asset that is read in so many ranges is not divided at guessed keys.
+_RANGES_FOR_GUESSES = 32
+# How far ahead of the last key the first guess is, in pages.
+_PAGES_AHEAD = 4
+# A key in a store that is read and thrown away costs about a hundredth of a request.
+_KEYS_A_REQUEST = 100
+# A level that takes longer has dozens of pages, and is read page by page instead.
+_LEVEL_SECONDS = 1.0
+_DIGITS = frozenset("0123456789")
 
 AnyTaker = TypeVar("AnyTaker", bound=Taker)
+Question = Coroutine[None, None, None]
+Part = tuple[str, str]  # the keys after the first one, up to and with the second
+
+
+class Slots:
+    """Room for requests: at most so many in flight, and not all of them for full pages."""
+
+    def __init__(self, at_most: int) -> None:
+        self.request = asyncio.Semaphore(at_most)
+        self.full_page = asyncio.Semaphore(min(at_most, _FULL_PAGES_AT_ONCE))
+
+
+class OutOfOrderError(Exception):
+    """A bucket that was known to list its keys as text does not: what was taken for read may not be."""
 
 
 async def list_keys(
-    source: Source, prefixes: Sequence[str], take: Callable[[], AnyTaker], turn: Turn, experience: Experience
+    source: Source, prefixes: Sequence[str], take: Callable[[], AnyTaker], slots: Slots, experience: Experience
 ) -> AnyTaker:
     """Return a taker that has got all keys below some prefixes that end with `/`, none of which is within another.
+
+    An asset takes at most twice the requests of the better of two plain ways (all keys in a row, or folder by folder)
+    and ten more, once the order of the bucket's keys is known.
 
     Parameters
     ----------
@@ -27,36 +82,319 @@ async def list_keys(
         What is known of the bucket; it grows.
     """
     taker = take()
-    if not experience.is_out_of_order:
-        try:
-            begun = await _begin(source, prefixes[0], taker, turn, experience) if len(prefixes) == 1 else None
-            if begun is not None and begun.page.is_last:
-                taker.take_page(begun.page, 0, len(begun.page.keys))
-            else:
-                await Division(source, taker, turn, experience).run(prefixes, begun)
-        except OutOfOrderError:
-            experience.is_out_of_order = True
-            taker = take()
-        else:
-            return taker
-    await walk(source, prefixes, taker, turn)
+    try:
+        await Listing(source, prefixes, taker, slots, experience).run()
+    except OutOfOrderError:
+        experience.order = Order.OTHER
+        taker = take()
+        await Listing(source, prefixes, taker, slots, experience).run()
     return taker
 
 
-async def _begin(source: Source, prefix: str, taker: Taker, turn: Turn, experience: Experience) -> Begun | None:
-    """Ask for the first page where that is the best beginning, or where nothing is known yet."""
-    if experience.first is None:
-        async with experience.learning:
-            if experience.first is None:
-                experience.first = First.PAGE  # also if this one fails
-                begun = await _first_page(source, prefix, turn)
-                experience.first = best_first(begun.page, prefix, taker)
-                return begun
-    return await _first_page(source, prefix, turn) if experience.first is First.PAGE else None
+class Unread:
+    """The keys that are not read yet, as parts in order."""
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self.parts: list[Part] = [(folder, end_of(folder)) for folder in sorted(folders)]
+
+    def _places(self, low: str, high: str) -> slice:
+        start = bisect_right(self.parts, low, key=lambda part: part[1])
+        return slice(start, bisect_left(self.parts, high, start, key=lambda part: part[0]))
+
+    def count(self, low: str, high: str) -> int:
+        """Return how many parts there are between two keys."""
+        return len(self.parts[self._places(low, high)])
+
+    def within(self, low: str, high: str) -> list[Part]:
+        """Return the parts between two keys, cut there."""
+        return [(max(after, low), min(up_to, high)) for after, up_to in self.parts[self._places(low, high)]]
+
+    def settle(self, low: str, high: str, folders: Sequence[str]) -> list[Part]:
+        """Take all between two keys for read, but what lies in some folders; return the parts that were unread."""
+        unread, places = self.within(low, high), self._places(low, high)
+        before = [(after, low) for after, _ in self.parts[places][:1] if after < low]
+        behind = [(high, up_to) for _, up_to in self.parts[places][-1:] if high < up_to]
+        kept = [(max(after, one), min(up_to, end_of(one))) for after, up_to in unread for one in folders]
+        self.parts[places] = [*before, *(part for part in kept if part[0] < part[1]), *behind]
+        return unread
 
 
-async def _first_page(source: Source, prefix: str, turn: Turn) -> Begun:
-    pages = source.pages(prefix, None)
-    async with turn.request:
-        page = await anext(pages, None)
-    return Begun(page or Page((), (), True), pages)
+@dataclass(eq=False)
+class Range:
+    """What one reader reads: all that is unread after one key and up to another.
+
+    Attributes
+    ----------
+    waits_for : int
+        Answers that it waits for before it is read on.
+    levels : sequence of str
+        Folders whose levels are worth a request.
+    is_together : bool
+        Whether its parts are small, and are read in one row with what lies between them.
+    sample : sequence of str
+        The last keys that were read in it, or before it.
+    pages_ahead : int
+        How many pages after the sample it is to be divided.
+    """
+
+    start: str
+    end: str
+    waits_for: int = 0
+    levels: Sequence[str] = ()
+    is_together: bool = False
+    sample: Sequence[str] = ()
+    pages_ahead: int = _PAGES_AHEAD
+
+
+class Listing:
+    """Lists one asset, once: hands over all its keys to a taker."""
+
+    def __init__(
+        self, source: Source, prefixes: Sequence[str], taker: Taker, slots: Slots, experience: Experience
+    ) -> None:
+        self._source, self._taker, self._slots, self._experience = source, taker, slots, experience
+        self._unread = Unread(prefixes)
+        self._ranges = [Range("", LAST)]
+        # Ranges that may be divided at guessed keys, the first one next.
+        self._divisible: deque[Range] = deque()
+        self._levels_asked: set[str] = set()
+        # Whether folders are entered by their levels, as is best where stores are.
+        self._is_walking = bool(experience.is_walked)
+        # Requests so far, and how many pages a plain listing would have taken at least.
+        self._requests, self._least = 0, 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_queueing = False
+
+    async def run(self) -> None:
+        """List all keys."""
+        if len(self._unread.parts) == 1:
+            async with self._slots.request:
+                await self._first()
+        if self._unread.parts:
+            async with tasks_side_by_side() as self._group:
+                self._queue_up()
+
+    async def _first(self) -> None:
+        question = self._next()
+        if question is not None:
+            await question
+
+    def _queue_up(self) -> None:
+        """Queue for a slot, for one request at a time, so that a huge asset does not hold up others."""
+        if self._unread.parts and not self._is_queueing:
+            self._is_queueing = True
+            task = self._group.create_task(self._ask(is_full_page=self._least >= 1 and not self._is_walking))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, is_full_page: bool) -> None:
+        async with self._slots.full_page if is_full_page else nullcontext(), self._slots.request:
+            self._is_queueing = False
+            if (question := self._next()) is not None:
+                self._queue_up()
+                await question
+                self._queue_up()
+        for task in () if self._unread.parts else self._tasks:
+            task.cancel()
+
+    # What to ask
+
+    def _next(self) -> Question | None:
+        """Return what to ask next; None where that depends on answers that are on their way."""
+        self._ranges = [one for one in self._ranges if one.waits_for or self._parts(one)]
+        for one in self._ranges:
+            if (question := self._next_of(one)) is not None:
+                return question
+        part = self._divide()
+        return None if part is None else self._next_of(part)
+
+    def _next_of(self, one: Range) -> Question | None:
+        """Return what to ask next of a range; None where it waits."""
+        if one.waits_for or not (parts := self._parts(one)):
+            return None
+        (after, up_to), end = parts[0], parts[-1 if one.is_together else 0][1]
+        if self._experience.order is Order.OTHER and (self._requests or self._is_walking):
+            return self._level(common_folder(after, up_to), one)
+        for folder in [after] if self._is_walking and up_to == end_of(after) else one.levels:
+            is_new = folder not in self._levels_asked and self._unread.within(folder, end_of(folder))
+            if is_new and self._may_ask_more():
+                return self._level(folder, one)
+        return self._page(common_folder(after, end), after, one)
+
+    def _parts(self, one: Range) -> list[Part]:
+        return self._unread.within(one.start, one.end)
+
+    def _may_ask_more(self) -> bool:
+        """Tell whether there may be one level or range more: each range wastes at most the request that ends it."""
+        may = self._requests + len(self._ranges) < 2 * self._least + _SPARE_REQUESTS
+        return may or self._experience.order is Order.OTHER
+
+    def _divide(self) -> Range | None:
+        """Cut off the end of a range for another reader: in the middle of many parts, or at a guessed key."""
+        if not self._ranges or not self._may_ask_more():
+            return None
+        one = max(self._ranges, key=lambda one: self._unread.count(one.start, one.end))
+        parts = self._parts(one)
+        start = parts[len(parts) // 2][0] if len(parts) > 1 else ""
+        while not start and self._divisible and len(self._ranges) < _RANGES_FOR_GUESSES:
+            one = self._divisible.popleft()
+            parts = self._parts(one) if one in self._ranges else []
+            key = key_ahead(one.sample, one.pages_ahead * paging.PAGE_SIZE, self._experience.order is Order.TEXT)
+            start = key if len(parts) == 1 and parts[0][0] < key < parts[0][1] else ""
+        if not start:
+            return None
+        ahead = 2 * one.pages_ahead + _PAGES_AHEAD
+        part = replace(one, start=start, waits_for=0, levels=(), pages_ahead=ahead)
+        one.end = start
+        self._ranges.insert(self._ranges.index(one) + 1, part)
+        self._divisible += [part] if part.sample else []
+        return part
+
+    # What is answered
+
+    def _level(self, folder: str, one: Range) -> Question:
+        """Return what asks for a level; a range waits for it where that is to replace its pages."""
+        self._levels_asked.add(folder)
+        self._requests += 1
+        waits = self._is_walking or self._experience.order is Order.OTHER
+        one.waits_for += waits
+
+        async def ask() -> None:
+            try:
+                async with asyncio.timeout(None if self._experience.order is Order.OTHER else _LEVEL_SECONDS):
+                    level = await self._source.level(folder)
+                await self._take_level(folder, level)
+            except TimeoutError:
+                return
+            finally:
+                one.waits_for -= waits
+
+        return ask()
+
+    async def _take_level(self, folder: str, level: Level) -> None:
+        files = level.files
+        entries = sorted([*files.keys, *level.folders])
+        if self._experience.order is Order.UNKNOWN and disputed(entries):
+            await self._find_order(folder, level.folders[0])
+        self._requests += len(entries) // paging.PAGE_SIZE
+        unread = [child for child in level.folders if self._unread.within(child, end_of(child))]
+        folders = [child for child in unread if not self._taker.is_store(child[:-1])]
+        has_stores = len(folders) < len(unread)
+        if has_stores or len(files.keys) >= paging.PAGE_SIZE / 2:
+            self._is_walking = has_stores
+        for child in unread if has_stores else ():
+            if self._taker.is_store(child[:-1]):
+                self._taker.take_store(child[:-1])
+        outside = self._settle(folder, end_of(folder), files, folders)
+        self._least += outside / paging.PAGE_SIZE
+
+    def _page(self, prefix: str, after: str, one: Range) -> Question:
+        """Return what asks for the page after a key, for which a range waits."""
+        self._requests += 1
+        one.waits_for += 1
+
+        async def ask() -> None:
+            page = await self._source.page(prefix, after)
+            if self._is_in_order(page.keys, after) and not page.is_last:
+                await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
+            one.waits_for -= 1
+            self._take_page(prefix, after, one, page)
+
+        return ask()
+
+    async def _find_order(self, prefix: str, folder: str) -> None:
+        """Find out the order of the bucket, once, if it matters for what comes after some key in a folder."""
+        if self._experience.order is Order.UNKNOWN and len(folder) > len(prefix):
+            async with self._experience.asking_order:
+                if self._experience.order is Order.UNKNOWN:
+                    order = await find_order(self._source, prefix, folder)
+                    self._experience.order = order
+
+    def _home(self, keys: Sequence[str], first: str) -> str:
+        """Return the store in which a page ends, or else the folder that some of its last keys have in common."""
+        store = self._taker.store_of(keys[-1])
+        return f"{store}/" if store else common_folder(first, keys[-1])
+
+    def _take_page(self, prefix: str, after: str, one: Range, page: Page) -> None:
+        keys, experience = page.keys, self._experience
+        if experience.order is Order.OTHER:
+            if page.is_last and after == prefix:
+                self._settle(prefix, end_of(prefix), _sorted(page))
+            else:  # what comes after the last key is anybody's guess
+                experience.is_walked = True
+            return
+        store = self._taker.store_of(keys[-1]) if keys else None
+        high = end_of(prefix) if page.is_last else keys[-1] if store is None else end_of(f"{store}/")
+        outside = self._settle(after, high, page)
+        self._least += outside / paging.PAGE_SIZE if page.is_last or keys[-1] > one.end else 1
+        if experience.is_walked is None:
+            experience.is_walked = self._is_better_walked(keys)
+        if page.is_last:
+            one.is_together |= after == prefix and len(keys) < paging.PAGE_SIZE / 2
+            return
+        self._is_walking = self._is_better_walked(keys) if store else self._is_walking and outside < len(keys)
+        one.sample, one.pages_ahead = keys[len(keys) // 2 :], _PAGES_AHEAD
+        # Where nearly all of the page lies in one child of a folder, its other children may be as large.
+        path, tenth = _path(prefix, self._home(keys, one.sample[0])), keys[len(keys) // 10]
+        large = (folder for folder, child in path if self._is_walking or tenth.startswith(child))
+        one.levels = [folder for folder in large if folder not in self._levels_asked]
+        self._divisible += () if one.levels else (one,)
+
+    def _is_in_order(self, keys: Sequence[str], after: str) -> bool:
+        """Tell whether keys come as text, and so what comes after them; learn the order of the bucket from them."""
+        experience = self._experience
+        if keys and (keys[0] <= after or keys != sorted(keys)):
+            if experience.order is Order.TEXT:
+                raise OutOfOrderError
+            experience.order = Order.OTHER
+        elif experience.order is Order.UNKNOWN and disputed(keys):
+            experience.order = Order.TEXT
+        return experience.order is not Order.OTHER
+
+    def _settle(self, low: str, high: str, page: Page, folders: Sequence[str] = ()) -> int:
+        """Hand over what was unread between two keys; return how many keys were in no store."""
+        parts = self._unread.settle(low, high, folders)
+        places = [(bisect_right(page.keys, after), bisect_right(page.keys, up_to)) for after, up_to in parts]
+        return sum(self._taker.take_keys(page, start, stop) for start, stop in places)
+
+    def _is_better_walked(self, keys: Sequence[str]) -> bool:
+        """Tell whether levels would have shown the same with less."""
+        stores = [self._taker.store_of(key) for key in keys]
+        folders = {(store or key).rpartition("/")[0] for store, key in zip(stores, keys, strict=True)}
+        return len(keys) - stores.count(None) > _KEYS_A_REQUEST * len(folders)
+
+
+def _path(prefix: str, home: str) -> Iterator[tuple[str, str]]:
+    """Yield each folder from a prefix down to a folder, with the folder in it that comes next."""
+    return pairwise(home[: slash.end()] for slash in re.finditer("/", home) if slash.end() >= len(prefix))
+
+
+def _sorted(page: Page) -> Page:
+    """Return a page of a place that does not sort its keys as text, sorted so."""
+    rows = sorted(zip(page.keys, page.sizes, page.versions, strict=True))
+    return Page([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], page.is_last)
+
+
+def key_ahead(sample: Sequence[str], distance: int, is_text_order: bool) -> str:
+    """Guess the key that comes so many keys after some that follow each other.
+
+    The characters that vary in the names are taken for the digits of a number, to which the distance is added. Where
+    the order of keys is not known to be that of text, the guess ends before what could be in dispute.
+    """
+    home = common_folder(sample[0], sample[-1])
+    names = [key[len(home) :] for key in (*sample[::4], sample[-1])]
+    columns = [set(characters) for characters in zip(*names, strict=False)]
+    varying = {character for column in columns if len(column) > 1 for character in column}
+    digits = varying | _DIGITS if varying & _DIGITS else varying
+    places = [sorted(digits if column <= digits else column) for column in columns]
+    first = last = 0
+    for characters, one, other in zip(places, names[0], names[-1], strict=False):
+        first = first * len(characters) + characters.index(one)
+        last = last * len(characters) + characters.index(other)
+    number, name = last + (last - first) * distance // max(1, len(sample) - 1), ""
+    for characters in reversed(places):
+        number, index = divmod(number, len(characters))
+        name = characters[index] + name
+    if number:  # it goes beyond the last name of that length
+        return home + LAST
+    return home + (name if is_text_order else re.split("[\0-/]", name)[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from job_dispatch.messages import RequestError, ServiceError, counted, warn_listing
 from job_dispatch.model import File, Folder
-from job_dispatch.storage.matching import Found, Matching, is_own_match
+from job_dispatch.storage.matching import STORE, Found, Match, Matching, is_own_match
 
 
 async def find_files(location: str, matching: Matching) -> list[File]:
@@ -55,7 +55,7 @@ def _list_folder(path: Path) -> Folder:
                 if entry.is_dir():
                     found.folders.append(f"file://{entry.path}")
                 elif entry.is_file():
-                    found.files.append(File(f"file://{entry.path}", entry.stat().st_size))
+                    found.files.append(File(f"file://{entry.path}", *_match(entry.stat())))
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"no such local folder: {path}") from None
     except OSError as error:
@@ -104,7 +104,7 @@ def _find_files(location: str, matching: Matching) -> list[File]:
         path.stat()
         itself = is_own_match(location, matching)
         if itself:
-            return [File(location, path.stat().st_size if path.is_file() else None)]
+            return [File(location, *(_match(path.stat()) if path.is_file() else STORE))]
         if itself is False or not path.is_dir():
             return []
         walked = _LocalWalk(str(path), matching)
@@ -114,7 +114,11 @@ def _find_files(location: str, matching: Matching) -> list[File]:
         raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
     if walked.skipped:
         warn_listing(f"{path}: {counted(len(walked.skipped), 'link')} skipped:", walked.skipped)
-    return [File(f"file://{found}", size) for found, size in sorted(walked.found.items())]
+    return [File(f"file://{found}", *match) for found, match in sorted(walked.found.items())]
+
+
+def _match(status: os.stat_result) -> Match:
+    return Match(status.st_size, str(status.st_mtime_ns))
 
 
 class _LocalWalk:
@@ -156,7 +160,7 @@ class _LocalWalk:
         is_folder = entry.is_dir()
         is_store = is_folder and self._is_store(entry, path)
         if (is_store or entry.is_file()) and self._matching.matches(path):
-            self._take(entry.path, None if is_folder else entry.stat().st_size)
+            self._take(entry.path, STORE if is_folder else _match(entry.stat()))
         return is_folder and not is_store
 
     def _is_store(self, entry: os.DirEntry[str], path: str) -> bool:
@@ -164,12 +168,12 @@ class _LocalWalk:
         is_store = self._matching.is_store
         return is_store(path) or (entry.is_symlink() and is_store(Path(entry.path).resolve().name))
 
-    def _take(self, path: str, size: int | None) -> None:
+    def _take(self, path: str, match: Match) -> None:
         try:
             path.encode()
         except UnicodeEncodeError:
             raise ServiceError(f"the name of a file is not UTF-8: {os.fsencode(path)!r}; rename it") from None
-        self.found[path] = size
+        self.found[path] = match
 
 
 def _identity(path: str) -> tuple[int, int]:

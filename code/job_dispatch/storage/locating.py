@@ -358,7 +358,7 @@ def _without_size(one: LocatedAsset) -> list[str]:
 def _with_sizes(one: LocatedAsset, sizes: dict[str, int]) -> LocatedAsset:
     if one.files is None:
         return replace(one, size=sizes.get(one.asset.location))
-    files = (File(file.address, sizes.get(file.address) if file.size is None else file.size) for file in one.files)
+    files = (file._replace(size=sizes.get(file.address)) if file.size is None else file for file in one.files)
     return replace(one, files=tuple(files))
 
 

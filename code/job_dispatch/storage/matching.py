@@ -6,19 +6,28 @@ entered. No other folder is a match.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from job_dispatch.request import file_patterns
 from job_dispatch.request.file_patterns import STORE_ENDINGS, Pattern
-from job_dispatch.storage.keys import Level, Page, end_of
+from job_dispatch.storage.keys import Page
 
 Endings = tuple[str, ...]
 
-# Keys of matches, stores without a trailing slash, with their size in bytes; None for a store.
-Found = dict[str, int | None]
+
+class Match(NamedTuple):
+    """The bytes of a file, None for a store, and its version (ETag), empty for a store."""
+
+    size: int | None
+    version: str
+
+
+STORE = Match(None, "")
+
+# Matches by their keys, those of stores without a trailing slash.
+Found = dict[str, Match]
 
 
 class Matching(Protocol):
@@ -167,26 +176,6 @@ def is_own_match(location: str, matching: Matching) -> bool | None:
     return matching.matches(name) if matching.is_store(name) else None
 
 
-class Taker(Protocol):
-    """What becomes of the keys of an asset; each key is handed over once."""
-
-    def is_store(self, folder: str) -> bool:
-        """Tell whether a folder, given without a trailing slash, is not entered."""
-        ...
-
-    def store_of(self, key: str) -> str | None:
-        """Return the outermost store that a key lies in, without a trailing slash."""
-        ...
-
-    def take_page(self, page: Page, start: int, stop: int) -> int:
-        """Take some keys of a page; return how many of them lie in no store."""
-        ...
-
-    def take_level(self, level: Level, after: str | None) -> None:
-        """Take the files of a folder that come after a key, and the stores."""
-        ...
-
-
 class Matches:
     """Keeps what matches below a prefix that ends with `/`."""
 
@@ -212,7 +201,7 @@ class Matches:
             self._stores[folder] = outer or (folder if self.is_store(folder) else None)
         return self._stores[folder]
 
-    def take_page(self, page: Page, start: int, stop: int) -> int:
+    def take_keys(self, page: Page, start: int, stop: int) -> int:
         """Keep what matches of some keys."""
         self._stores.clear()  # or they would grow with the number of folders
         matches, below, outside = self._matching.matches, self._start, 0
@@ -222,23 +211,18 @@ class Matches:
             here = key.rpartition("/")[0]
             if here != folder:
                 folder, store = here, self._store_at(here)
-                if store is not None and matches(store[below:]):
-                    self.found[store] = None
+                if store is not None:
+                    self.take_store(store)
             if store is None:
                 outside += 1
-                if matches(key[below:]):
-                    self.found.setdefault(key, page.sizes[number])
+                if not key.endswith("/") and matches(key[below:]):  # it would be a folder's marker
+                    self.found.setdefault(key, Match(page.sizes[number], page.versions[number]))
         return outside
 
-    def take_level(self, level: Level, after: str | None) -> None:
-        """Keep what matches directly in a folder."""
-        for key, size in level.files.items():
-            if (after is None or key > after) and self._matching.matches(key[self._start :]):
-                self.found.setdefault(key, size)
-        for folder in level.folders:
-            store = folder[:-1]
-            if self.is_store(store) and self._matching.matches(store[self._start :]):
-                self.found[store] = None
+    def take_store(self, folder: str) -> None:
+        """Keep a store that matches."""
+        if self._matching.matches(folder[self._start :]):
+            self.found[folder] = STORE
 
 
 class Bytes:
@@ -256,20 +240,11 @@ class Bytes:
         """No key lies in a store."""
         return None
 
-    def take_page(self, page: Page, start: int, stop: int) -> int:
+    def take_keys(self, page: Page, start: int, stop: int) -> int:
         """Add some keys of a page."""
         self.objects += stop - start
         self.total += sum(page.sizes[start:stop])
         return stop - start
 
-    def take_level(self, level: Level, after: str | None) -> None:
-        """Add the files of a folder."""
-        sizes = [size for key, size in level.files.items() if after is None or key > after]
-        self.objects += len(sizes)
-        self.total += sum(sizes)
-
-
-def part_of(keys: Sequence[str], folder: str, start: int) -> tuple[int, int]:
-    """Return where the keys below a folder begin and stop among keys in order, from some number on."""
-    begin = bisect_left(keys, folder, start)
-    return begin, bisect_left(keys, end_of(folder), begin)
+    def take_store(self, folder: str) -> None:
+        """No folder is a store."""

@@ -341,7 +341,7 @@ def test_certificates_that_only_obstore_can_read_are_named_where_boto3_is_needed
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authority.pem"))
     with secure(authority) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"https://127.0.0.1:{server.port}")
-        server.body = PAGE.replace(b"a.nwb", b"a.txt")
+        server.body = b"<ListBucketResult><Name>lab-bucket</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
         assert "the file of certificates that AWS_CA_BUNDLE or ca_bundle names cannot be read" in told()
 
 

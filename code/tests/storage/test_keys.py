@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from job_dispatch import main
-from job_dispatch.storage.access import find_access
-from job_dispatch.storage.dividing import Experience
-from job_dispatch.storage.listing import list_keys
-from job_dispatch.storage.matching import ByEnding, Matches
-from job_dispatch.storage.slots import Requests
-from job_dispatch.storage.view import View
+from job_dispatch.model import File
+from job_dispatch.storage import clients
+from job_dispatch.storage import keys as paging
+from job_dispatch.storage.access import Access
+from job_dispatch.storage.matching import ByEnding, ByPattern
+from job_dispatch.storage.opening import Bucket, open_bucket
+from job_dispatch.storage.s3 import S3
+from tests import s3_front
 from tests.conftest import load_job
 from tests.s3_front import S3Front
+from tests.storage.tree import SORTS, matches, random_tree
 
 BUCKET = "bucket"
 PLAIN = [
@@ -100,36 +106,72 @@ def test_the_marker_of_a_folder_is_no_file_and_hides_no_object_of_its_name(front
     assert found_in_jobs(front, tmp_path, MARKERS) == sorted(MARKED)
 
 
-def both_ways() -> tuple[set[str], set[str]]:
-    """List the bucket by obstore and by boto3; each finds full keys."""
+async def open_for_boto3(name: str, access: Access, _: str) -> Bucket:
+    """Open a bucket as one that obstore cannot connect to."""
+    bucket = Bucket(name, access)
+    bucket.by_obstore = None
+    return bucket
 
-    async def ask() -> tuple[set[str], set[str]]:
-        view = View(BUCKET, find_access()[0])
-        by_obstore, by_boto3 = [
-            await list_keys(
-                source, ["asset/"], lambda: Matches(ByEnding((".nwb",)), "asset/"), Requests(8).turn(), Experience()
-            )
-            for source in (view.by_obstore, view.by_boto3)
-        ]
-        return set(by_obstore.found), set(by_boto3.found)
 
-    return asyncio.run(ask())
+def both_ways() -> tuple[list[File], list[File]]:
+    """List the asset by obstore, with boto3 for what it refuses, and by boto3 alone."""
+    found = []
+    for opening in (open_bucket, open_for_boto3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("job_dispatch.storage.s3.open_bucket", opening)
+            found.append(asyncio.run(S3(8).find_files("s3://bucket/asset", ByEnding((".nwb",)))))
+    return found[0], found[1]
+
+
+def keys_in(files: list[File]) -> set[str]:
+    return {file.address.removeprefix("s3://bucket/") for file in files}
 
 
 def test_obstore_and_boto3_find_the_same_keys(front: S3Front) -> None:
     front.buckets[BUCKET] = {f"asset/{key}" for key in PLAIN}
     by_obstore, by_boto3 = both_ways()
-    assert by_obstore == by_boto3 == {f"asset/{key}" for key in PLAIN}
+    assert by_obstore == by_boto3
+    assert keys_in(by_obstore) == {f"asset/{key}" for key in PLAIN}
 
 
 def test_obstore_and_boto3_find_the_same_beside_markers(front: S3Front) -> None:
     front.buckets[BUCKET] = {f"asset/{key}" for key in MARKERS}
     by_obstore, by_boto3 = both_ways()
-    assert by_obstore == by_boto3 == {f"asset/{key}" for key in MARKED}
+    assert by_obstore == by_boto3
+    assert keys_in(by_obstore) == {f"asset/{key}" for key in MARKED}
 
 
 def test_obstore_and_boto3_find_the_same_in_a_folder_of_more_than_a_page(front: S3Front) -> None:
     keys = {f"asset/{number:04} +é.nwb" for number in range(2_001)}
     front.buckets[BUCKET] = keys
     by_obstore, by_boto3 = both_ways()
-    assert by_obstore == by_boto3 == keys
+    assert by_obstore == by_boto3
+    assert keys_in(by_obstore) == keys
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["text", "folders"]))
+def test_both_clients_find_what_the_rules_say_in_any_tree_and_order(
+    front: S3Front, monkeypatch: pytest.MonkeyPatch, seed: int, order: str
+) -> None:
+    chance = random.Random(seed)
+    for module, name in ((paging, "PAGE_SIZE"), (clients, "PAGE_SIZE"), (s3_front, "KEYS_A_PAGE")):
+        monkeypatch.setattr(module, name, 20)
+    keys = random_tree(chance, "asset/", chance.choice([0, 20, 300]))
+    if chance.random() < 0.7:  # for others boto3 is asked at once
+        keys = {key for key in keys if not {"", ".", ".."} & set(key.removesuffix("/").split("/"))}
+    front.buckets[BUCKET] = keys | {"asset", "asset-/x.nwb", "asset0/x.nwb"}
+    front.sort = SORTS[order]
+    by_obstore, by_boto3 = both_ways()
+    assert by_obstore == by_boto3
+    found = {file.address.removeprefix("s3://bucket/"): file.size for file in by_obstore}
+    assert found == matches(keys, "asset/", (".nwb",), size=1)
+
+
+@pytest.mark.parametrize("pattern", ["notes*", "data/**", "*"])
+def test_a_marker_of_an_empty_folder_is_no_file_whatever_the_pattern(front: S3Front, pattern: str) -> None:
+    markers = {"asset/notes/", "asset/data/", "asset/data/raw/"}
+    front.buckets[BUCKET] = {*markers, "asset/notes-empty", "asset/data/empty"}
+    found = asyncio.run(S3(8).find_files("s3://bucket/asset", ByPattern([pattern])))
+    assert keys_in(found) <= {"asset/notes-empty", "asset/data/empty"}
+    assert found

@@ -22,11 +22,10 @@ from moto.s3.models import s3_backends
 
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.metadata.records import asset_of
-from job_dispatch.storage.dividing import walk
-from job_dispatch.storage.keys import Level
+from job_dispatch.storage.keys import Experience, Level, Order
+from job_dispatch.storage.listing import Slots, list_keys
 from job_dispatch.storage.matching import ByEnding, Matches
 from job_dispatch.storage.s3 import S3
-from job_dispatch.storage.slots import Requests
 from tests import conftest
 from tests.storage.tree import Tree
 
@@ -236,8 +235,9 @@ class Asked(Tree):
 
 
 def walk_in_memory(tree: Tree, endings: tuple[str, ...]) -> set[str]:
-    taken = Matches(ByEnding(endings), "asset/")
-    asyncio.run(walk(tree, ["asset/"], taken, Requests(4).turn()))
+    """List folder by folder, as a bucket of another order is."""
+    experience = Experience(Order.OTHER, is_walked=True)
+    taken = asyncio.run(list_keys(tree, ["asset/"], lambda: Matches(ByEnding(endings), "asset/"), Slots(4), experience))
     return {key.removeprefix("asset/") for key in taken.found}
 
 
@@ -324,7 +324,7 @@ def front_that(answer: Answer) -> Iterator[Front]:
 def page_of(*keys: str) -> tuple[int, str]:
     contents = "".join(
         f"<Contents><Key>{escape(key)}</Key><LastModified>2025-06-01T00:00:00.000Z</LastModified>"
-        "<ETag>&quot;0&quot;</ETag><Size>0</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        "<ETag>&quot;0&quot;</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>"
         for key in keys
     )
     head = f"<Name>bucket</Name><KeyCount>{len(keys)}</KeyCount><IsTruncated>false</IsTruncated>"
@@ -353,7 +353,7 @@ def test_a_location_that_is_a_wanted_store_or_file_is_its_own_match(s3: Endpoint
     s3.put(BUCKET, ["asset/x.ome.zarr/0", "asset/y.nwb"], b"12345")
     assert find(f"s3://{BUCKET}/asset/x.ome.zarr", ".ome.zarr") == [f"s3://{BUCKET}/asset/x.ome.zarr"]
     [file] = asyncio.run(S3(8).find_files(f"s3://{BUCKET}/asset/y.nwb", ByEnding((".nwb",))))
-    assert file == (f"s3://{BUCKET}/asset/y.nwb", 5)
+    assert (file.address, file.size) == (f"s3://{BUCKET}/asset/y.nwb", 5)
 
 
 @pytest.mark.parametrize("key", ["asset/z.nwb", "asset/a//z.nwb", "asset/tab\t.nwb"], ids=repr)

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
 from job_dispatch.request import file_patterns
-from job_dispatch.storage.dividing import Experience, First
-from job_dispatch.storage.listing import list_keys
+from job_dispatch.storage.keys import Experience, Order
+from job_dispatch.storage.listing import Slots, list_keys
 from job_dispatch.storage.matching import ByEnding, ByPattern, Matches, Matching
-from job_dispatch.storage.slots import Requests
 from tests.both_sources import error_block
 from tests.conftest import BUCKET, Completed, World
 from tests.storage.tree import Tree
@@ -129,14 +128,12 @@ def test_a_pattern_that_begins_with_fixed_folders_has_only_those_listed(text: st
     assert ByPattern(file_patterns.patterns(text)).folders == folders
 
 
-def find(tree: Tree, matching: Matching, first: First | None = None) -> dict[str, int | None]:
+def find(tree: Tree, matching: Matching, is_walked: bool | None = None) -> dict[str, int | None]:
     async def run() -> dict[str, int | None]:
-        experience = Experience(is_text_order=True)
-        experience.first = first
+        experience = Experience(Order.TEXT, is_walked)
         prefixes = [f"a/{folder}" for folder in matching.folders]
-        return (
-            await list_keys(tree, prefixes, lambda: Matches(matching, "a/"), Requests(256).turn(), experience)
-        ).found
+        taken = await list_keys(tree, prefixes, lambda: Matches(matching, "a/"), Slots(256), experience)
+        return {key: match.size for key, match in taken.found.items()}
 
     return asyncio.run(run())
 
@@ -148,10 +145,12 @@ keys = st.sets(
 
 
 @settings(max_examples=150, deadline=None)
-@given(keys=keys, ending=st.sampled_from([".nwb", ".zarr", ".h5", ".x"]), first=st.sampled_from([None, *First]))
-def test_an_ending_is_the_pattern_of_that_ending(keys: set[str], ending: str, first: First | None) -> None:
+@given(
+    keys=keys, ending=st.sampled_from([".nwb", ".zarr", ".h5", ".x"]), is_walked=st.sampled_from([None, True, False])
+)
+def test_an_ending_is_the_pattern_of_that_ending(keys: set[str], ending: str, is_walked: bool | None) -> None:
     for pattern in (f"**/*{ending}", f"*{ending}"):
-        assert find(Tree(keys), ByPattern([pattern]), first) == find(Tree(keys), ByEnding((ending,)), first)
+        assert find(Tree(keys), ByPattern([pattern]), is_walked) == find(Tree(keys), ByEnding((ending,)), is_walked)
 
 
 @settings(max_examples=100, deadline=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from job_dispatch.messages import RequestError, ServiceError
-from job_dispatch.model import File, Folder
+from job_dispatch.model import Folder
 from job_dispatch.storage.places import Places, find_files, list_folder, read_files
 from tests import conftest
 
@@ -69,7 +69,7 @@ def test_a_bucket_that_is_not_there_is_named(s3: Endpoint) -> None:
 def test_a_prefix_without_objects_is_an_empty_folder(s3: Endpoint) -> None:
     s3.put("bucket", ["one/x"])
     assert list_folder("s3://bucket/two") == Folder([], [])
-    assert find_files("s3://bucket/one", ["**"]) == [File("s3://bucket/one/x", 0)]
+    assert [file.address for file in find_files("s3://bucket/one", ["**"])] == ["s3://bucket/one/x"]
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from job_dispatch.storage import keys as paging
-from job_dispatch.storage.dividing import Experience
-from job_dispatch.storage.keys import Level, Page
-from job_dispatch.storage.listing import list_keys
+from job_dispatch.storage import listing
+from job_dispatch.storage.keys import Experience, Level, Order, Page
+from job_dispatch.storage.listing import Slots, list_keys
 from job_dispatch.storage.matching import ByEnding, Matches
-from job_dispatch.storage.slots import Requests
-from tests.storage.tree import Tree, matches
+from tests.storage.tree import Tree
 
 # A page of 20 keys, so that few keys are many pages.
 PAGE_SIZE = 20
@@ -30,18 +28,17 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 class Log(Tree):
     """Keys in memory, and the prefixes in the order in which they were asked for."""
 
-    def __init__(self, keys: list[str]) -> None:
-        super().__init__(keys)
+    def __init__(self, keys: list[str], order: str = "text") -> None:
+        super().__init__(keys, order)
         self.asked: list[str] = []
 
     async def level(self, folder: str) -> Level:
         self.asked.append(folder)
         return await super().level(folder)
 
-    async def pages(self, prefix: str, after: str | None) -> AsyncIterator[Page]:
-        async for page in super().pages(prefix, after):
-            self.asked.append(prefix)
-            yield page
+    async def page(self, prefix: str, after: str) -> Page:
+        self.asked.append(prefix)
+        return await super().page(prefix, after)
 
 
 @pytest.mark.parametrize("at_most", [1, 2, 5, 256])
@@ -49,13 +46,9 @@ def test_there_are_never_more_requests_in_flight_than_allowed_over_all_assets(at
     trees = Tree([key.replace("a/", f"{asset}/", 1) for asset in "abcd" for key in HUGE])
 
     async def list_all() -> None:
-        requests, experience = Requests(at_most), Experience()
-        await asyncio.gather(
-            *(
-                list_keys(trees, [f"{asset}/"], lambda: Matches(NWB, "a/"), requests.turn(), experience)
-                for asset in "abcd"
-            )
-        )
+        slots, experience = Slots(at_most), Experience()
+        listed = (list_keys(trees, [f"{asset}/"], lambda: Matches(NWB, "a/"), slots, experience) for asset in "abcd")
+        await asyncio.gather(*listed)
 
     asyncio.run(list_all())
     assert trees.most_in_flight <= at_most
@@ -64,8 +57,9 @@ def test_there_are_never_more_requests_in_flight_than_allowed_over_all_assets(at
 
 def test_a_huge_asset_is_listed_side_by_side() -> None:
     tree = Tree(HUGE)
-    asyncio.run(list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), Requests(256).turn(), Experience()))
-    assert tree.requests <= 65
+    tree.turns = 100  # much longer than to ask
+    asyncio.run(list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), Slots(256), Experience()))
+    assert tree.requests <= 1.5 * 60
     assert tree.most_in_flight > 10
 
 
@@ -73,12 +67,12 @@ def test_a_huge_asset_does_not_hold_up_a_small_one() -> None:
     tree = Log([*HUGE, *SMALL])
 
     async def list_both() -> None:
-        requests, experience = Requests(2), Experience()
-        huge = asyncio.create_task(list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), requests.turn(), experience))
+        slots, experience = Slots(2), Experience()
+        huge = asyncio.create_task(list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), slots, experience))
         while len(tree.asked) < 10:
             await asyncio.sleep(0)
-        small = await list_keys(tree, ["b/"], lambda: Matches(NWB, "b/"), requests.turn(), experience)
-        assert small.found == {"b/x.nwb": 5}
+        small = await list_keys(tree, ["b/"], lambda: Matches(NWB, "b/"), slots, experience)
+        assert small.found.keys() == {"b/x.nwb"}
         assert not huge.done()
         await huge
 
@@ -87,38 +81,37 @@ def test_a_huge_asset_does_not_hold_up_a_small_one() -> None:
     assert max(small) <= 10 + 2 * 4
 
 
-def test_a_request_that_is_given_up_gives_its_slot_back() -> None:
-    async def give_up() -> None:
-        requests = Requests(1)
-        first, second, third = requests.turn(), requests.turn(), requests.turn()
-        async with first.request:
-            waiting = asyncio.create_task(second.request.__aenter__())
-            last = asyncio.create_task(third.request.__aenter__())
-            await asyncio.sleep(0)
-            waiting.cancel()
-        await asyncio.wait_for(last, 10)
-
-    asyncio.run(give_up())
-
-
-# Names of which one begins with the other, so that it matters how a place sorts the slash.
-DISPUTED = [
-    f"a/{folder}/{image:04}.{'nwb' if image == 3 else 'tif'}"
-    for folder in ("s", "s-1", "s.x", "t")
-    for image in range(PAGE_SIZE + 5)
-]
-
-
 @pytest.mark.parametrize("order", ["text", "folders"])
-def test_how_a_place_sorts_is_asked_once_where_it_matters(order: str) -> None:
-    tree, experience = Tree(DISPUTED, order), Experience()
+def test_how_a_place_sorts_is_asked_once_for_a_bucket(order: str) -> None:
+    # Names of which one begins with the other, so that it matters how a place sorts the slash.
+    keys = [f"a/{folder}/{image:04}.tif" for folder in ("s", "s-1", "s.x", "t") for image in range(PAGE_SIZE + 5)]
+    tree, experience = Log([*keys, "a/s-1/x.nwb", "a/t/x.nwb"], order), Experience()
 
-    async def list_twice() -> list[dict[str, int | None]]:
-        requests = Requests(16)
-        taken = [
-            await list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), requests.turn(), experience) for _ in range(2)
-        ]
-        return [one.found for one in taken]
+    async def list_thrice() -> list[set[str]]:
+        slots = Slots(16)
+        taken = [await list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), slots, experience) for _ in range(3)]
+        return [set(one.found) for one in taken]
 
-    assert asyncio.run(list_twice()) == [matches(DISPUTED, "a/", (".nwb",))] * 2
-    assert (experience.is_text_order, experience.is_out_of_order) == (order == "text", order == "folders")
+    assert asyncio.run(list_thrice()) == [{"a/s-1/x.nwb", "a/t/x.nwb"}] * 3
+    assert experience.order is (Order.TEXT if order == "text" else Order.OTHER)
+
+
+def test_a_level_that_is_slow_is_given_up_for_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Tree):
+        async def level(self, folder: str) -> Level:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(listing, "_LEVEL_SECONDS", 0.01)
+    keys = {f"a/{folder:03}/{number}.nwb" for folder in range(100) for number in range(3)}
+    tree = Slow(keys)
+    taken = asyncio.run(list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), Slots(16), Experience(Order.TEXT)))
+    assert taken.found.keys() == keys
+
+
+def test_a_folder_of_ten_thousand_folders_takes_few_requests() -> None:
+    keys = {f"a/trials/{number:05}/{'x.nwb' if number == 77 else 'data.bin'}" for number in range(10_000)}
+    tree = Tree(keys)
+    taken = asyncio.run(list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), Slots(256), Experience(Order.TEXT)))
+    assert taken.found.keys() == {"a/trials/00077/x.nwb"}
+    assert tree.requests <= 2 * len(keys) / PAGE_SIZE + 10
