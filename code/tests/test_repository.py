@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,32 @@ def test_app_panel_has_the_groups_and_the_order_of_help() -> None:
     declared = [(flag.group.casefold(), name) for name, flag in flags.declared().items() if name not in LOCAL_FLAGS]
     assert [(categories[entry["category"]], entry["param_name"]) for entry in contents["parameters"]] == declared
     assert list(categories.values()) == list(dict.fromkeys(group for group, _ in declared))
+
+
+def test_at_most_15_fields_of_the_panel_are_in_front_of_the_advanced_ones() -> None:
+    contents = json.loads((ROOT / ".codeocean" / "app-panel.json").read_text())
+    *_, advanced = contents["categories"]
+    assert advanced["name"] == "Advanced"
+    assert sum(entry["category"] != advanced["id"] for entry in contents["parameters"]) <= 15
+
+
+def test_each_switch_of_the_panel_reads_yes_and_no() -> None:
+    for entry in panel_parameters().values():
+        if set(entry.get("extra_data", ())) == {"0", "1"}:
+            assert entry["description"].startswith("Yes (1): "), entry["param_name"]
+            assert " No (0)" in entry["description"], entry["param_name"]
+
+
+def test_help_begins_with_examples_that_the_parser_takes_and_has_no_usage_block() -> None:
+    text = flags.build_parser("").format_help()
+    assert "usage:" not in text
+    examples = text.partition("FIELDS are")[0].replace("\\\n", "").splitlines()
+    commands = [shlex.split(line)[1:] for line in examples if line.startswith("    ")]
+    assert len(commands) == 3
+    for command in commands:
+        flags.parse(command, "")
+    groups = ["selecting assets:", "files:", "output:", "advanced:"]
+    assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == groups
 
 
 def test_the_changelog_begins_with_the_version_that_the_command_tells() -> None:

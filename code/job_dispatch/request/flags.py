@@ -19,15 +19,23 @@ from job_dispatch.messages import RequestError, warn_listing
 from job_dispatch.model import Grouping
 from job_dispatch.request import file_patterns, values
 
-_WHAT = "what to analyse"
+_SELECT = "selecting assets"
 _FILES = "files"
-_PARAMETERS = "parameters"
-_WORKERS = "worker folders"
-_PLACE = "where things are"
-_LOOK = "looking and reporting"
-_SERVICES = "DocDB and S3"
+_OUTPUT = "output"
+_ADVANCED = "advanced"
+_DESCRIPTION = """\
+Write one job file for each file or asset to analyse and each parameter set, into numbered worker folders.
 
+  All sessions of a mouse, one job per NWB file:
+    %(prog)s --subject=774659 --file_extension=.nwb
+  What there is in a project, and the flags that select it:
+    %(prog)s --project='Behavior Platform' --describe=1
+  The latest processed version of each session, as a preview:
+    %(prog)s --docdb_query='{"data_description.data_level": "derived"}' \\
+        --filter_latest=@created --filter_by=@subject,@session --dry_run=1
 
+FIELDS are paths in the metadata records such as subject.subject_id, or names for both versions of the
+metadata: @subject, @session, @project, @modality, @raw, @created. A switch (0|1) without a value is on."""
 _READ_BY_THE_PUBLIC_DISPATCHER = frozenset(
     [
         *("docdb_query", "use_data_asset_csv", "file_extension", "split_files", "tasks_per_job", "group_by"),
@@ -67,132 +75,171 @@ def _flag(
 class Settings:
     """The checked values of all flags; each is a field of the same name, in the order of `--help`."""
 
-    subject: tuple[str, ...] = _flag(_WHAT, "IDS", "mice to analyse, comma separated", convert=values.words, absent=())
+    subject: tuple[str, ...] = _flag(
+        _SELECT, "IDS", "mice by subject id, comma separated: 774659,643634", convert=values.words, absent=()
+    )
     project: tuple[str, ...] = _flag(
-        _WHAT, "NAMES", "projects to analyse, comma separated", convert=values.words, absent=()
+        _SELECT, "NAMES", "projects, comma separated: 'Behavior Platform'", convert=values.words, absent=()
     )
     modality: tuple[str, ...] = _flag(
-        _WHAT, "NAMES", "modalities to analyse in short (ecephys), comma separated", convert=values.words, absent=()
+        _SELECT, "NAMES", "abbreviated modalities, comma separated: ecephys,behavior", convert=values.words, absent=()
     )
     # `from` is a word of Python's.
-    from_: date | None = _flag(_WHAT, "DAY", "first day of the sessions, such as 2025-06-07", convert=values.day)
-    to: date | None = _flag(_WHAT, "DAY", "last day of the sessions", convert=values.day)
+    from_: date | None = _flag(_SELECT, "DAY", "first day of the sessions: 2025-06-07", convert=values.day)
+    to: date | None = _flag(_SELECT, "DAY", "last day of the sessions: 2025-06-30", convert=values.day)
     docdb_query: str | None = _flag(
-        _WHAT, "QUERY", "JSON query, or path of a file with it, as given or inside the input directory"
+        _SELECT, "QUERY", "metadata query in JSON, as for MongoDB, or the path of a file with one"
     )
     use_data_asset_csv: bool | Path = _flag(
-        _WHAT,
+        _SELECT,
         "0|1|FILE",
-        "1: take the assets from the table (CSV, XLSX) in the input directory; or the path of a table",
+        "1: the assets in the table (CSV, XLSX, TSV) in the input directory; or the path of a table",
         "0",
         values.switch_or_path,
     )
-    qc: str | None = _flag(
-        _WHAT,
-        "pass|not_fail",
-        "only assets that pass quality control, or do not fail it",
-        convert=values.one_of("pass", "not_fail"),
-    )
     group_by: tuple[str, ...] = _flag(
-        _WHAT, "FIELDS", "record fields, comma separated: one job a group", convert=values.fields, absent=()
-    )
-    filter_latest: str | None = _flag(
-        _WHAT, "FIELD", "keep only the record with the greatest value of it", convert=values.field
-    )
-    filter_by: tuple[str, ...] = _flag(
-        _WHAT, "FIELDS", "for each distinct value of these fields", convert=values.fields, absent=()
-    )
-    unwind_list_fields: tuple[str, ...] = _flag(
-        _WHAT, "FIELDS", "spread the lists of these fields before grouping", convert=values.fields, absent=()
-    )
-    drop_null_groups: bool = _flag(_WHAT, "0|1", "1: leave out records without a value to group by", "1", values.switch)
-    with_raw: bool = _flag(
-        _WHAT, "0|1", "1: put each derived asset and the raw one that it was made from into one job", "0", values.switch
-    )
-    sample: int | None = _flag(
-        _WHAT, "N", "take only N assets (or groups), spread over subjects and days: for a trial", convert=values.count
-    )
-    skip_processed: bool = _flag(
-        _WHAT, "0|1", "1: leave out jobs whose results are in the results database", "0", values.switch
-    )
-    exclude: str | None = _flag(_WHAT, "FILE", "jobs.csv of an earlier run, or a file of assets, to leave out")
-    file_extension: tuple[str, ...] = _flag(
-        _FILES,
-        "ENDINGS",
-        "endings of the files to look for, comma separated",
-        convert=values.endings,
+        _SELECT,
+        "FIELDS",
+        "one job per group of assets with the same values of these metadata fields, comma separated: @subject",
+        convert=values.fields,
         absent=(),
     )
+    file_extension: tuple[str, ...] = _flag(
+        _FILES, "ENDINGS", "endings of the files to analyse, comma separated: .nwb", convert=values.endings, absent=()
+    )
+    split_files: bool = _flag(
+        _FILES, "0|1", "1: one job per file; 0: one job per asset, with all its files", "1", values.switch
+    )
+    dry_run: bool = _flag(_OUTPUT, "0|1", "1: show what would be dispatched, and write no jobs", "0", values.switch)
+    describe: bool = _flag(
+        _OUTPUT, "0|1", "1: show what there is to select, with the flag for it, and write no jobs", "0", values.switch
+    )
+    overwrite: bool = _flag(_OUTPUT, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
+    report_directory: Path | None = _flag(
+        _OUTPUT, "DIR", "folder for a report of the run: a page and tables", convert=values.path
+    )
+    max_number_of_tasks_dispatched: int | None = _flag(
+        _OUTPUT, "N", "write at most N jobs; needed for more than 200,000", convert=values.count
+    )
+    input_directory: Path = _flag(
+        _OUTPUT, "DIR", "folder of the parameters file, and of queries and tables", "data", values.path
+    )
+    output_directory: Path = _flag(_OUTPUT, "DIR", "folder for the worker folders", "results", values.path)
+    qc: str | None = _flag(
+        _ADVANCED,
+        "pass|not_fail",
+        "only assets whose quality control passed, or did not fail",
+        convert=values.one_of("pass", "not_fail"),
+    )
+    filter_latest: str | None = _flag(
+        _ADVANCED,
+        "FIELD",
+        "keep only the latest record by this field, such as @created, of those with the same --filter_by",
+        convert=values.field,
+    )
+    filter_by: tuple[str, ...] = _flag(
+        _ADVANCED,
+        "FIELDS",
+        "the fields for --filter_latest, comma separated; @subject,@session: the latest record per session",
+        convert=values.fields,
+        absent=(),
+    )
+    unwind_list_fields: tuple[str, ...] = _flag(
+        _ADVANCED,
+        "FIELDS",
+        "with --group_by: an asset with a list in one of these fields joins one group per element of the list",
+        convert=values.fields,
+        absent=(),
+    )
+    drop_null_groups: bool = _flag(
+        _ADVANCED,
+        "0|1",
+        "1: skip assets without a value of --group_by or --filter_by; 0: they make a group of their own",
+        "1",
+        values.switch,
+    )
+    with_raw: bool = _flag(
+        _ADVANCED,
+        "0|1",
+        "1: one job per pair of a derived asset and the raw asset that it was made from",
+        "0",
+        values.switch,
+    )
+    sample: int | None = _flag(
+        _ADVANCED, "N", "only N assets or groups, spread over subjects and days, for a trial", convert=values.count
+    )
+    skip_processed: bool = _flag(
+        _ADVANCED, "0|1", "1: skip jobs that have a result in the results database", "0", values.switch
+    )
+    exclude: str | None = _flag(
+        _ADVANCED, "FILE", "skip what this file lists: jobs.csv of an earlier run, or a table or list of assets"
+    )
     file_pattern: tuple[str, ...] = _flag(
-        _FILES,
+        _ADVANCED,
         "PATTERNS",
-        "patterns of files within an asset as git's ignore files have them, comma separated; ! leaves out",
+        "paths of files within an asset as in .gitignore, comma separated, instead of --file_extension; ! excludes",
         convert=file_patterns.patterns,
         absent=(),
     )
     require_files: bool = _flag(
-        _FILES, "0|1", "1: skip assets without a match for each ending or pattern", "0", values.switch
+        _ADVANCED, "0|1", "1: skip assets that have no file for one of the endings or patterns", "0", values.switch
     )
-    split_files: bool = _flag(_FILES, "0|1", "1: one job a matched file; 0: one job an asset", "1", values.switch)
     analysis_parameters: str | None = _flag(
-        _PARAMETERS, "FILE", "parameters file to use instead of analysis_parameters.json in the input directory"
+        _ADVANCED, "FILE", "parameters file to use instead of analysis_parameters.json in the input directory"
     )
-    parameter_schema: str | None = _flag(_PARAMETERS, "FILE", "JSON Schema that every parameter set must meet")
+    parameter_schema: str | None = _flag(_ADVANCED, "FILE", "JSON Schema to check all parameter sets against")
     num_parallel_workers: int | None = _flag(
-        _WORKERS,
+        _ADVANCED,
         "N",
         "at most this many worker folders, 50 if not given; in a Code Ocean pipeline one per job if not given",
         convert=values.count,
     )
     tasks_per_job: int | None = _flag(
-        _WORKERS, "N", "jobs a worker folder; decides the number of folders instead", convert=values.count
+        _ADVANCED, "N", "jobs per worker folder; overrides --num_parallel_workers", convert=values.count
     )
     balance: str = _flag(
-        _WORKERS,
+        _ADVANCED,
         "count|size",
-        "share out by number of jobs, or by bytes",
+        "give all worker folders about as many jobs (count), or about as many bytes of files (size)",
         "count",
         values.one_of("count", "size"),
     )
-    max_number_of_tasks_dispatched: int | None = _flag(_WORKERS, "N", "at most this many jobs", convert=values.count)
-    query_in_jobs: bool = _flag(_WORKERS, "0|1", "0: leave the query out of job files", "1", values.switch)
-    input_directory: Path = _flag(_PLACE, "DIR", "where query, table and parameters are", "data", values.path)
-    output_directory: Path = _flag(_PLACE, "DIR", "where worker folders go", "results", values.path)
-    overwrite: bool = _flag(_PLACE, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
-    dry_run: bool = _flag(_LOOK, "0|1", "1: show what would be dispatched and write no jobs", "0", values.switch)
-    describe: bool = _flag(
-        _LOOK, "0|1", "1: show what there is to select, and what selects it; no jobs", "0", values.switch
+    query_in_jobs: bool = _flag(
+        _ADVANCED, "0|1", "1: write the query into each job file; 0: leave it out", "1", values.switch
     )
-    report_directory: Path | None = _flag(
-        _LOOK, "DIR", "write a report of the run into this folder", convert=values.path
+    skip_errors: bool = _flag(
+        _ADVANCED, "0|1", "1: skip assets that cannot be read, with a warning; 0: stop", "0", values.switch
     )
-    skip_errors: bool = _flag(_LOOK, "0|1", "1: go on without assets that could not be read", "0", values.switch)
     log_level: str = _flag(
-        _LOOK,
+        _ADVANCED,
         "LEVEL",
-        "least level of log lines: DEBUG, INFO, WARNING, ERROR",
+        "lowest level of the log lines shown: DEBUG, INFO, WARNING, ERROR",
         "INFO",
         values.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
     )
     metadata_catalog: Path | None = _flag(
-        _SERVICES, "FILE", "file of metadata records to use instead of DocDB", convert=values.path
+        _ADVANCED, "FILE", "file of metadata records to use instead of DocDB", convert=values.path
     )
     docdb_host: str = _flag(
-        _SERVICES,
+        _ADVANCED,
         "HOST",
-        f"host of DocDB; else DOCDB_HOST, else {values.PRODUCTION_HOST}",
+        f"host of DocDB; default: DOCDB_HOST in the environment, else {values.PRODUCTION_HOST}",
         convert=values.host,
         otherwise=values.PRODUCTION_HOST,
     )
     docdb_version: str = _flag(
-        _SERVICES, "VERSION", "version of its API; else DOCDB_VERSION, else v1", convert=values.name, otherwise="v1"
+        _ADVANCED,
+        "VERSION",
+        "version of DocDB's API, v1 or v2; default: DOCDB_VERSION in the environment, else v1",
+        convert=values.name,
+        otherwise="v1",
     )
-    docdb_database: str = _flag(_SERVICES, "NAME", "database of the metadata", "metadata_index", values.name)
-    docdb_collection: str = _flag(_SERVICES, "NAME", "collection of the metadata", "data_assets", values.name)
-    docdb_timeout: int = _flag(
-        _SERVICES, "SECONDS", "how long one answer of DocDB may take altogether", "60", values.seconds
+    docdb_database: str = _flag(
+        _ADVANCED, "NAME", "database of the metadata; metadata_index_v2 for version 2", "metadata_index", values.name
     )
-    max_concurrency: int = _flag(_SERVICES, "N", "at most this many requests to S3 in flight", "256", values.count)
+    docdb_collection: str = _flag(_ADVANCED, "NAME", "collection of the metadata", "data_assets", values.name)
+    docdb_timeout: int = _flag(_ADVANCED, "SECONDS", "timeout per response of DocDB", "60", values.seconds)
+    max_concurrency: int = _flag(_ADVANCED, "N", "concurrent requests to S3", "256", values.count)
 
     @property
     def wants_files(self) -> bool:
@@ -328,8 +375,11 @@ class _Parser(argparse.ArgumentParser):
 def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
     """Return the parser of all flags, in the groups of `--help`."""
     parser = _Parser(
-        description="Write one job file per piece of work into numbered worker folders.",
+        usage=argparse.SUPPRESS,
+        description=_DESCRIPTION,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30),
         allow_abbrev=False,
+        add_help=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field, (name, flag) in zip(dataclasses.fields(Settings), declared().items(), strict=True):
@@ -349,7 +399,9 @@ def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
             const="1" if flag.takes.startswith("0|1") else None,
             help=f"{flag.meaning} (default: {flag.default})" if flag.default else flag.meaning,
         )
-    parser.add_argument("--version", action="version", version=f"aind-analysis-job-dispatch {version}")
+    groups[_ADVANCED].add_argument("--help", "-h", action="help", help="show this help")
+    told = f"aind-analysis-job-dispatch {version}"
+    groups[_ADVANCED].add_argument("--version", action="version", version=told, help="show the version")
     return parser
 
 
