@@ -16,11 +16,14 @@ from job_dispatch.cohort.table_rows import SESSION_FIELDS, SUBJECT_FIELD
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
+    LEVEL,
     Filter,
     MetadataSource,
     Record,
     asset_of,
     id_filter,
+    level_in,
+    level_of,
     projection,
     value_at,
 )
@@ -30,7 +33,6 @@ from job_dispatch.request.query import Query
 from job_dispatch.request.selection import Selection
 
 [_PROJECT] = NAMES["@project"]
-LEVEL = "data_description.data_level"
 _MODALITIES = NAMES["@modality"]
 _FIELDS = (*ASSET_FIELDS, _PROJECT, LEVEL, SUBJECT_FIELD, *_MODALITIES, *SESSION_FIELDS, *quality_control.FIELDS)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -272,7 +274,11 @@ def _count_unjudged(source: _Counting, query: Filter, overview: Overview) -> Non
     ):
         listed = [key.get(name) for name in modalities]
         cell = Cell(
-            _text(key.get("project")), _modalities(listed), _text(key.get("level")), _month(key.get("month")), ()
+            _text(key.get("project")),
+            _modalities(listed),
+            level_in(key.get("level")),
+            _month(key.get("month")),
+            (),
         )
         overview.cells[cell] += number
     for key, number in source.count_by(query, {"subject": f"${SUBJECT_FIELD}"}):
@@ -287,7 +293,7 @@ def _traits(record: Record) -> _Traits:
     return _Traits(
         _text(value_at(record, _PROJECT)),
         _modalities([value_at(record, path) for path in _MODALITIES]),
-        _text(value_at(record, LEVEL)),
+        level_of(record),
         _day(start[:_DAY_LENGTH] if isinstance(start, str) else ""),
         _text(value_at(record, SUBJECT_FIELD)),
     )

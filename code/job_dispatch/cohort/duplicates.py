@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from job_dispatch.messages import counted, warn_listing
-from job_dispatch.metadata.records import Record, value_of
+from job_dispatch.metadata.records import Record, code_ocean_ids, value_of
 from job_dispatch.model import Asset, Reason, Skipped
-from job_dispatch.request.fields import instant
+from job_dispatch.request.dates import instant
 
 FIELDS = ("@created",)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -19,7 +19,7 @@ Parameters = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Parameters, list[Skipped]]:
-    """Return each asset once, by the record of the latest `@created`, then the greatest `_id`, and the other records.
+    """Return each asset once, by the record that `latest` prefers, and the other records.
 
     `parameters` are those of the rows of each record, by its id; the record that stays takes those of the others.
     """
@@ -48,7 +48,8 @@ def identity(asset: Asset) -> tuple[str, str]:
     return (asset.name, asset.location) if asset.location else ("", asset.record_id)
 
 
-def latest(found: tuple[Asset, Record]) -> tuple[datetime, str]:
-    """Return what orders records of one asset, read with `FIELDS`: when it was made, then the `_id`."""
+def latest(found: tuple[Asset, Record]) -> tuple[bool, datetime, str]:
+    """Return what orders records of one asset: whether it has a Code Ocean id, its `@created`, then its `_id`."""
     asset, record = found
-    return instant(value_of(record, "@created")) or _LONG_AGO, asset.record_id
+    created = instant(value_of(record, "@created")) or _LONG_AGO
+    return bool(code_ocean_ids(record)), created, asset.record_id

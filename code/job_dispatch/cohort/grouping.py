@@ -6,9 +6,11 @@ It works on the projected records, so that DocDB and a catalog behave the same a
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -16,6 +18,29 @@ import pandas as pd
 from job_dispatch.metadata.records import Record, value_at, value_of
 from job_dispatch.model import Asset, Group, Grouping
 from job_dispatch.request import fields
+from job_dispatch.request.dates import instant, is_number, of_number
+
+_DATES_IN_NAMES = re.compile(r"\d{4}-\d{2}-\d{2}(?:_\d{2}-\d{2}-\d{2})?")
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What a user must know about the choice of the latest records.
+
+    Parameters
+    ----------
+    ties : int
+        How many choices `created` or the date in the name decided, since the values of the field are the same.
+    mixed : sequence of str
+        Choices between values that cannot be compared, each with these and the records.
+    numbers : sequence of str
+        Assets whose number was read as a date, since others have dates.
+    """
+
+    ties: int = 0
+    mixed: Sequence[str] = ()
+    numbers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -26,6 +51,7 @@ class Arranged:
     without_value: list[Asset]
     not_latest: list[Asset]
     in_several: int
+    remarks: Remarks = Remarks()
 
 
 def fields_without_value(records: Sequence[Record], grouping: Grouping) -> list[str]:
@@ -42,14 +68,13 @@ def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Groupi
     with_value = table
     if grouping.drop_nulls:
         with_value = table[table[_columns(grouping.group_by + grouping.filter_by)].notna().all(axis=1)]
-    latest = with_value
+    latest, remarks = with_value, Remarks()
     if grouping.filter_latest is not None:
-        record_ids = [asset.record_id for asset in assets]
-        latest = _latest(with_value, record_ids, grouping.filter_latest, grouping.filter_by)
+        latest, remarks = _latest(with_value, assets, records, grouping.filter_latest, grouping.filter_by)
     without_value = [assets[number] for number in table.index.difference(with_value.index)]
     not_latest = [assets[number] for number in with_value.index.difference(latest.index)]
     if not grouping.group_by:
-        return Arranged([Group((assets[number],)) for number in latest.index], without_value, not_latest, 0)
+        return Arranged([Group((assets[number],)) for number in latest.index], without_value, not_latest, 0, remarks)
     unwound = latest
     spread = dict.fromkeys((*grouping.unwind, *(field for field in grouping.group_by if field in fields.SPREAD)))
     for field in sorted(spread, key=lambda field: field.count(".")):  # what is above spreads first
@@ -59,21 +84,49 @@ def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Groupi
     without_value += [assets[number] for number in latest.index.difference(unwound.index)]
     groups = _groups(unwound, assets, grouping.group_by)
     in_several = sum(len(group.assets) for group in groups) - unwound.index.nunique()
-    return Arranged(groups, without_value, not_latest, in_several)
+    return Arranged(groups, without_value, not_latest, in_several, remarks)
 
 
 def _columns(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _latest(table: pd.DataFrame, record_ids: Sequence[str], field: str, keys: Sequence[str]) -> pd.DataFrame:
-    """Keep the row with the greatest value for each key; rows where a key is null are all kept."""
+def _latest(
+    table: pd.DataFrame, assets: Sequence[Asset], records: Sequence[Record], field: str, keys: Sequence[str]
+) -> tuple[pd.DataFrame, Remarks]:
+    """Keep the row with the greatest value for each key; rows where a key is null are all kept.
+
+    Of several with that value it is the one whose record was made last, then the one with the latest date in its name,
+    then the one with the greatest `_id`.
+    """
     is_null = table[_columns(keys)].isna().any(axis=1)
     ranked = table[~is_null]
-    ids = [record_ids[number] for number in ranked.index]
-    order = sorted(range(len(ids)), key=list(zip(map(_rank, ranked[field]), ids, strict=True)).__getitem__)
-    newest = _keys(ranked, keys).iloc[order].drop_duplicates(keep="last").index
-    return table.loc[sorted({*newest, *table.index[is_null]})]
+    column = dict(zip(ranked.index, ranked[field], strict=True))
+    kept, ties, mixed, as_dates = set(table.index[is_null]), 0, [], []
+    for rows in _keys(ranked, keys).groupby(_columns(keys), sort=False).indices.values():
+        numbers = [int(ranked.index[row]) for row in rows]
+        values = {number: column[number] for number in numbers}
+        if any(map(instant, values.values())):
+            dates = {number: of_number(value) for number, value in values.items() if is_number(value)}
+            as_dates += [f"{assets[number].name}: {values[number]} is {date}" for number, date in dates.items() if date]
+            values |= {number: f"{date.isoformat()}" for number, date in dates.items() if date}
+        ranks = {number: _rank(value) for number, value in values.items()}
+        greatest = max(ranks.values())
+        same = [number for number, rank in ranks.items() if rank == greatest]
+        newest = max(same, key=lambda number: _made(assets[number], records[number])) if len(same) > 1 else same[0]
+        kept.add(newest)
+        ties += len(same) > 1
+        if len({kind for kind, _ in ranks.values() if kind}) > 1:
+            shown = ", ".join(f"{assets[number].name} has {value!r}" for number, value in values.items())
+            mixed.append(f"{assets[newest].name} is taken: {shown}")
+    return table.loc[sorted(kept)], Remarks(ties, mixed, as_dates)
+
+
+def _made(asset: Asset, record: Record) -> tuple[datetime, datetime, str]:
+    """Return what tells records with the same value apart: when each was made, the last date in its name, its `_id`."""
+    created = next((date for name in ("created", "_created") if (date := instant(record.get(name)))), _LONG_AGO)
+    named = instant(_DATES_IN_NAMES.findall(asset.name)[-1]) if _DATES_IN_NAMES.search(asset.name) else None
+    return created, named or _LONG_AGO, asset.record_id
 
 
 def _unwound(table: pd.DataFrame, field: str) -> pd.DataFrame:
@@ -113,7 +166,11 @@ def _groups(table: pd.DataFrame, assets: Sequence[Asset], names: Sequence[str]) 
     for rows in grouped.values():
         values = {name: table[name].iloc[rows[0]] for name in names}
         numbers = sorted({int(table.index[row]) for row in rows})
-        metadata = {fields.plain(name): value for name, value in values.items()}
+        plain = Counter(map(fields.plain, values))
+        metadata = {
+            fields.plain(name) if plain[fields.plain(name)] == 1 else name.replace(".", "__"): value
+            for name, value in values.items()
+        }
         order = [(_rank(value), _canonical(value)) for value in values.values()]
         found.append((order, Group(tuple(assets[number] for number in numbers), metadata)))
     return [group for _, group in sorted(found, key=lambda one: one[0])]
@@ -126,14 +183,21 @@ def _keys(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _key(value: Any, name: str) -> str:
-    moment = fields.instant(value) if fields.is_instant(name) else None
+    moment = instant(value) if fields.is_instant(name) else None
     return _canonical(value) if moment is None else f"{moment.astimezone(UTC)}"
 
 
 def _canonical(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # as in MongoDB, 1.0 and 1 are the same value
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return json.dumps(_with_whole_numbers(value), sort_keys=True, separators=(",", ":"))
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Return a value in which 1.0 is 1 at every depth, since they are the same in MongoDB."""
+    if isinstance(value, list):
+        return [_with_whole_numbers(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(one) for key, one in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _rank(value: Any) -> tuple[int, Any]:
@@ -144,7 +208,6 @@ def _rank(value: Any) -> tuple[int, Any]:
         return 0, 0
     if isinstance(value, int | float):
         return 1, value
-    if isinstance(value, str):
-        moment = fields.instant(value)
-        return (2, value) if moment is None else (3, moment)
-    return 2, _canonical(value)
+    if moment := instant(value):
+        return 3, moment
+    return 2, value if isinstance(value, str) else _canonical(value)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from job_dispatch.cohort.duplicates import latest
 from job_dispatch.cohort.excluding import is_excluded
 from job_dispatch.messages import RequestError, carrying, counted, logger, warn_listing
-from job_dispatch.metadata.records import Filter, MetadataSource, Record, asset_of, value_of
+from job_dispatch.metadata.records import LEVEL, Filter, MetadataSource, Record, asset_of, level_of, value_of
 from job_dispatch.model import Asset, Group, Reason, Skipped
 from job_dispatch.request.exclusions import Exclusions
 
 DERIVED, RAW = "derived", "raw"
-FIELDS = ("@raw", "data_description.data_level", "@created")
+FIELDS = ("@raw", LEVEL, "@created")
 _NAMES_A_QUERY = 500
 
 Found = tuple[Asset, Record]
+Known = Mapping[str, Sequence[Found]]
 
 
 class Paired(NamedTuple):
@@ -59,19 +60,24 @@ def with_raw(
         logger.info("--with_raw=1: %s that were selected by themselves skipped", counted(len(raw), "raw asset"))
     derived = [asset for asset in assets.values() if asset.record_id not in raw]
     known = _by_name(metadata, (name for asset in derived for name in _raw_names(records[asset.record_id])), fields)
-    partners, missing = {}, []
+    partners, missing, by_bucket = {}, [], []
     for asset in derived:
-        names = _raw_names(records[asset.record_id])
-        found = [raw for name in names for raw in _raw_assets(name, known, frozenset())]
-        if reason := _reason(names, found):
+        origins = origins_of(asset, records[asset.record_id], known)
+        by_bucket += origins.by_bucket
+        if reason := origins.reason:
             missing.append(Skipped.asset(Reason.NO_RAW, asset, reason))
         else:
-            partners[asset.record_id] = tuple(dict.fromkeys(raw for raw in found if raw is not None))
+            partners[asset.record_id] = tuple(origins.raw.values())
+    if by_bucket:
+        headline = (
+            "--with_raw=1: several assets have the name of a raw one; that in the bucket of the derived is taken:"
+        )
+        warn_listing(headline, by_bucket)
     skipped = [*(Skipped.asset(Reason.RAW_OF_A_PAIR, asset) for asset in raw.values()), *missing]
     with carrying(skipped):
         _report(missing, len(derived), skip_errors)
-    excluded = {raw for raw, record in known.values() if is_excluded(record, exclusions)}
-    torn = [one for one, raws in partners.items() if not excluded.isdisjoint(raws)]
+    excluded = {raw.record_id for same in known.values() for raw, record in same if is_excluded(record, exclusions)}
+    torn = [one for one, raws in partners.items() if not excluded.isdisjoint(raw.record_id for raw in raws)]
     detail = f"its raw asset is excluded by {exclusions.place}"
     skipped += [Skipped.asset(Reason.EXCLUDED, assets[one], detail) for one in torn]
     for one in torn:
@@ -82,28 +88,38 @@ def with_raw(
 
 
 def _is_raw(record: Record) -> bool:
-    return value_of(record, "data_description.data_level") == "raw" and not _raw_names(record)
+    return level_of(record) == RAW and not _raw_names(record)
 
 
 def _raw_names(record: Record) -> list[str]:
+    """Return the names, or locations, of what an asset was made from, each once."""
     value = value_of(record, "@raw")
-    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one]
+    names = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one]
+    return list(dict.fromkeys(name.rstrip("/") for name in names))
 
 
-def _by_name(metadata: MetadataSource, names: Iterable[str], fields: Sequence[str]) -> dict[str, Found]:
-    """Return the assets of these names, and of those that they were made from, as far as there are records."""
-    known: dict[str, Found] = {}
+def _by_name(metadata: MetadataSource, names: Iterable[str], fields: Sequence[str]) -> Known:
+    """Return the assets of these names, and of those that they were made from, as far as there are records.
+
+    Of an asset that is registered twice there is one record.
+    """
+    known: dict[str, dict[str, Found]] = {}
     asked: set[str] = set()
-    while wanted := list(dict.fromkeys(name for name in names if name not in asked)):
+    while wanted := list(dict.fromkeys(name for name in map(_name_in, names) if name not in asked)):
         asked.update(wanted)
-        new = []
+        further: list[str] = []
         for record in _read(metadata, wanted, fields):
             found = (asset_of(record), record)
-            name = record["name"]
-            known[name] = max(known.get(name, found), found, key=latest)
-            new.append(record)
-        names = [name for record in new if not _is_origin(record) for name in _raw_names(record)]
-    return known
+            same = known.setdefault(record["name"], {})
+            same[found[0].location] = max(same.get(found[0].location, found), found, key=latest)
+            further += () if _is_origin(record) else _raw_names(record)
+        names = further
+    return {name: list(same.values()) for name, same in known.items()}
+
+
+def _name_in(text: str) -> str:
+    """Return the name that a name or a location gives."""
+    return text.rpartition("/")[2] if "://" in text else text
 
 
 def _read(metadata: MetadataSource, names: Sequence[str], fields: Sequence[str]) -> Iterator[Record]:
@@ -115,26 +131,70 @@ def _read(metadata: MetadataSource, names: Sequence[str], fields: Sequence[str])
 
 
 def _is_origin(record: Record) -> bool:
-    return value_of(record, "data_description.data_level") != DERIVED or not _raw_names(record)
+    return level_of(record) != DERIVED or not _raw_names(record)
 
 
-def _raw_assets(name: str, known: Mapping[str, Found], through: frozenset[str]) -> Iterator[Asset | None]:
-    """Yield what an asset of this name was made from in the first place: itself where that is raw; None if unknown."""
-    if name not in known or name in through:
-        yield None
-        return
-    asset, record = known[name]
-    if _is_origin(record):
-        yield asset
-        return
-    for further in _raw_names(record):
-        yield from _raw_assets(further, known, through | {name})
+@dataclass
+class Origins:
+    """What an asset was made from in the first place: raw assets by `_id`, or why they are not known.
+
+    `by_bucket` says which of several of one name is taken.
+    """
+
+    raw: dict[str, Asset]
+    by_bucket: list[str]
+    reason: str = ""
 
 
-def _reason(names: Sequence[str], found: Sequence[Asset | None]) -> str:
+def origins_of(asset: Asset, record: Record, known: Known) -> Origins:
+    """Follow what an asset was made from to the raw assets, each name once.
+
+    A name without a record is no fault where it begins with that of a raw asset that was found: it is one of those
+    between the two.
+    """
+    names = _raw_names(record)
+    found = Origins({}, [])
     if not names:
-        return "its record names no raw asset"
-    return f"no record of its raw asset {', '.join(names)}" if None in found else ""
+        found.reason = "its record names no raw asset"
+        return found
+    left, missing = list(names), []
+    seen = set(left)
+    while left:
+        name = left.pop(0)
+        same = _named(name, known)
+        near = [one for one in same if _bucket(one[0]) == _bucket(asset)] if len(same) > 1 else same
+        if not near:
+            missing.append(name)
+        if len(near) != 1 and same:
+            places = ", ".join(sorted(one.location for one, _ in same))
+            found.reason = f"several assets are named {_name_in(name)}: {places}"
+            return found
+        for source, source_record in near:
+            if len(same) > 1:
+                found.by_bucket.append(f"{asset.name}: {source.location}")
+            if _is_origin(source_record):
+                found.raw[source.record_id] = source
+            else:
+                further = [one for one in _raw_names(source_record) if one not in seen]
+                seen.update(further)
+                left += further
+    roots = tuple(f"{raw.name}_" for raw in found.raw.values())
+    missing = [name for name in missing if not (roots and _name_in(name).startswith(roots))]
+    if missing:
+        found.reason = f"no record of its raw asset {', '.join(missing)}"
+    elif not found.raw:
+        found.reason = f"no raw asset is behind {', '.join(names)}"
+    return found
+
+
+def _named(text: str, known: Known) -> Sequence[Found]:
+    """Return the assets that a name or a location means."""
+    same = known.get(_name_in(text), ())
+    return [one for one in same if one[0].location == text] if "://" in text else same
+
+
+def _bucket(asset: Asset) -> str:
+    return asset.location.partition("://")[2].partition("/")[0]
 
 
 def _with_partners(group: Group, partners: Mapping[str, Sequence[Asset]]) -> Iterator[Asset]:

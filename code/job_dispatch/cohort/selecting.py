@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from job_dispatch.cohort import duplicates, pairs, quality_control, sampling, table_rows
 from job_dispatch.cohort.excluding import without_excluded
@@ -24,6 +25,9 @@ from job_dispatch.request.fields import paths
 from job_dispatch.request.json_text import compact, is_unicode
 from job_dispatch.request.query import Query
 from job_dispatch.request.selection import Selection
+
+if TYPE_CHECKING:
+    from job_dispatch.cohort.grouping import Remarks
 
 _UNGROUPED = Grouping()
 
@@ -113,6 +117,10 @@ def _find(
         from job_dispatch.metadata.diagnosis import explain_nothing
 
         raise RequestError("no record matches the query", explain_nothing(metadata, query.filter))
+    in_several = {(asset.name, asset.location) for asset, _ in found.values()}
+    names = Counter(name for name, _ in in_several)
+    if shared := sorted(f"{name}: {place}" for name, place in in_several if names[name] > 1):
+        warn_listing("several assets have the same name, all of which are taken:", shared)
     return sorted(found.values(), key=lambda one: (one[0].name, one[0].record_id))
 
 
@@ -145,11 +153,28 @@ def _grouped(
     if arranged.not_latest:
         number = counted(len(arranged.not_latest), "record")
         logger.info("%s skipped: not the latest by %s", number, grouping.filter_latest)
+    _tell(arranged.remarks, grouping)
     if grouping.group_by:
         logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
     if arranged.in_several:
         logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
     return arranged.groups, skipped
+
+
+def _tell(remarks: Remarks, grouping: Grouping) -> None:
+    flag = f"--filter_latest={grouping.filter_latest}"
+    if remarks.numbers:
+        warn_listing(f"{flag}: numbers beside dates are read as seconds or milliseconds since 1970:", remarks.numbers)
+    if remarks.mixed:
+        headline = f"{flag}: {counted(len(remarks.mixed), 'choice')} between values that cannot be compared:"
+        warn_listing(headline, remarks.mixed)
+    if remarks.ties:
+        logger.warning(
+            "%s: %s between records with the same value: the one that was created last, then the one with the latest"
+            " date in its name, is taken",
+            flag,
+            counted(remarks.ties, "choice"),
+        )
 
 
 def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: Sequence[str], drop_nulls: bool) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # They do not decide a job's name.
-_NOT_OF_THE_WORK = ("query", "analysis_code", "subject", "session", "project", "modality", "file_version")
+_NOT_OF_THE_WORK = (
+    "asset_id",
+    "docdb_record_id",
+    "query",
+    "analysis_code",
+    "subject",
+    "session",
+    "project",
+    "modality",
+    "file_version",
+)
 
 
 class AnalysisDispatchModel(BaseModel):
@@ -67,7 +77,8 @@ class AnalysisDispatchModel(BaseModel):
     def uuid(self) -> uuid.UUID:
         """Return the job's name: a UUID version 5 of the work alone: assets, files, parameters and group.
 
-        Not of the query, nor of the code: the same work that is asked for in other words has the same name.
+        Not of the query, nor of the code: the same work that is asked for in other words has the same name. Assets
+        count by location and name, since one may have several ids.
         """
         content = {name: value for name, value in self if value is not None and name not in _NOT_OF_THE_WORK}
         return uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(content, sort_keys=True, separators=(",", ":")))

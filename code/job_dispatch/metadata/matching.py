@@ -15,7 +15,8 @@ from typing import Any
 from job_dispatch.messages import RequestError, printable
 from job_dispatch.metadata.records import Filter, Record
 from job_dispatch.request import json_text
-from job_dispatch.request.fields import Instant, instant, is_expression
+from job_dispatch.request.dates import instant
+from job_dispatch.request.fields import Instant, is_expression
 
 Test = Callable[[Any], bool]
 

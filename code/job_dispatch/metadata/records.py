@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 from job_dispatch.model import Asset
 from job_dispatch.request import fields
+from job_dispatch.request.dates import is_time_of_day
 
 Record = Mapping[str, Any]
 Filter = fields.Filter
@@ -16,6 +17,7 @@ Filter = fields.Filter
 # Where records keep their Code Ocean ids: API version v1 and v2.
 ID_FIELDS = ("external_links", "other_identifiers")
 _ID_KEY = "Code Ocean"
+LEVEL = "data_description.data_level"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 ASSET_FIELDS = ("name", "location", *ID_FIELDS)
 # What describes an asset; its day is that of the session, or else of the record.
@@ -86,13 +88,33 @@ def value_of(record: Record, name: str) -> Any:
 
     `@modality` is a sorted list, and `@raw` with one name only is that name, so that both versions agree.
     """
-    value = next((found for path in fields.paths(name) if (found := value_at(record, path)) is not None), None)
+    value = next((found for path in fields.paths(name) if (found := _with_day(record, path)) is not None), None)
     if name == "@raw" and isinstance(value, list) and len(value) == 1:
         return value[0]
     if name in fields.SPREAD and value is not None:
         modalities = value if isinstance(value, list) else [value]
         return sorted({one for one in modalities if isinstance(one, str)})
     return value
+
+
+def _with_day(record: Record, path: str) -> Any:
+    """Return the value at a path; a time of day together with its day, which stands elsewhere, or else not at all."""
+    value = value_at(record, path)
+    if path not in fields.DAY_OF or not is_time_of_day(value):
+        return value
+    day = value_at(record, fields.DAY_OF[path])
+    return f"{day}T{value}" if isinstance(day, str) else None
+
+
+def level_of(record: Record) -> str:
+    """Return `raw`, `derived`, or whatever else a record has as its level; old ones have `raw data`, `derived data`."""
+    return level_in(value_at(record, LEVEL))
+
+
+def level_in(value: object) -> str:
+    """Return the level that a value of the field names, as `level_of`."""
+    text = value if isinstance(value, str) else ""
+    return next((level for level in ("raw", "derived") if level in text), text)
 
 
 def without_index(path: str) -> str:
@@ -103,7 +125,8 @@ def without_index(path: str) -> str:
 
 def projection(names: Iterable[str]) -> list[str]:
     """Return what to project for these fields: MongoDB refuses a path together with one below it."""
-    paths = (without_index(path) for name in names for path in fields.paths(name))
+    named = [path for name in names for path in fields.paths(name)]
+    paths = map(without_index, [*named, *(fields.DAY_OF[path] for path in named if path in fields.DAY_OF)])
     # _id is always there.
     wanted = dict.fromkeys(path for path in paths if path and path.partition(".")[0] != "_id")
     return [path for path in wanted if not any(path.startswith(f"{other}.") for other in wanted)]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from job_dispatch.cohort import quality_control
-from job_dispatch.cohort.describing import LEVEL, VERSIONS, FieldUse, Overview
+from job_dispatch.cohort.describing import VERSIONS, FieldUse, Overview
 from job_dispatch.messages import counted, printable
+from job_dispatch.metadata.records import LEVEL
 
 _TOP = 10
 _FIELDS = 30

@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
-from job_dispatch.cohort.describing import LEVEL, VERSIONS, Cell, Overview
+from job_dispatch.cohort.describing import VERSIONS, Cell, Overview
 from job_dispatch.messages import RequestError, ServiceError, counted, logger
+from job_dispatch.metadata.records import LEVEL
 from job_dispatch.pages import templates
 from job_dispatch.report import files
 from job_dispatch.report import overview as shown

@@ -7,7 +7,6 @@ names that stand for the fields of both versions of the metadata, such as `@subj
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from job_dispatch.messages import RequestError, printable
+from job_dispatch.request.dates import instant
 
 Filter = Mapping[str, Any]
 
@@ -29,15 +29,17 @@ NAMES: dict[str, tuple[str, ...]] = {
     "@project": ("data_description.project_name",),
     "@modality": ("data_description.modality.abbreviation", "data_description.modalities.abbreviation"),
     "@raw": ("data_description.input_data_name", "data_description.source_data"),
-    "@created": ("data_description.creation_time", "created"),
+    "@created": ("data_description.creation_time", "created", "_created"),
 }
+# The day of what old records write as a time of day alone.
+DAY_OF = {"data_description.creation_time": "data_description.creation_date"}
 # Compared as an instant in queries and as a key of groups; other dates are instants only where they are ordered.
 _INSTANT = "@session"
-# Both fields may have a value; the second one counts only where the first has none.
+# Several of the fields may have a value; the first of them counts.
 _ELSE = "@created"
+_TIME_OF_DAY = {"$regex": "^[0-9]{2}:[0-9]{2}"}
 # Always unwound, into one row per element.
 SPREAD = ("@modality",)
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 _AFTER_ALL_DAYS = "9999-12-32"
 _COMBINING = ("$and", "$or", "$nor")
 
@@ -81,17 +83,6 @@ def plain(name: str) -> str:
 def is_instant(name: str) -> bool:
     """Tell whether values of a field are equal if they are the same instant."""
     return name == _INSTANT
-
-
-def instant(text: object) -> datetime | None:
-    """Return the instant of an ISO date or time, in universal time if it has no zone; None for other text."""
-    if not isinstance(text, str) or not _DATE.fullmatch(text):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def day_after(day: date) -> str:
@@ -171,14 +162,30 @@ def _on_paths(name: str, condition: Any) -> Filter:
     if len(wanted) == 1:
         return {wanted[0]: condition}
     if name == _ELSE:
-        first, second = wanted
-        has_first = {"$and": [{first: {"$ne": None}}, {first: condition}]}
-        return {"$or": [has_first, {first: None, second: condition}]}
+        return _on_first(wanted, condition)
     parts: list[Filter] = []
     for part, meets_missing in _by_missing(condition):
         each = [{path: part} for path in wanted]
         parts.append(all_of(each) if meets_missing else {"$or": each})
     return all_of(parts)
+
+
+def _on_first(wanted: Sequence[str], condition: Any) -> Filter:
+    """Return a condition on the first of several fields that has a value; a time of day alone counts by its day."""
+    first, *others = wanted
+    if not others:
+        return {first: condition}
+    day = DAY_OF.get(first)
+    if day is None:
+        there: list[Filter] = [{"$and": [{first: {"$ne": None}}, {first: condition}]}]
+        absent: Filter = {first: None}
+    else:
+        there = [
+            {"$and": [{first: {"$ne": None}}, {first: {"$not": _TIME_OF_DAY}}, {first: condition}]},
+            {"$and": [{first: _TIME_OF_DAY}, {day: {"$ne": None}}, {day: condition}]},
+        ]
+        absent = {"$or": [{first: None}, {first: _TIME_OF_DAY, day: None}]}
+    return {"$or": [*there, {"$and": [absent, _on_first(others, condition)]}]}
 
 
 def _by_missing(condition: Any) -> list[tuple[Any, bool]]:

@@ -157,6 +157,9 @@ A, B = {"x": 1, "y": [2]}, {"y": [2], "x": 1}
         ),
         pytest.param([A, B, {"x": 1}], [(A, "ab"), ({"x": 1}, "c")], id="objects in any order of keys"),
         pytest.param([[1, 2], [2, 1], [1, 2]], [([1, 2], "ac"), ([2, 1], "b")], id="lists in their order"),
+        pytest.param(
+            [[1], [1.0], {"x": [2.0]}, {"x": [2]}], [([1], "ab"), ({"x": [2.0]}, "cd")], id="1.0 is 1 in lists"
+        ),
         pytest.param([[A], [B], [], {}], [([], "c"), ([A], "ab"), ({}, "d")], id="objects in lists"),
     ],
 )
@@ -272,6 +275,17 @@ def test_unwinding_that_puts_no_asset_into_several_groups_says_nothing(desk: Wor
         pytest.param("10", 11, "a", id="text after numbers"),
         pytest.param("2025-06-01", "z", "a", id="dates after text"),
         pytest.param(["2025-06-01", "2025-06-09"], "2025-06-08", "a", id="a list by its greatest element"),
+        pytest.param("2025-06-30T24:00:00Z", "2024-01-01", "a", id="the end of a day"),
+        pytest.param("2025-06-30T23:59:60Z", "2025-06-30T23:59:59Z", "a", id="a leap second"),
+        pytest.param("2025-06-30 10:00:00 UTC", "2024-01-01", "a", id="a zone by name"),
+        pytest.param("2025/06/30", "2024-01-01", "a", id="slashes"),
+        pytest.param("2023-05-11T19-29-48-07:00", "2023-05-11T19:29:48", "a", id="hyphens for colons"),
+        pytest.param("2023-05-11,19:29:48", "2023-05-11T19:29:47", "a", id="a comma"),
+        pytest.param({"$date": "2025-06-30T00:00:00Z"}, "2024-01-01", "a", id="a date of MongoDB"),
+        pytest.param({"$date": 1751241600000}, "2024-01-01", "a", id="a date of MongoDB as a number"),
+        pytest.param(1751241600, "2024-01-01", "a", id="seconds since 1970 beside a date"),
+        pytest.param(1751241600000, "2025-06-29", "a", id="milliseconds since 1970 beside a date"),
+        pytest.param("21:58:54", "2020-01-01", "b", id="a time of day is no date"),
     ],
 )
 def test_the_latest_is_the_greatest_as_date_or_number_and_of_equals_the_greater_id(
@@ -284,6 +298,74 @@ def test_the_latest_is_the_greatest_as_date_or_number_and_of_equals_the_greater_
     assert groups(completed) == [(None, latest)]
     assert "1 record skipped: not the latest by value" in logged(completed, "INFO")
     assert "skipped  1: 1 not the latest;" in completed.stdout
+
+
+def test_values_that_cannot_be_compared_are_named_with_their_records(desk: World) -> None:
+    desk.records.extend([record("a", key="k", value="2025-06-01"), record("b", key="k", value="final")])
+    completed = call_both(desk, EVERYTHING, "--filter_latest=value", "--filter_by=key")
+    assert groups(completed) == [(None, "a")]
+    warned = "--filter_latest=value: 1 choice between values that cannot be compared:"
+    assert warned in logged(completed, "WARNING")
+    assert "  a is taken: a has '2025-06-01', b has 'final'" in completed.stderr.splitlines()
+
+
+def test_numbers_that_are_read_as_dates_are_named(desk: World) -> None:
+    desk.records.extend([record("a", key="k", value=1751241600), record("b", key="k", value="2024-01-01")])
+    completed = call_both(desk, EVERYTHING, "--filter_latest=value", "--filter_by=key")
+    assert "  a: 1751241600 is 2025-06-30 00:00:00+00:00" in completed.stderr.splitlines()
+
+
+def made(name: str, created: str | None, **description: str) -> Record:
+    times = {} if created is None else {"_created" if name.endswith("2") else "created": created}
+    return record(name, data_description=description, key="k", **times)
+
+
+@pytest.mark.parametrize(
+    ("records", "latest"),
+    [
+        ([made("a", "2024-01-01"), made("b2", "2024-01-02")], "b2"),
+        ([made("a", None, creation_date="2022-06-08", creation_time="21:58:54"), made("b", "2022-06-09")], "b"),
+        (
+            [made("a", None, creation_date="2022-06-08", creation_time="21:58:54"), made("b", "2022-06-08T21:00:00")],
+            "a",
+        ),
+        ([made("a", "2021-01-01", creation_time="21:58:54"), made("b", "2021-01-02")], "b"),
+    ],
+    ids=["as version 2 has it", "a day and a time", "a later time", "a time without its day"],
+)
+def test_when_an_asset_was_made_is_read_from_where_each_version_has_it(
+    desk: World, records: list[Record], latest: str
+) -> None:
+    desk.records.extend(records)
+    completed = call_both(desk, EVERYTHING, "--filter_latest=@created", "--filter_by=key")
+    assert [job["asset_name"] for job in completed.jobs] == [[latest]]
+
+
+@pytest.mark.parametrize(
+    ("names", "created", "latest"),
+    [
+        (("s_sorted_2025-06-09_10-00-00", "s_sorted_2025-06-08_10-00-00"), ("2025-06-10", "2025-06-11"), 1),
+        (("s_sorted_2025-06-09_10-00-00", "s_sorted_2025-06-08_10-00-00"), ("2025-06-10", "2025-06-10"), 0),
+    ],
+    ids=["by the time of the record", "by the date in the name"],
+)
+def test_versions_with_the_creation_time_of_the_raw_asset_are_told_apart_and_that_is_a_warning(
+    desk: World, names: tuple[str, str], created: tuple[str, str], latest: int
+) -> None:
+    copied = {"creation_time": "2025-06-01T00:00:00Z"}
+    desk.records.extend(
+        {**record(name, key="k", data_description=copied), "created": made}
+        for name, made in zip(names, created, strict=True)
+    )
+    completed = call_both(desk, EVERYTHING, "--filter_latest=@created", "--filter_by=key")
+    assert [job["asset_name"] for job in completed.jobs] == [[names[latest]]]
+    assert "--filter_latest=@created: 1 choice between records with the same value" in completed.stderr
+
+
+def test_a_field_and_the_name_that_stands_for_it_both_keep_their_values(desk: World) -> None:
+    desk.records.append(record("a", created="2025-06-02", data_description={"creation_time": "2025-06-01"}))
+    completed = call_both(desk, EVERYTHING, "--group_by=@created,created")
+    assert completed.jobs[0]["group_metadata"] == {"@created": "2025-06-01", "created": "2025-06-02"}
 
 
 def test_a_record_without_the_field_is_the_oldest(desk: World) -> None:

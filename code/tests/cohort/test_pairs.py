@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from job_dispatch.cohort.pairs import origins_of
+from job_dispatch.metadata.records import asset_of
 from tests.both_sources import EVERYTHING, call_both, error_block, logged, make_world, record
 from tests.conftest import BUCKET, S3, Completed, World
 from tests.gateway import Gateway, Record
@@ -166,7 +168,7 @@ def test_assets_that_name_each_other_as_raw_end_in_an_error(world: World) -> Non
 
     completed = call_both(world, "--docdb_query", '{"name": "x"}', "--with_raw=1")
 
-    assert error_block(completed)[1:] == ["  x: no record of its raw asset y"]
+    assert error_block(completed)[1:] == ["  x: no raw asset is behind y"]
 
 
 def test_where_only_raw_assets_are_selected_there_is_nothing_to_pair(world: World) -> None:
@@ -186,7 +188,99 @@ def test_a_pair_of_which_one_asset_cannot_be_read_is_left_out_whole(world: World
     assert "1 without the other asset of its pair" in completed.stdout
 
 
+@pytest.mark.parametrize("level", ["data", "data, version 0.12"])
+def test_levels_of_old_records_count_as_raw_and_derived(world: World, level: str) -> None:
+    for one in world.records:
+        one["data_description"]["data_level"] += f" {level}"
+    completed = call_both(world, EVERYTHING, "--with_raw=1")
+    assert pairs(completed) == [(["a", "raw-1"], PAIR), (["b", "raw-1"], PAIR), (["c", "raw-2"], PAIR)]
+    assert "2 raw assets that were selected by themselves skipped" in completed.stderr
+
+
+def test_a_location_in_place_of_a_name_means_the_asset_there(world: World) -> None:
+    world.records.append(made("d", f"s3://{BUCKET}/raw-2/"))
+    assert pairs(call_both(world, "--docdb_query", '{"name": "d"}', "--with_raw=1")) == [(["d", "raw-2"], PAIR)]
+
+
+def test_a_whole_chain_of_sources_is_followed_to_the_raw_asset_and_only_what_is_missing_is_named(world: World) -> None:
+    """As version 2 has it: an element more than once, and one between the two that has no record any more."""
+    world.records += [
+        made("d", "raw-1", "raw-1", "raw-1_sorted", version="v2"),
+        made("e", "raw-1", "raw-3", "raw-3", version="v2"),
+    ]
+    completed = call_both(world, "--docdb_query", '{"name": {"$in": ["d", "e"]}}', "--with_raw=1", "--skip_errors=1")
+    assert pairs(completed) == [(["d", "raw-1"], PAIR)]
+    assert "  e: no record of its raw asset raw-3" in completed.stderr.splitlines()
+
+
+def test_sources_that_name_each_other_crosswise_are_each_looked_at_once(world: World) -> None:
+    """A diamond of 42 records, and a chain of 1,100: each was followed along all ways, and by recursion."""
+    wide = [made(f"{side}{row}", f"l{row + 1}", f"r{row + 1}", version="v2") for row in range(20) for side in "lr"]
+    world.records += [*wide, made("l20", "raw-1"), made("r20", "raw-1")]
+    found = pairs(call_both(world, "--docdb_query", '{"name": "l0"}', "--with_raw=1"))
+    assert found == [(["l0", "raw-1"], PAIR)]
+    chain = [made(f"n{number}", f"n{number + 1}") for number in range(1_100)]
+    known = {one["name"]: [(asset_of(one), one)] for one in (*chain, made("n1100"))}
+    [raw] = origins_of(asset_of(chain[0]), chain[0], known).raw.values()
+    assert raw.name == "n1100"
+
+
+def test_of_two_raw_assets_of_one_name_that_in_the_bucket_of_the_derived_is_taken_with_a_warning(world: World) -> None:
+    elsewhere = {**made("raw-1"), "_id": "another", "location": "s3://another-bucket/raw-1"}
+    world.records.append(elsewhere)
+    completed = call_both(world, *PAIRS)
+    assert pairs(completed) == [(["a", "raw-1"], PAIR), (["b", "raw-1"], PAIR), (["c", "raw-2"], PAIR)]
+    assert [job["s3_location"][1] for job in completed.jobs] == [f"s3://{BUCKET}/raw-{number}" for number in (1, 1, 2)]
+    assert f"  a: s3://{BUCKET}/raw-1" in completed.stderr.splitlines()
+
+
+@pytest.mark.parametrize("places", [("x", "y"), (BUCKET, BUCKET)], ids=["in neither bucket", "both in its bucket"])
+def test_a_pair_with_two_raw_assets_of_one_name_that_no_bucket_decides_is_refused_or_skipped(
+    world: World, places: tuple[str, str]
+) -> None:
+    world.records[0]["location"] = f"s3://{places[0]}/raw-1"
+    world.records.append({**made("raw-1"), "_id": "another", "location": f"s3://{places[1]}/other/raw-1"})
+    told = f"several assets are named raw-1: s3://{places[1]}/other/raw-1, s3://{places[0]}/raw-1"
+    if places[0] < places[1]:
+        told = f"several assets are named raw-1: s3://{places[0]}/raw-1, s3://{places[1]}/other/raw-1"
+    assert f"  a: {told}" in error_block(call_both(world, *PAIRS))
+    skipping = call_both(world, *PAIRS, "--skip_errors=1")
+    assert pairs(skipping) == [(["c", "raw-2"], PAIR)]
+
+
+def test_one_name_in_two_buckets_is_two_assets_with_a_warning(world: World) -> None:
+    world.records.append({**made("raw-2"), "_id": "another", "location": "s3://another-bucket/raw-2"})
+    completed = call_both(world, "--docdb_query", '{"name": "raw-2"}')
+    assert len(completed.jobs) == 2
+    assert "several assets have the same name, all of which are taken:" in logged(completed, "WARNING")
+    assert "  raw-2: s3://another-bucket/raw-2" in completed.stderr.splitlines()
+
+
 # Registered twice
+
+
+def test_an_asset_has_one_job_name_by_whichever_of_its_ids_and_records_it_is_selected(world: World) -> None:
+    at = {"name": "n", "location": f"s3://{BUCKET}/n"}
+    world.records[:] = [
+        {**record("1"), **at, "external_links": {"Code Ocean": ["id-1", "id-2"]}},
+        {**record("2"), **at, "created": "2025-06-01", "other_identifiers": {"Code Ocean": ["id-3"]}},
+    ]
+    names = [call_both(world, EVERYTHING).folders]
+    for asset_id in ("id-1", "id-2", "id-3"):
+        (world.input_directory / "data_asset_input.csv").write_text(f"asset_id\n{asset_id}\n")
+        completed = call_both(world, "--use_data_asset_csv=1")
+        assert completed.jobs[0]["asset_id"] == [asset_id]
+        names.append(completed.folders)
+    assert names == [names[0]] * 4
+
+
+def test_of_two_records_of_an_asset_that_with_a_code_ocean_id_is_taken(world: World) -> None:
+    at = {"name": "n", "location": f"s3://{BUCKET}/n", "created": "2025-06-01"}
+    world.records[:] = [
+        {**record("1"), **at, "external_links": {"Code Ocean": ["id-1"]}},
+        {**record("2"), **at, "other_identifiers": {}},
+    ]
+    assert [job["docdb_record_id"] for job in call_both(world, EVERYTHING).jobs] == [["1"]]
 
 
 def test_an_asset_that_is_registered_twice_makes_one_job_of_the_record_that_was_made_last(world: World) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.matching import Matching
 from job_dispatch.metadata.narrowing import narrowed
-from job_dispatch.request.fields import NAMES, Filter, expanded, instant
+from job_dispatch.request.dates import instant
+from job_dispatch.request.fields import NAMES, Filter, expanded
 from tests.both_sources import (
     EVERYTHING,
     assert_refused,
