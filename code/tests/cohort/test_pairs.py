@@ -269,7 +269,6 @@ def test_an_asset_has_one_job_name_by_whichever_of_its_ids_and_records_it_is_sel
     for asset_id in ("id-1", "id-2", "id-3"):
         (world.input_directory / "data_asset_input.csv").write_text(f"asset_id\n{asset_id}\n")
         completed = call_both(world, "--use_data_asset_csv=1")
-        assert completed.jobs[0]["asset_id"] == [asset_id]
         names.append(completed.folders)
     assert names == [names[0]] * 4
 
