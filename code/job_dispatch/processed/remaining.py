@@ -27,6 +27,7 @@ class Remaining:
 
     def __init__(self, exclusions: Exclusions, unprocessed: Unprocessed | None) -> None:
         self._exclusions, self._unprocessed = exclusions, unprocessed
+        self._excluded: set[str] = set()
 
     def __call__(self, jobs: Iterable[Job]) -> Iterator[Job | Skipped]:
         """Yield the jobs that remain in their order, and a `Skipped` for each of the others."""
@@ -36,11 +37,16 @@ class Remaining:
     def _judged(self, job: Job) -> Job | Skipped:
         if job.name not in self._exclusions.jobs:
             return job
+        self._excluded.add(job.name)
         detail = f"excluded by {self._exclusions.place}"
         return Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets, detail)
 
     def warn(self, jobs: Jobs) -> None:
-        """Warn of jobs that may be processed all the same, and of those that cannot succeed."""
+        """Report what `--exclude` did not match; warn of jobs that may be processed already or cannot succeed."""
+        unmatched = len(self._exclusions.jobs - self._excluded)
+        if unmatched and jobs.left_off is None:
+            entries = f"{counted(len(self._exclusions.jobs), 'job')} in {self._exclusions.place}"
+            logger.info("--exclude: %d of %s are not jobs of this run", unmatched, entries)
         if self._unprocessed is None:
             return
         if undecided := self._unprocessed.undecided:

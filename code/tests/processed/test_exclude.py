@@ -128,6 +128,14 @@ def test_an_asset_that_is_registered_twice_is_excluded_by_each_of_its_records(de
     assert left(desk, desk.records[0]["_id"])[0] == sorted(NAMES[1:])
 
 
+def test_jobs_of_an_earlier_run_that_are_not_in_this_run_are_counted(desk: World, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    succeeded(desk.call("--docdb_query={}", f"--report_directory={report}"))
+    flags = ('--docdb_query={"name": {"$regex": "_a$"}}', f"--exclude={report}/jobs.csv", "--overwrite=1")
+    log = succeeded(desk.call(*flags)).stderr
+    assert f"--exclude: 2 of 3 jobs in {report}/jobs.csv are not jobs of this run" in log
+
+
 def test_entries_that_match_nothing_are_counted(desk: World) -> None:
     _, log = left(desk, f"{NAMES[0]}\nnot-one-of-them\n{asset_id(77)}\n")
     assert f"--exclude: 2 of 3 entries in {desk.input_directory}/done.csv match no selected asset" in log
