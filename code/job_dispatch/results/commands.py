@@ -7,12 +7,12 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import DispatchError, RequestError, configure_logging, logger
-from job_dispatch.results import analysis, gathering, records, running, status, table
+from job_dispatch.results import analysis, gathering, page, records, running, status, table
 from job_dispatch.results.gathering import Results
 from job_dispatch.results.minding import Order
 from job_dispatch.results.states import Status
@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     running.run(order, arguments.jobs, running.Only.ALL if arguments.again else only, arguments.workers)
     results = gathering.gather(arguments.output)
-    written = _write(results)
-    for line in [*status.summary(results), f"table: {written}"]:
+    written = list(_write(results))
+    for line in [*status.summary(results), *written]:
         print(line)
     return results.exit_code
 
@@ -60,13 +60,13 @@ def show_status(arguments: argparse.Namespace) -> int:
 
 
 def collect(arguments: argparse.Namespace) -> int:
-    """Write the table of all jobs again, and call the function summarise of an analysis.
+    """Write the table and the page of all jobs again, and call the function summarise of an analysis.
 
     Exit code: as that of status; 1 if summarise failed.
     """
     results = gathering.gather(arguments.folder)
-    print(f"table: {_write(results)}")
-    for line in status.summary(results):
+    written = list(_write(results))
+    for line in [*status.summary(results), *written]:
         print(line)
     if arguments.summarise is not None:
         try:
@@ -92,8 +92,9 @@ def summarise(results: Results, path: Path) -> None:
     function(done, SUMMARY.absolute())
 
 
-def _write(results: Results) -> Path:
-    return table.write(results, results.folder)
+def _write(results: Results) -> Iterator[str]:
+    yield f"table: {table.write(results, results.folder)}"
+    yield f"page:  {page.write(results, results.folder)}"
 
 
 def _workers(text: str) -> int:
