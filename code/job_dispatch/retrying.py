@@ -20,7 +20,8 @@ from job_dispatch.messages import ServiceError, logger
 CONNECT_SECONDS = 10.0
 # Long after whoever waits for the whole answer has given up.
 _MORE_SECONDS = 5.0
-_TRIES = 5
+_TRIES, _TRIES_UNREACHED = 5, 2
+_PAUSE_UNREACHED = 0.5
 _RETRY_SECONDS = 120.0
 _LONGEST_PAUSE = 30.0
 _TRANSIENT = (429, 500, 502, 503, 504)
@@ -102,7 +103,7 @@ def _without_credentials(request: requests.PreparedRequest) -> requests.Prepared
     return request
 
 
-def retried(ask: Callable[[], T], service: str | None, within: float | None = None) -> T:
+def retried(ask: Callable[[], T], service: str | None, within: float | None = None, was_reached: bool = False) -> T:
     """Return what `ask` returns; it must only read, since it is called again after a failure that may pass.
 
     Parameters
@@ -112,16 +113,33 @@ def retried(ask: Callable[[], T], service: str | None, within: float | None = No
         The name of the service, for the log; None to log no retries.
     within : float or None
         Seconds for all tries, if less than usual.
+    was_reached : bool
+        Whether the service has answered before. If not, an unknown host or a refused connection is hardly one that
+        passes: it is tried twice only.
     """
     seconds = _RETRY_SECONDS if within is None else min(within, _RETRY_SECONDS)
+    is_late = tenacity.stop_before_delay(seconds)
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_transient),
-        stop=tenacity.stop_after_attempt(_TRIES) | tenacity.stop_before_delay(seconds),
-        wait=_pause,
-        before_sleep=lambda state: _announce(service, state),
+        stop=lambda state: state.attempt_number >= _tries(state, was_reached) or is_late(state),
+        wait=lambda state: _pause(state) if _tries(state, was_reached) == _TRIES else _PAUSE_UNREACHED,
+        before_sleep=lambda state: _announce(service, state, _tries(state, was_reached)),
         reraise=True,
     )
     return retrying(ask)
+
+
+def _tries(state: tenacity.RetryCallState, was_reached: bool) -> int:
+    error = state.outcome.exception() if state.outcome else None
+    return _TRIES_UNREACHED if error and not was_reached and _is_unreachable(error) else _TRIES
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Tell whether there is no such host, or nothing listens there."""
+    return any(
+        isinstance(one, socket.gaierror) or (isinstance(one, OSError) and one.errno == errno.ECONNREFUSED)
+        for one in _behind(error)
+    )
 
 
 def status(error: BaseException | None) -> int | None:
@@ -200,11 +218,11 @@ def _pause(state: tenacity.RetryCallState) -> float:
     return tenacity.wait_exponential_jitter(initial=1, max=_LONGEST_PAUSE)(state) if wait is None else wait
 
 
-def _announce(service: str | None, state: tenacity.RetryCallState) -> None:
+def _announce(service: str | None, state: tenacity.RetryCallState, tries: int) -> None:
     if service is None:
         return
     error = state.outcome.exception() if state.outcome else None
     code = status(error)
     reason = f"HTTP {code}" if code else "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
     pause, number = state.upcoming_sleep, state.attempt_number + 1
-    logger.warning("%s: %s; try %d of %d in %.1f s", service, reason, number, _TRIES, pause)
+    logger.warning("%s: %s; try %d of %d in %.1f s", service, reason, number, tries, pause)

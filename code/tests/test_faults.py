@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import tenacity
 
 from job_dispatch import failures, retrying
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.metadata.docdb import DocDb, DocDbAddress
+from job_dispatch.request.values import PRODUCTION_HOST
 from job_dispatch.storage import access, s3
 from tests.conftest import S3, Completed, World
 from tests.gateway import DEFAULT_COLLECTION, Fault, Gateway
@@ -109,6 +111,9 @@ def try_again(number: int, reason: str, pause: str = "0.0") -> str:
 
 def tries(reason: str) -> tuple[str, ...]:
     return tuple(try_again(number, reason) for number in range(2, 6))
+
+
+TRIED_TWICE = "WARNING DocDB: no connection; try 2 of 2 in 0.5 s"
 
 
 def answer(*records: Body) -> Fault:
@@ -271,7 +276,7 @@ def test_a_try_that_would_come_later_than_two_minutes_after_the_first_is_not_mad
 def test_nothing_listens_at_the_host(desk: World, without_pauses: None) -> None:
     completed = desk.call(f"--docdb_query={QUERY}", "--docdb_host=localhost:9")
 
-    says = [*tries("no connection"), "error: DocDB localhost:9: the connection is refused; check --docdb_host"]
+    says = [TRIED_TWICE, "error: DocDB localhost:9: the connection is refused; check --docdb_host"]
     assert_outcome(desk, completed, says, 1, "")
 
 
@@ -279,7 +284,36 @@ def test_a_host_that_does_not_exist_is_told_as_that(desk: World, without_pauses:
     completed = desk.call(f"--docdb_query={QUERY}", "--docdb_host=no-such-host.invalid")
 
     says = "error: DocDB no-such-host.invalid: no such host; check --docdb_host and the network"
-    assert_outcome(desk, completed, [*tries("no connection"), says], 1, "")
+    assert_outcome(desk, completed, [TRIED_TWICE, says], 1, "")
+
+
+def test_without_a_network_the_error_names_the_allen_institute_and_what_to_do_without_it(
+    desk: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # so that nothing leaves this machine
+
+    completed = desk.call(f"--docdb_query={QUERY}", f"--docdb_host={PRODUCTION_HOST}")
+
+    says = (
+        "error: DocDB at the Allen Institute (api.allenneuraldynamics.org): the connection is refused;"
+        " check --docdb_host; for assets of your own, --metadata_catalog takes a folder or a bucket"
+    )
+    assert_outcome(desk, completed, [TRIED_TWICE, says], 1, "")
+
+
+@pytest.mark.parametrize(("was_reached", "tries"), [(False, 2), (True, 5)])
+def test_a_service_that_has_answered_before_is_waited_for_longer_when_nothing_listens_any_more(
+    without_pauses: None, was_reached: bool, tries: int
+) -> None:
+    asked = []
+
+    def ask() -> requests.Response:
+        asked.append(1)
+        return requests.get("http://127.0.0.1:9", timeout=10, proxies={"http": ""})
+
+    with pytest.raises(requests.ConnectionError):
+        retrying.retried(ask, None, was_reached=was_reached)
+    assert len(asked) == tries
 
 
 def test_too_few_file_descriptors_are_told_as_that(

@@ -17,6 +17,7 @@ from job_dispatch.messages import DispatchError, RequestError, ServiceError, cou
 from job_dispatch.metadata.narrowing import Narrowed, narrowed
 from job_dispatch.metadata.records import Filter, Record, projection
 from job_dispatch.request import json_text
+from job_dispatch.request.values import PRODUCTION_HOST
 
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
 _RECORDS_A_PAGE = 5_000
@@ -44,6 +45,11 @@ class DocDbAddress:
     database: str
     collection: str
 
+    @property
+    def name(self) -> str:
+        """What the database is called in messages."""
+        return f"DocDB at the Allen Institute ({self.host})" if self.host == PRODUCTION_HOST else f"DocDB {self.host}"
+
 
 class DocDb:
     """The records of one collection.
@@ -59,7 +65,7 @@ class DocDb:
     is_database = True
 
     def __init__(self, address: DocDbAddress, timeout: float) -> None:
-        self._name = f"DocDB {address.host}"
+        self._name = address.name
         self._connection = _Connection(address, timeout)
         # For the count during the pages, which meets the same failures.
         self._second = _Connection(address, timeout, is_logged=False)
@@ -313,7 +319,8 @@ class _Connection:
 
     def __init__(self, address: DocDbAddress, timeout: float, is_logged: bool = True) -> None:
         _check_authorities()
-        self._name, self._is_logged, self._is_closed = f"DocDB {address.host}", is_logged, False
+        self._address, self._name = address, address.name
+        self._is_logged, self._is_closed, self._was_reached = is_logged, False, False
         self._session = retrying.Session(timeout)
         self._client = MetadataDbClient(
             address.host, address.database, address.collection, address.version, session=self._session
@@ -344,7 +351,7 @@ class _Connection:
             raise self._not_json() from error
         except (requests.RequestException, OSError) as error:
             more_time = ", or allow more by --docdb_timeout"
-            raise retrying.service_error(error, self._name, more_time, "--docdb_host") from error
+            raise self._unanswered(retrying.service_error(error, self._name, more_time, "--docdb_host")) from error
         except (ValueError, RecursionError) as error:  # numbers or lists without end
             raise self._not_json() from error
         if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
@@ -355,12 +362,21 @@ class _Connection:
         """Post a pipeline, and retry after failures that may pass: `aggregate` only reads."""
         self._session.limit = within
         service = "DocDB" if self._is_logged else None
-        return retrying.retried(lambda: self._post(pipeline), service, within)
+        return retrying.retried(lambda: self._post(pipeline), service, within, self._was_reached)
 
     def _post(self, pipeline: Pipeline) -> object:
         if self._is_closed:
             raise ServiceError(f"{self._name}: the connection is closed")
-        return self._client.aggregate_docdb_records(pipeline)
+        try:
+            return self._client.aggregate_docdb_records(pipeline)
+        finally:
+            self._was_reached = self._session.answer.status_code is not None
+
+    def _unanswered(self, error: ServiceError) -> ServiceError:
+        """Tell who did not ask for the Allen Institute's database how to do without it."""
+        if self._was_reached or self._address.host != PRODUCTION_HOST:
+            return error
+        return ServiceError(f"{error.headline}; for assets of your own, --metadata_catalog takes a folder or a bucket")
 
     def _not_json(self) -> ServiceError:
         text = printable(self._session.answer.text, _ANSWER_SHOWN)
