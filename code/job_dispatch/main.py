@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
         configure_logging(settings.log_level)
         flags.warn_of_ignored(sys.argv[1:] if argv is None else argv, home)
         logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, settings.source)
+        if settings.has_own_catalog:
+            logger.info("%s is used since no other source of metadata is named", settings.metadata_catalog)
         if settings.describe:
             _describe(settings, home, command)
         else:
@@ -91,6 +93,8 @@ def dispatch(settings: Settings) -> Dispatch:
 
 def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
     """Yield what is done, and the run after each step of it."""
+    from job_dispatch.cohort.freezing import save, saving
+    from job_dispatch.cohort.sources import open_source
     from job_dispatch.jobs.output_folder import write
     from job_dispatch.processed.code_ocean import Inquiry
     from job_dispatch.processed.results import ResultsDatabase
@@ -107,9 +111,11 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
     yield READING, (run := replace(run, parameters=given))
     with contextlib.ExitStack() as opened:
         output = _output_folder(settings, opened)
+        saved = opened.enter_context(saving(settings.save_catalog, settings.overwrite))
         database = ResultsDatabase(settings.docdb_host, settings.docdb_timeout) if settings.skip_processed else None
         inquiry = opened.enter_context(Inquiry(settings.docdb_timeout, settings.skip_processed))
-        cohort = _select(settings, asked)
+        source = opened.enter_context(open_source(settings))
+        cohort = _select(settings, source, asked)
         yield FINDING, (run := replace(run, cohort=cohort))
         _refuse_too_many(run)
         files = _locate(settings, cohort)
@@ -117,29 +123,31 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
         yield FINDING, (run := replace(run, files=files))
         jobs, folders = _plan(run, wrapper, database)
         yield BUILDING, (run := replace(run, jobs=jobs, folders=folders))
+        if saved is not None:
+            also = [one.record_id for one in cohort.skipped if one.record_id] if asked.table else []
+            save(saved, source, cohort.assets, also, files if settings.wants_files else None)
         if output is not None:
             write(output, jobs, folders)
             yield WRITING, run
 
 
-def _select(settings: Settings, selection: Selection) -> Cohort:
+def _select(settings: Settings, source: MetadataSource, selection: Selection) -> Cohort:
     from job_dispatch.cohort.quality_control import Quality
     from job_dispatch.cohort.selecting import select
     from job_dispatch.storage import locating
 
-    if settings.wants_files and settings.metadata_catalog is None:
+    if settings.wants_files and source.is_database:
         locating.load()
-    with _open_source(settings) as source:
-        return select(
-            source,
-            selection,
-            settings.grouping,
-            quality=Quality(settings.qc, settings.modality) if settings.qc else None,
-            with_raw=settings.with_raw,
-            at_most=settings.sample,
-            skip_errors=settings.skip_errors,
-            is_described=settings.is_described,
-        )
+    return select(
+        source,
+        selection,
+        settings.grouping,
+        quality=Quality(settings.qc, settings.modality) if settings.qc else None,
+        with_raw=settings.with_raw,
+        at_most=settings.sample,
+        skip_errors=settings.skip_errors,
+        is_described=settings.is_described,
+    )
 
 
 def _refuse_too_many(run: Dispatch) -> None:
@@ -205,22 +213,6 @@ def _output_folder(settings: Settings, opened: contextlib.ExitStack) -> OutputFo
     return opened.enter_context(output_folder.locked(settings.output_directory, settings.overwrite))
 
 
-def _open_source(settings: Settings) -> MetadataSource:
-    """Return the source of records that the settings name: the local catalog, or else DocDB."""
-    if settings.metadata_catalog is not None:
-        from job_dispatch.metadata.catalog import Catalog
-        from job_dispatch.request.selection import file_places
-
-        places = file_places(str(settings.metadata_catalog), settings.input_directory)
-        return Catalog(next((path for path in places if path.is_file()), settings.metadata_catalog))
-    from job_dispatch.metadata.docdb import DocDb, DocDbAddress
-
-    address = DocDbAddress(
-        settings.docdb_host, settings.docdb_version, settings.docdb_database, settings.docdb_collection
-    )
-    return DocDb(address, settings.docdb_timeout)
-
-
 def _dispatch(settings: Settings, command: Sequence[str]) -> None:
     """Dispatch, and show what was done: a preview or a summary, and the report where one is asked for."""
     from job_dispatch.report import dispatched, files
@@ -258,6 +250,7 @@ def _describe(settings: Settings, home: Path, command: Sequence[str]) -> None:
     """Show what there is to select, instead of dispatching it."""
     from job_dispatch.cohort.describing import describe
     from job_dispatch.cohort.quality_control import Quality
+    from job_dispatch.cohort.sources import open_source
     from job_dispatch.report import files, overview, overview_page
     from job_dispatch.request import selection
     from job_dispatch.storage import locating, matching
@@ -267,7 +260,7 @@ def _describe(settings: Settings, home: Path, command: Sequence[str]) -> None:
     if settings.docdb_query or settings.use_data_asset_csv:
         selection.check_input_directory(settings.input_directory, is_read=bool(settings.use_data_asset_csv))
     selected = selection.read_selection(settings)
-    with _open_source(settings) as source:
+    with open_source(settings) as source:
         found = describe(source, selected, Quality(settings.qc or "", settings.modality))
     if settings.wants_files:
         wanted = matching.wanted(settings.file_extension, settings.file_pattern)
@@ -309,6 +302,8 @@ def _clear(noted: Mapping[str, Any]) -> str:
     if noted.get("report"):
         with contextlib.suppress(OSError):
             files.recover(Path(noted["report"]))
+    if noted.get("unfinished"):
+        Path(noted["unfinished"]).unlink(missing_ok=True)
     repository.clear(noted.get("git", 0), noted.get("git_folder", ""))
     return "all its jobs are written" if is_written else "no job is written"
 

@@ -25,6 +25,8 @@ class Asset:
         From the metadata, day as `YYYY-MM-DD`; empty where it has none or was not read with `TRAIT_FIELDS`.
     role : str
         `derived` or `raw` in a pair, else empty.
+    files : tuple of File or None
+        All its files, where its record lists them; None: they are listed where it lies.
     """
 
     record_id: str
@@ -35,6 +37,7 @@ class Asset:
     subject: str = ""
     day: str = ""
     role: str = ""
+    files: tuple[File, ...] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.location or 'no location'})"
@@ -50,11 +53,14 @@ class File(NamedTuple):
         Bytes, where they are known.
     version : str
         What changes when the file does: its ETag in S3, its time of modification (in ns) on a disk; empty for a store.
+    path : str
+        Path within the asset; empty where the address tells it.
     """
 
     address: str
     size: int | None
     version: str = ""
+    path: str = ""
 
 
 class Folder(NamedTuple):

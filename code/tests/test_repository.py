@@ -18,6 +18,8 @@ LOCAL_FLAGS = {
     "input_directory",
     "output_directory",
     "metadata_catalog",
+    "name_pattern",
+    "save_catalog",
     "docdb_database",
     "docdb_collection",
     "version",

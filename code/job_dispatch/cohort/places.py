@@ -124,10 +124,8 @@ class Naming:
     pattern: NamePattern | None = None
 
 
-def open_place(
-    place: Place, naming: Naming, max_concurrency: int, skip_errors: bool
-) -> tuple[Catalog, Sequence[Skipped]]:
-    """Return a catalog of the assets in a place, and the assets that are skipped since they cannot be read.
+def open_place(place: Place, naming: Naming, max_concurrency: int, skip_errors: bool) -> Catalog:
+    """Return a catalog of the assets in a place; assets that cannot be read are in its `skipped`.
 
     Raises
     ------
@@ -145,10 +143,11 @@ def open_place(
     if failed and (error := _refusal(failed, len(folders) + len(others), skip_errors)):
         catalog.close()
         raise error
-    return catalog, [
+    catalog.skipped = [
         Skipped(Reason.NOT_READABLE, address.rpartition("/")[2], location=address, detail=error.headline)
         for address, error in failed
     ]
+    return catalog
 
 
 def _assets(places: Places, place: Place, naming: Naming) -> tuple[list[str], list[str]]:

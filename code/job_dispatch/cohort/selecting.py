@@ -69,7 +69,7 @@ def select(
             fitting = table_rows.find(read, metadata, selection.table, selection.query, skip_errors)
         else:
             fitting = table_rows.Fitting(_find(read, metadata, selection.query or Query({})), {})
-    skipped = list(fitting.skipped)
+    skipped = [*metadata.skipped, *fitting.skipped]
     with carrying(skipped):
         found, parameters, repeated = duplicates.without_duplicates(fitting.found, fitting.parameters)
         skipped += repeated

@@ -189,12 +189,12 @@ def _column_filter(column: str, values: Sequence[str]) -> Filter:
     if column == "location":
         values = [address for value in values for address in (value, f"{value}/")]
     if column == "docdb_record_id":
-        return _record_id_filter(values)
+        return record_id_filter(values)
     [field] = _FIELDS_OF_COLUMN[column]
     return {field: {"$in": list(values)}}
 
 
-def _record_id_filter(values: Sequence[str]) -> Filter:
+def record_id_filter(values: Sequence[str]) -> Filter:
     """Ask for ids as text, and for what else may be written so: numbers, and ObjectIds in MongoDB's extended JSON.
 
     A server that does not read extended JSON finds nothing by `$eq` with an object, where `$in` would be a mistake.

@@ -22,6 +22,7 @@ import msgspec
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.metadata.matching import Matching
 from job_dispatch.metadata.records import Filter, Record, projection
+from job_dispatch.model import Skipped
 from job_dispatch.request import json_text
 from job_dispatch.request.fields import expanded
 
@@ -53,6 +54,7 @@ class Catalog:
 
     may_name_local_files = True
     is_database = False
+    skipped: Sequence[Skipped] = ()
 
     def __init__(self, path: Path | str, content: IO[bytes] | None = None) -> None:
         self._path = path
@@ -83,10 +85,13 @@ class Catalog:
         """Remove the temporary file, if there is one."""
         self._file.close()
 
-    def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
+    def find(self, query: Filter, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of the records that match, with `_id` and `fields`; locations are resolved to `file://`."""
-        wanted = _tree(fields)
-        found = (self._resolved(_projected(record, wanted)) for record in self._matching(query, None))
+        wanted = None if fields is None else _tree(fields)
+        found = (
+            self._resolved(record if wanted is None else _projected(record, wanted))
+            for record in self._matching(query, None)
+        )
         while page := list(itertools.islice(found, _RECORDS_A_PAGE)):
             yield page
 

@@ -15,7 +15,8 @@ from aind_data_access_api.document_db import MetadataDbClient
 from job_dispatch import retrying
 from job_dispatch.messages import DispatchError, RequestError, ServiceError, counted, logger, printable
 from job_dispatch.metadata.narrowing import Narrowed, narrowed
-from job_dispatch.metadata.records import Filter, Record, projection
+from job_dispatch.metadata.records import FILES_FIELD, Filter, Record, projection
+from job_dispatch.model import Skipped
 from job_dispatch.request import json_text
 from job_dispatch.request.values import PRODUCTION_HOST
 
@@ -63,6 +64,7 @@ class DocDb:
 
     may_name_local_files = False
     is_database = True
+    skipped: Sequence[Skipped] = ()
 
     def __init__(self, address: DocDbAddress, timeout: float) -> None:
         self._name = address.name
@@ -78,7 +80,7 @@ class DocDb:
         self._connection.close()
         self._second.close()
 
-    def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
+    def find(self, query: Filter, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of records, each record once, with ids as text.
 
         The API's own `find` is not used: it puts the query into a URL, which the gateway limits to 10,000 characters,
@@ -90,7 +92,10 @@ class DocDb:
             DocDB fails, or returns fewer records than it counts.
         """
         parts = self._narrowed(query)
-        for page in self._pages(parts.sent, projection([*fields, *parts.fields])):
+        wanted = None if fields is None else projection([*fields, *parts.fields])
+        if wanted and FILES_FIELD in wanted:
+            wanted.remove(FILES_FIELD)
+        for page in self._pages(parts.sent, wanted):
             yield page if parts.judge is None else list(filter(parts.judge, page))
 
     def count(self, query: Filter, within: float) -> int:
@@ -163,7 +168,7 @@ class DocDb:
             raise ServiceError(f"{self._name}: the answer is not a count: {_shown(answer)}")
         return count
 
-    def _pages(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
+    def _pages(self, query: Filter, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages in the order of the ids: each begins after the last id, or if that does not work, by number.
 
         MongoDB compares within a type: `$gt` a text finds no ids of another type, although these follow in the order.
@@ -204,7 +209,7 @@ class DocDb:
             logger.debug("DocDB: the records are not counted: %s", error.headline)
             return None
 
-    def _page(self, query: Filter, seen: _Seen, size: int, fields: Sequence[str]) -> list[Record] | None:
+    def _page(self, query: Filter, seen: _Seen, size: int, fields: Sequence[str] | None) -> list[Record] | None:
         """Return the next page, or None if it was too large for the gateway."""
         after: Pipeline = [{"$match": {"_id": {"$gt": seen.last}}}] if seen.last and not seen.by_number else []
         # By number, the last record comes again, which shows whether it still has its place.
@@ -212,7 +217,8 @@ class DocDb:
         skip: Pipeline = [{"$skip": seen.position - 1}] if is_overlapping and seen.position > 1 else []
         limit = size + is_overlapping
         pipeline: Pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, *skip, {"$limit": limit}]
-        page = self._connection.ask([*pipeline, {"$project": {"_id": 1, **dict.fromkeys(fields, 1)}}], query)
+        project: Pipeline = [] if fields is None else [{"$project": {"_id": 1, **dict.fromkeys(fields, 1)}}]
+        page = self._connection.ask([*pipeline, *project], query)
         if page is not None and any(record.get("_id") is None for record in page):
             raise ServiceError(f"{self._name}: the answer holds records without an _id: {_shown(page)}")
         return page

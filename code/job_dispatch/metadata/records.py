@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
-from job_dispatch.model import Asset
+from job_dispatch.messages import RequestError
+from job_dispatch.model import Asset, File, Skipped
 from job_dispatch.request import fields
 from job_dispatch.request.dates import is_time_of_day
 
@@ -19,7 +20,9 @@ ID_FIELDS = ("external_links", "other_identifiers")
 _ID_KEY = "Code Ocean"
 LEVEL = "data_description.data_level"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-ASSET_FIELDS = ("name", "location", *ID_FIELDS)
+# All files of an asset, in a catalog: then nothing is listed. A database is not trusted with it.
+FILES_FIELD = "files"
+ASSET_FIELDS = ("name", "location", FILES_FIELD, *ID_FIELDS)
 # What describes an asset; its day is that of the session, or else of the record.
 TRAIT_FIELDS = ("@project", "@subject", "@session", "created")
 
@@ -34,17 +37,20 @@ class MetadataSource(Protocol):
     is_database : bool
         Whether a database evaluates the queries. Several small queries are then better than one large one, and ids
         need not be text. Elsewhere each query reads all records.
+    skipped : sequence of Skipped
+        Assets that have no record, since their metadata cannot be read.
     """
 
     may_name_local_files: bool
     is_database: bool
+    skipped: Sequence[Skipped]
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
 
-    def find(self, query: Filter, fields: Sequence[str]) -> Iterator[list[Record]]:
-        """Yield pages of the records that match, with at least `_id` and `fields`.
+    def find(self, query: Filter, fields: Sequence[str] | None) -> Iterator[list[Record]]:
+        """Yield pages of the records that match, with at least `_id` and `fields`; None: whole records.
 
         Raises
         ------
@@ -141,7 +147,33 @@ def asset_of(record: Record) -> Asset:
         name = location.rpartition("/")[2] or record["_id"]
     ids = code_ocean_ids(record)
     project, subject = (_text_of(record, name) for name in ("@project", "@subject"))
-    return Asset(record["_id"], name, location, ids[0] if ids else "", project, subject, _day(record))
+    return Asset(
+        record["_id"],
+        name,
+        location,
+        ids[0] if ids else "",
+        project,
+        subject,
+        _day(record),
+        files=_files(record),
+    )
+
+
+def _files(record: Record) -> tuple[File, ...] | None:
+    """Return the files that a record lists."""
+    listed = record.get(FILES_FIELD)
+    if listed is None:
+        return None
+    files = []
+    for one in listed if isinstance(listed, list) else [None]:
+        path, location, size = (one.get(key) if isinstance(one, dict) else None for key in ("path", "location", "size"))
+        if not isinstance(path, str) or not isinstance(location, str) or not location.startswith(("s3://", "file:///")):
+            raise RequestError(
+                f"record {record['_id']}: {FILES_FIELD} must be a list of objects with a path and a location,"
+                " which begins with s3:// or file://"
+            )
+        files.append(File(location, size if isinstance(size, int) else None, path=path.strip("/")))
+    return tuple(files)
 
 
 def _text_of(record: Record, name: str) -> str:

@@ -19,6 +19,8 @@ from job_dispatch.messages import RequestError, warn_listing
 from job_dispatch.model import Grouping
 from job_dispatch.request import file_patterns, values
 
+# Used by itself, if neither a catalog nor a DocDB is named.
+OWN_CATALOG = "catalog.jsonl"
 _SELECT = "selecting assets"
 _FILES = "files"
 _OUTPUT = "output"
@@ -210,6 +212,12 @@ class Settings:
     skip_errors: bool = _flag(
         _ADVANCED, "0|1", "1: skip assets that cannot be read, with a warning; 0: stop", "0", values.switch
     )
+    save_catalog: Path | None = _flag(
+        _ADVANCED,
+        "FILE",
+        "save the records of the selected assets, and their files, for --metadata_catalog",
+        convert=values.path,
+    )
     log_level: str = _flag(
         _ADVANCED,
         "LEVEL",
@@ -217,8 +225,14 @@ class Settings:
         "INFO",
         values.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
     )
-    metadata_catalog: Path | None = _flag(
-        _ADVANCED, "FILE", "file of metadata records to use instead of DocDB", convert=values.path
+    metadata_catalog: str | None = _flag(
+        _ADVANCED,
+        "PLACE",
+        "file of metadata records, or folder or bucket of assets (/lab, s3://bucket/lab/sub-*), instead of DocDB",
+        convert=values.place,
+    )
+    name_pattern: str | None = _flag(
+        _ADVANCED, "PATTERN", "names of its assets, such as {session:%Y-%m-%d}_{subject}", convert=values.name_pattern
     )
     docdb_host: str = _flag(
         _ADVANCED,
@@ -240,6 +254,7 @@ class Settings:
     docdb_collection: str = _flag(_ADVANCED, "NAME", "collection of the metadata", "data_assets", values.name)
     docdb_timeout: int = _flag(_ADVANCED, "SECONDS", "timeout per response of DocDB", "60", values.seconds)
     max_concurrency: int = _flag(_ADVANCED, "N", "concurrent requests to S3", "256", values.count)
+    has_own_catalog: bool = False  # the one in the input directory, which no flag names
 
     @property
     def wants_files(self) -> bool:
@@ -250,7 +265,8 @@ class Settings:
     def source(self) -> str:
         """Where records come from."""
         if self.metadata_catalog is not None:
-            return f"catalog {self.metadata_catalog}"
+            is_file = self.metadata_catalog.removesuffix(".gz").endswith((".json", ".jsonl", ".ndjson"))
+            return f"catalog {self.metadata_catalog}" if is_file else self.metadata_catalog
         return f"DocDB {self.docdb_host} {self.docdb_version} {self.docdb_database}/{self.docdb_collection}"
 
     @property
@@ -268,7 +284,11 @@ class Settings:
 
 def declared() -> dict[str, Flag]:
     """Return all flags by their names without dashes, in the order of `--help`."""
-    return {field.name.rstrip("_"): field.metadata["flag"] for field in dataclasses.fields(Settings)}
+    return {field.name.rstrip("_"): field.metadata["flag"] for field in _fields()}
+
+
+def _fields() -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(Settings) if field.metadata]
 
 
 def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Settings:
@@ -283,6 +303,10 @@ def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Sett
     """
     given = vars(build_parser(version, home).parse_args(argv))
     defaults = Settings()
+    is_named = given["docdb_host"] or given["metadata_catalog"] or os.environ.get("DOCDB_HOST", "").strip()
+    own = given["input_directory"] / OWN_CATALOG
+    if not is_named and own.is_file():
+        given |= {"has_own_catalog": True, "metadata_catalog": str(own)}
     given["docdb_host"] = given["docdb_host"] or _from_environment("DOCDB_HOST", values.host) or defaults.docdb_host
     given["docdb_version"] = (
         given["docdb_version"] or _from_environment("DOCDB_VERSION", values.name) or defaults.docdb_version
@@ -295,7 +319,7 @@ def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Sett
 def arguments(settings: Settings, home: Path, without: Collection[str]) -> list[str]:
     """Return the flags that ask for these settings, but for some; those with the default value are not needed."""
     defaults = _at_home(home)
-    names = zip(dataclasses.fields(Settings), declared(), strict=True)
+    names = zip(_fields(), declared(), strict=True)
     values = {name: (getattr(settings, field.name), getattr(defaults, field.name)) for field, name in names}
     return [
         f"--{name}={text_of(value)}"
@@ -382,7 +406,7 @@ def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
         add_help=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for field, (name, flag) in zip(dataclasses.fields(Settings), declared().items(), strict=True):
+    for field, (name, flag) in zip(_fields(), declared().items(), strict=True):
         if flag.convert is values.path and flag.default:
             flag = flag._replace(default=str(home / flag.default))
         if flag.group not in groups:
@@ -397,7 +421,7 @@ def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
             # A switch without a value is on.
             nargs="?" if flag.takes.startswith("0|1") else None,
             const="1" if flag.takes.startswith("0|1") else None,
-            help=f"{flag.meaning} (default: {flag.default})" if flag.default else flag.meaning,
+            help=(flag.meaning + f" (default: {flag.default})" * bool(flag.default)).replace("%", "%%"),
         )
     groups[_ADVANCED].add_argument("--help", "-h", action="help", help="show this help")
     told = f"aind-analysis-job-dispatch {version}"

@@ -27,7 +27,7 @@ class Selection:
     ----------
     query : Query or None
     table : Table or None
-        At least one of the two is given, unless everything is only described.
+        Without both, everything is selected.
     exclusions : Exclusions
         Assets and jobs that are excluded.
     """
@@ -37,7 +37,7 @@ class Selection:
     exclusions: Exclusions = field(default_factory=Exclusions)
 
     def __str__(self) -> str:
-        return " and ".join(str(part) for part in (self.table, self.query) if part is not None)
+        return " and ".join(str(part) for part in (self.table, self.query) if part is not None) or "all assets"
 
     @property
     def query_text(self) -> str | None:
@@ -65,7 +65,7 @@ def read_selection(settings: Settings) -> Selection:
         else:
             paths = [settings.input_directory, settings.input_directory / PIPELINE_FOLDER]
         table = tables.read_table(paths)
-    if query is None and table is None and not settings.describe:
+    if query is None and table is None and not settings.describe and settings.metadata_catalog is None:
         raise RequestError(
             "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
             " or --use_data_asset_csv=1 with a CSV of asset ids"

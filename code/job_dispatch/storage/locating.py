@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import importlib
+import itertools
 import re
 import threading
 import time
@@ -163,7 +164,10 @@ class _Listing:
         if self.wanted is None:
             return outcomes
         with progress("listing files", "assets", len(assets)) as shown:
-            run(self._list([one for one in assets if outcomes[one.record_id] is None], self.wanted, outcomes, shown))
+            left = [one for one in assets if outcomes[one.record_id] is None]
+            outcomes |= {one.record_id: _listed_files(one, self.wanted) for one in left if one.files is not None}
+            if left := [one for one in left if one.files is None]:
+                run(self._list(left, self.wanted, outcomes, shown))
         return outcomes
 
     async def _list(
@@ -209,7 +213,7 @@ class _Listing:
             self._s3 = None  # it belongs to an event loop
             async with _side_by_side(_LOOKED_AT) as start:
                 for asset in assets[:: -(-len(assets) // _LOOKED_AT) or 1]:
-                    if self._refusal(asset) is None:
+                    if self._refusal(asset) is None and asset.files is None:
                         await start(seen.look(asset, self._place(asset.location).find_files))
 
         with contextlib.suppress(DispatchError):
@@ -364,8 +368,27 @@ def _with_sizes(one: LocatedAsset, sizes: dict[str, int]) -> LocatedAsset:
 
 def path_within(asset: Asset, file: File) -> str:
     """Return the path of a file within its asset; its name where it is the asset itself."""
+    if file.path:
+        return file.path
     within = file.address.removeprefix(f"{asset.location}/")
     return within if within != file.address else file.address.rpartition("/")[2]
+
+
+def _listed_files(asset: Asset, wanted: Wanted) -> tuple[File, ...]:
+    """Return the matches among the files that a record lists; what is inside a store counts as the store."""
+    found: dict[str, File] = {}
+    for file in asset.files or ():
+        parts = file.path.split("/")
+        folders = itertools.accumulate(parts[:-1], "{}/{}".format)
+        store = next((folder for folder in folders if wanted.is_store(folder)), None)
+        if store is None:
+            if wanted.matches(file.path):
+                found[file.path] = file
+            continue
+        inside = file.path[len(store) :]
+        if wanted.matches(store) and file.address.endswith(inside):
+            found[store] = File(file.address.removesuffix(inside), None, path=store)
+    return tuple(sorted(found.values(), key=lambda file: _order(asset, file, wanted)))
 
 
 def _order(asset: Asset, file: File, wanted: Wanted) -> tuple[int, str]:

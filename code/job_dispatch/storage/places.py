@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -41,17 +43,23 @@ class Places:
 
     def __init__(self, max_concurrency: int = 64) -> None:
         self._max_concurrency = max_concurrency
-        self._runner = asyncio.Runner()
         self._places: dict[str, _Place] = {}
+        # In a thread, since a notebook has an event loop of its own.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="places", daemon=True)
 
     def __enter__(self) -> Self:
-        use_threads(self._runner.get_loop())
+        use_threads(self._loop)
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runner.close()
+        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def list_folders(self, locations: Iterable[str]) -> Iterator[tuple[str, Folder | DispatchError]]:
         """Yield locations in their order, each with what lies directly in it or why it could not be listed."""
@@ -141,19 +149,22 @@ class Places:
             except DispatchError as error:
                 return error
 
-        async def wait(task: asyncio.Task[Answer | DispatchError]) -> Answer | DispatchError:
-            return await task
-
-        loop = self._runner.get_loop()
-        tasks: deque[tuple[str, asyncio.Task[Answer | DispatchError]]] = deque()
+        answers: deque[tuple[str, Future[Answer | DispatchError]]] = deque()
         left = iter(items)
         while True:
-            while len(tasks) < self._max_concurrency and (item := next(left, None)) is not None:
-                tasks.append((item, loop.create_task(answer(item))))
-            if not tasks:
+            while len(answers) < self._max_concurrency and (item := next(left, None)) is not None:
+                answers.append((item, asyncio.run_coroutine_threadsafe(answer(item), self._loop)))
+            if not answers:
                 return
-            item, task = tasks.popleft()
-            yield item, self._runner.run(wait(task))
+            item, found = answers.popleft()
+            yield item, found.result()
+
+
+async def _end_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _fits(address: str, part: str) -> bool:

@@ -51,8 +51,7 @@ def records(text: str, *flags: str, skip_errors: bool = False) -> dict[str, Reco
     pattern = NamePattern(options["name_pattern"]) if "name_pattern" in options else None
     place = place_of(text, [Path(text)], endings)
     assert place is not None
-    catalog, _ = open_place(place, Naming(endings, pattern), 16, skip_errors)
-    with catalog:
+    with open_place(place, Naming(endings, pattern), 16, skip_errors) as catalog:
         return {one["location"]: dict(one) for one in catalog.sample({}, 1_000, 60)}
 
 
@@ -133,10 +132,9 @@ def test_a_metadata_file_that_cannot_be_read_is_named_and_skipped_only_when_aske
         f"file://{tmp_path}/b: subject.json: not an object",
     )
 
-    catalog, skipped = open_place(place, Naming(), 16, skip_errors=True)
-    with catalog:
+    with open_place(place, Naming(), 16, skip_errors=True) as catalog:
         assert catalog.count({}, 60) == 1
-    assert [(one.reason, one.location) for one in skipped] == [
+    assert [(one.reason, one.location) for one in catalog.skipped] == [
         (Reason.NOT_READABLE, f"file://{tmp_path}/a"),
         (Reason.NOT_READABLE, f"file://{tmp_path}/b"),
     ]

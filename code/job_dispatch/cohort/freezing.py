@@ -1,0 +1,110 @@
+"""Saving what was selected as a catalog, with which the same command gives the same jobs again."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import msgspec
+
+from job_dispatch import stopping
+from job_dispatch.cohort.table_rows import record_id_filter
+from job_dispatch.messages import RequestError, ServiceError, counted, logger
+from job_dispatch.metadata.records import MetadataSource, Record
+from job_dispatch.model import Asset, Files
+from job_dispatch.storage.locating import path_within
+
+# A whole record has about 100 kB, an answer of DocDB at most 6 MB.
+_RECORDS_A_QUERY = 100
+
+
+@contextmanager
+def saving(path: Path | None, overwrite: bool) -> Iterator[IO[bytes] | None]:
+    """Give a file to write a catalog to, compressed if its name ends in `.gz`; it is there at the end, or not at all.
+
+    Without a path there is none.
+
+    Raises
+    ------
+    RequestError
+        There is a file already and `overwrite` is false, or its folder is missing.
+    ServiceError
+        The disk fails.
+    """
+    if path is None:
+        yield None
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise RequestError(f"--save_catalog: {path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
+    if path.exists() and not overwrite:
+        raise RequestError(f"--save_catalog: {path} exists; --overwrite=1 replaces it, or choose another name")
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        stopping.note(unfinished=str(unfinished))
+        with unfinished.open("xb") as file:
+            # Without a time in it, so that the same records make the same file.
+            content = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.name.endswith(".gz") else file
+            yield cast("IO[bytes]", content)
+            if content is not file:
+                content.close()
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise ServiceError(f"--save_catalog: {path} cannot be written: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def save(
+    file: IO[bytes], source: MetadataSource, selected: Sequence[Asset], also: Sequence[str], files: Files | None
+) -> None:
+    """Write the whole records of the selected assets, with absolute locations.
+
+    Parameters
+    ----------
+    file : binary file
+    source : MetadataSource
+    selected : sequence of Asset
+    also : sequence of str
+        Ids of further records without which the same command would fail.
+    files : Files or None
+        The files of the assets, where files were asked for.
+    """
+    ids = list(dict.fromkeys([*(asset.record_id for asset in selected), *also]))
+    listed = None
+    if files is not None:
+        listed = {one.asset.record_id: [_entry(one.asset, file) for file in one.files or ()] for one in files.assets}
+    encode = msgspec.json.Encoder().encode
+    number = 0
+    for record in _whole(source, ids):
+        if source.is_database:
+            record = {key: value for key, value in record.items() if key != "files"}
+        if listed is not None:
+            record = {**record, "files": listed.get(record["_id"], [])}
+        file.write(encode(record) + b"\n")
+        number += 1
+    if number < len(ids):
+        raise ServiceError(f"--save_catalog: {counted(len(ids) - number, 'record')} disappeared meanwhile; run again")
+    logger.info("saved %s", counted(number, "record"))
+
+
+def _entry(asset: Asset, file: Any) -> dict[str, Any]:
+    size = {} if file.size is None else {"size": file.size}
+    return {"path": file.path or path_within(asset, file), "location": file.address, **size}
+
+
+def _whole(source: MetadataSource, ids: Sequence[str]) -> Iterator[Record]:
+    step = _RECORDS_A_QUERY if source.is_database else max(len(ids), 1)
+    for start in range(0, len(ids), step):
+        wanted = ids[start : start + step]
+        query = record_id_filter(wanted) if source.is_database else {"_id": {"$in": wanted}}
+        for page in source.find(query, None):
+            yield from page
