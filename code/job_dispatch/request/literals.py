@@ -18,7 +18,7 @@ from job_dispatch.request.json_text import LEVELS_AT_MOST, TOO_DEEP, NotReadable
 _SHOWN = 60
 _TOO_LONG_NUMBER = "a number has too many digits to read; write it as text in quotes"
 _CURLY_QUOTES = frozenset("\u2018\u2019\u201c\u201d")
-_BLANK = re.compile(r"(?:[\s\ufeff]+|#[^\n]*|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+_BLANK = re.compile(r"(?:[\s\ufeff\u200b]+|#[^\n]*|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 STRING = re.compile(
     r"""(?P<prefix>[A-Za-z]{0,2})(?:
         (?P<long>\"{3}|'{3})(?P<lines>(?:\\.|(?!(?P=long)).)*)(?P=long)
@@ -164,7 +164,7 @@ class Reader:
         self.position += len(sign)
         if name := _NAME.match(self.text, self.position):
             return self._named(name[0], sign)
-        if self.text.startswith(("**", "..."), self.position):
+        if self.text.startswith(("*", "..."), self.position):
             raise variable(self.text[self.position : self.position + 20].partition(",")[0].strip())
         raise self._expected("a value" if start not in tuple("\"'`") else "a quote at the end of this text")
 

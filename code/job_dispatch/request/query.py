@@ -20,18 +20,22 @@ from job_dispatch.request.literals import STRING, Reader, closing, variable
 _SHOWN = 60
 _FENCED = re.compile(r"^[ \t]*```[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.(?=[ \t]|$)|(?:In|Out) ?\[\d*\]:|\.\.\.:)[ \t]?", re.MULTILINE)
-_COMMENT = re.compile(r"(?<!:)//[^\n]*|/\*.*?\*/|#[^\n]*", re.DOTALL)
+_COMMENT = re.compile(r"(?<!:)//[^\n]*|/\*.*?\*/|#(?=\s)[^\n]*", re.DOTALL)
 _BEFORE = re.compile(
     r"(?:\.\s*(?P<method>\w+)\s*\(\s*|[\"']?(?P<name>[\w$]+)[\"']?(?:\s*:\s*[\w\[\], .]+)?\s*[:=]\s*)$"
 )
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 _SCRIPT = re.compile(r"^\s*(?:import|from|def|class|for|if|while|with|async|function|print)\b", re.MULTILINE)
-_FILTER_NAMES = ("filter", "filter_query", "query", "docdb_query", "$match")
+_FILTER_NAMES = ("filter", "filter_query", "query", "docdb_query", "mongo_query", "mongodb_query", "$match")
 _PIPELINE_NAMES = ("pipeline", "agg_pipeline", "aggregation_pipeline")
 # They choose and order what is returned of the records, and select none.
 _SELECTING_NOTHING = frozenset(
     {"projection", "project", "fields", "sort", "paginate", "paginate_batch_size", "batch_size"}
 )
-_LIMIT = re.compile(r"\.\s*(?:limit|skip)\s*\([^)]*\)|\b(?:limit|skip)\s*=\s*[1-9]\d*|\)\s*\[[^\]]*\](?=\s*;?\s*$)")
+_LIMIT = re.compile(
+    r"\.\s*(?:limit|skip)\s*\((?!\s*0?\s*\))[^)]*\)|\b(?:limit|skip)\s*=\s*[1-9]\d*|\)\s*\[[^\]]*\](?=\s*;?\s*$)"
+)
+_STRAIGHT = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _LESS = "is not applied; to dispatch less, give --sample or --max_number_of_tasks_dispatched"
 _NO_FILTER = 'no filter found; a query is an object such as {"subject.subject_id": "774659"}'
 # What MongoDB's shell and Python write for values for which JSON has no form.
@@ -89,6 +93,8 @@ def query_in(text: str, place: str) -> Query:
 
 
 def _filter(text: str) -> Any:
+    if '"' not in text and "'" not in text:
+        text = text.translate(_STRAIGHT)  # as a word processor writes quotes
     try:
         value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=json_text.unique_keys)
     except ValueError:
@@ -122,12 +128,16 @@ def _of_object(value: dict[str, Any]) -> Any:
     return value
 
 
+def _is_step(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) == 1 and next(iter(value)).startswith("$")
+
+
 def _of_pipeline(steps: list[Any]) -> dict[str, Any]:
     """Return the filter of an aggregation pipeline that does nothing but select."""
     filters: list[dict[str, Any]] = []
     is_projected = False
     for step in steps:
-        name = next(iter(step), "") if isinstance(step, dict) and len(step) == 1 else ""
+        name = next(iter(step)) if _is_step(step) else ""
         if name == "$match" and isinstance(step[name], dict) and not is_projected:
             filters.append(step[name])
         elif name == "$project":
@@ -175,21 +185,30 @@ def _in_pasted(text: str) -> Any:
     if len(named) == 1:
         parts = named
     if not parts:
-        raise NotReadableError(_NO_FILTER)
+        return _in_string(text)
+    if len(parts) > 1 and all(_is_step(part.value) for part in parts):
+        return _of_pipeline([part.value for part in parts])
     if any(part.value != parts[0].value for part in parts):
         raise NotReadableError(f"this text holds {len(parts)} objects; give the one filter in {{ }} alone")
     _refuse_more(text, parts[0])
     return _of_value(parts[0].value)
 
 
+def _in_string(text: str) -> Any:
+    """Return the filter in the only string that holds an object, as in `json.loads('{…}')` or a command of a shell."""
+    strings = [one[0][len(one["prefix"]) :] for one in STRING.finditer(text)]
+    inner = [one.strip("\"'`").strip() for one in strings]
+    if len([one for one in inner if one.startswith("{")]) != 1:
+        raise NotReadableError(_NO_FILTER)
+    return _in_pasted(next(one for one in inner if one.startswith("{")))
+
+
 def _unfenced(text: str) -> str:
-    """Return the block of code that holds an object, where there is one; lines before it count for its mistakes."""
+    """Return the blocks of code that hold objects, if there are any; errors count the lines before the first."""
     blocks = [block for block in _FENCED.finditer(text) if "{" in block[1]]
-    if len(blocks) > 1:
-        raise NotReadableError(f"this text holds {len(blocks)} blocks of code; give the one filter in {{ }} alone")
     if not blocks:
         return text
-    return "\n" * text.count("\n", 0, blocks[0].start(1)) + blocks[0][1]
+    return "\n" * text.count("\n", 0, blocks[0].start(1)) + "\n".join(block[1] for block in blocks)
 
 
 def _unquoted(text: str) -> str:
@@ -213,6 +232,8 @@ def _parts(text: str) -> Iterator[_Part]:
             position = comment.end()
         elif character in "\"'`" and _begins_string(text, position) and (string := STRING.match(text, position)):
             position = string.end()
+        elif (word := _PLACEHOLDER.match(text, position)) and len(word[0]) < len(text.strip()):
+            position = word.end()
         elif character == "{" or (character == "[" and re.match(r"\[\s*\{", text[position : position + 100])):
             value = reader.value_at(position)
             before = _BEFORE.search(text[max(0, position - 100) : position])
@@ -233,9 +254,10 @@ def _begins_string(text: str, position: int) -> bool:
 
 def _selects_nothing(part: _Part, before: list[_Part], text: str) -> bool:
     """Tell whether a part chooses or orders what is returned of the records."""
-    if part.name in _SELECTING_NOTHING or part.method in _SELECTING_NOTHING:
+    if part.name in _SELECTING_NOTHING or part.method in _SELECTING_NOTHING or re.match("proj|sort", part.name):
         return True
-    is_projection = isinstance(part.value, dict) and all(value in (0, 1) for value in part.value.values())
+    values = part.value.values() if isinstance(part.value, dict) else [part.value]
+    is_projection = all(value in (0, 1) or (isinstance(value, str) and value.startswith("$")) for value in values)
     return is_projection and bool(before) and not text[before[-1].end : part.start].strip(", \t\r\n")
 
 

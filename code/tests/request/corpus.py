@@ -102,6 +102,21 @@ UNDERSTOOD: list[tuple[str, dict[str, Any]]] = [
     (f"client.retrieve_docdb_records(filter_query={TEXT}, paginate_batch_size=100)", MOUSE),
     (f"client.retrieve_docdb_records(filter_query={TEXT}, sort={{'created': -1}})", MOUSE),
     (f"docdb_api_client._count_records(\n    filter_query={TEXT},\n)", MOUSE),
+    (f"coll.find({TEXT}, {{'_id': 0, 'subject': '$subject.subject_id'}})", MOUSE),
+    (f"query = json.loads('{TEXT}')", MOUSE),
+    (f"python run_capsule.py --docdb_query='{TEXT}' --file_extension=.nwb", MOUSE),
+    (f"use metadata_index\ndb.data_assets.find({TEXT})", MOUSE),
+    (f"db.getSiblingDB('metadata_index').data_assets.find({TEXT})", MOUSE),
+    (f"pd.DataFrame(list(collection.find({TEXT}, {{'_id': 0, 'name': 1}})))", MOUSE),
+    (f"len(list(collection.find({TEXT})))", MOUSE),
+    (f'{{"mongodb_query": {TEXT}}}', MOUSE),
+    ("{\u201csubject.subject_id\u201d: \u201c774659\u201d}", MOUSE),
+    ("{\u200b'subject.subject_id':\u00a0'774659'}", MOUSE),
+    (f"db.data_assets.find({TEXT}).limit(0)", MOUSE),
+    (f"Issue #12: use {TEXT} please", MOUSE),
+    (f"MongoDB query:\n{TEXT}\n\nIn it, {{placeholder}} stands for nothing.", MOUSE),
+    (f'**Filter**\n```json\n{TEXT}\n```\n**Projection**\n```json\n{{"name": 1}}\n```', MOUSE),
+    (f"```json\n{TEXT}\n```\nIn Python:\n```python\nclient.find(filter_query={TEXT})\n```", MOUSE),
     # Prompts, code blocks, words around
     (f">>> query = {TEXT}", MOUSE),
     (">>> query = {\n...     'subject.subject_id': '774659',\n... }", MOUSE),
@@ -126,11 +141,23 @@ UNDERSTOOD: list[tuple[str, dict[str, Any]]] = [
     (f'filter = {TEXT}\nprojection = {{"name": 1}}', MOUSE),
     (f'filter: {TEXT}\nprojection: {{"name": 1, "subject": 1}}', MOUSE),
     (f"Filter: {TEXT}\nProjection: {{}}", MOUSE),
+    (f"filter = {TEXT}\nproj = {{'name': 1, 'acquisition': '$session'}}", MOUSE),
+    (f"filter = {TEXT}\nsort_by = {{'created': -1}}", MOUSE),
     # Scripts with one filter
     (f"from x import Client\n\nquery = {TEXT}\nrecords = client.find(query)\nprint(len(records))", MOUSE),
     (
         f"import json\nclient = Client(host='api.example.org', version='v1')\nfilter_query = {TEXT}\n"
         "records = client.retrieve_docdb_records(filter_query=filter_query, limit=0)",
+        MOUSE,
+    ),
+    (
+        "from aind_data_access_api.document_db import MetadataDbClient\n\n"
+        'API_GATEWAY_HOST = "api.allenneuraldynamics.org"\n'
+        "# Uncomment DATABASE and COLLECTION if overriding defaults\n"
+        '# DATABASE = "metadata_index"\n'
+        "docdb_api_client = MetadataDbClient(\n    host=API_GATEWAY_HOST,\n    # database=DATABASE,\n)\n"
+        f"filter = {TEXT}\n"
+        "count = docdb_api_client._count_records(\n    filter_query=filter,\n)\nprint(count)\n",
         MOUSE,
     ),
     # Pipelines that only select
@@ -141,6 +168,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any]]] = [
     (f"pipeline = [{{'$match': {TEXT}}}, {{'$project': {{'name': 1, '_id': 0}}}}]", MOUSE),
     (f"db.data_assets.aggregate([{{$match: {TEXT}}}])", MOUSE),
     (f"client.aggregate_docdb_records(pipeline=[{{'$match': {TEXT}}}])", MOUSE),
+    (f'{{"$match": {TEXT}}}, {{"$project": {{"name": 1}}}}', MOUSE),
     # Regular expressions
     ('{"name": /_processed_/}', PROCESSED),
     ("{name: /_processed_/}", PROCESSED),
@@ -238,6 +266,7 @@ REFUSED: list[tuple[str, str]] = [
     (f'{{"agg_pipeline": [{{"$match": {TEXT}}}, {{"$sort": {{"created": -1}}}}]}}', "pipeline $sort"),
     (f'{{"pipeline": [{{"$unwind": "$a"}}, {{"$match": {TEXT}}}]}}', "pipeline $unwind"),
     (f"db.data_assets.aggregate([{{$match: {TEXT}}}, {{$group: {{_id: '$subject'}}}}])", "pipeline $group"),
+    (f'{{"$match": {TEXT}}}, {{"$group": {{"_id": "$name"}}}}', "pipeline $group"),
     (f"pipeline = [\n  {{'$match': {TEXT}}},\n  {{'$limit': 5}}\n]", "limit"),
     # Limits
     (f"db.data_assets.find({TEXT}).limit(5)", "limit"),
@@ -254,6 +283,7 @@ REFUSED: list[tuple[str, str]] = [
     ('{"name": {"$regex": "^" + name}}', "variable"),
     ('{"name": {"$regex": prefix, "$options": "i"}}', "variable"),
     ('{**base, "name": "a"}', "variable"),
+    ('{"subject.subject_id": {"$in": [*subjects]}}', "variable"),
     ("{...base, name: 'a'}", "variable"),
     ("{field: None}", "variable"),
     ("{name: `^${prefix}`}", "variable"),
@@ -272,5 +302,5 @@ REFUSED: list[tuple[str, str]] = [
     ('{"subject.subject_id": "774659"', "place"),
     ('{"subject.subject_id": }', "place"),
     ('{"subject.subject_id": "774659"}}', "place"),
-    ("{\u201csubject.subject_id\u201d: \u201c774659\u201d}", "place"),
+    ("{\u201csubject.subject_id\u201d: '774659'}", "place"),
 ]
