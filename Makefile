@@ -11,7 +11,7 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run pipeline test storage-test pipeline-test slurm-test browser-test lint format audit bench pin clean stale
+.PHONY: help run pipeline test storage-test pipeline-test slurm-test browser-test attack lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
 	@echo 'make slurm-test        run the pipeline on a Slurm of one node, as root; with ALL=1 all tests of the pipeline'
 	@echo 'make browser-test      open the pages in Chromium, which must be installed'
+	@echo 'make attack            attack the command at random for SECONDS=600, and count how its runs end'
 	@echo 'make lint              ruff check, ruff format --check, mypy'
 	@echo 'make format            sort imports and format the code'
 	@echo 'make audit             look up the dependencies in the list of known vulnerabilities'
@@ -73,6 +74,10 @@ slurm-test: $(VENV)/test.stamp .venv-wrapper-new/stamp
 
 browser-test: $(VENV)/browser.stamp
 	cd code && BROWSER_TEST=1 ../$(VENV_PYTHON) -m pytest tests/browser
+
+# The only allowed ends are all jobs, and no job with a sentence.
+attack: $(VENV)/test.stamp
+	cd code && ../$(VENV_PYTHON) -m tests.attack --seconds $(or $(SECONDS),600)
 
 lint: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m ruff check . ../pipeline

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, quote_plus, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -97,7 +97,7 @@ class S3Front:
             "no_proxy": "localhost,127.0.0.1",
         }
 
-    def __enter__(self) -> S3Front:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
