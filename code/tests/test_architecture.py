@@ -121,3 +121,9 @@ def test_an_import_of_a_sibling_wing_is_named_by_file_and_line(tmp_path: Path, m
     wrong.parent.mkdir(parents=True)
     wrong.write_text("from job_dispatch.metadata import catalog\n")
     assert list(forbidden(wrong)) == ["job_dispatch/storage/wrong.py:1 imports job_dispatch.metadata.catalog"]
+
+
+def test_groups_of_tasks_are_made_in_one_place_alone() -> None:
+    """A bare one raises a group of errors, which no `except` of a single error meets."""
+    using = [module_name(path) for path in FILES if "TaskGroup(" in path.read_text()]
+    assert using == ["job_dispatch.storage.side_by_side"]

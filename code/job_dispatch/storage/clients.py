@@ -23,6 +23,8 @@ _REPLACED = "\ufffd"
 # Answers in a row that hold no key and tell to ask on; S3 gives some where many objects were removed.
 _EMPTY_ANSWERS = 100
 
+_NO_ADVANCE = "tells to ask on, but the listing does not advance"
+
 
 class UnfitError(Exception):
     """What obstore is not believed, so that boto3 is asked: keys that it does not get as they are, or an end."""
@@ -92,6 +94,8 @@ class ByObstore:
         _refuse_replaced(keys)
         if not (keys[0] > after and keys[0].startswith(prefix) and keys == sorted(keys)):
             keys, sizes, versions = _repaired(keys, sizes, versions, prefix, after)
+            if not _advances(keys, after):
+                raise UnfitError("it does not advance")
         is_last = batch.num_rows < PAGE_SIZE
         if not keys and not is_last:
             raise UnfitError("nothing of it is below the prefix")
@@ -112,6 +116,12 @@ class ByObstore:
             return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
         except FileNotFoundError:
             raise NothingThereError from None
+
+
+def _advances(keys: Sequence[str], after: str) -> bool:
+    """Tell whether keys come after one, be it as text or by folders."""
+    by_folders = after.replace("/", "\0")
+    return all(key > after or key.replace("/", "\0") > by_folders for key in keys)
 
 
 def _refuse_replaced(names: Iterable[str]) -> None:
@@ -187,6 +197,8 @@ class ByBoto3:
     def _page(self, prefix: str, after: str) -> Page:
         for answer in self._answers(Prefix=prefix, StartAfter="" if after == prefix else after):
             found = [(key, one) for key, one in _objects(answer) if key.startswith(prefix) and key != prefix]
+            if not _advances([key for key, _ in found], after):
+                raise BadAnswerError(_NO_ADVANCE)
             if found or not answer["IsTruncated"]:
                 columns = [key for key, _ in found], [one[0] for _, one in found], [one[1] for _, one in found]
                 return Page(*columns, not answer["IsTruncated"])
@@ -210,7 +222,7 @@ class ByBoto3:
             token = answer["NextContinuationToken"]
             empty = 0 if answer.get("Contents") or answer.get("CommonPrefixes") else empty + 1
             if token in tokens or empty > _EMPTY_ANSWERS:
-                raise BadAnswerError("tells to ask on, but the listing does not advance")
+                raise BadAnswerError(_NO_ADVANCE)
             tokens.add(token)
             asked["ContinuationToken"] = token
 

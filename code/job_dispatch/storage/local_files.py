@@ -1,5 +1,7 @@
 """Listing local folders by the same rules as S3.
 
+Names are bytes on a disk, and text in job files. They are read as UTF-8 whatever the locale says.
+
 obstore's local store is not used: it refuses a whole folder for one name that is not UTF-8, fails on link
 loops and lists a missing folder as an empty one.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
+import stat
 
 from job_dispatch.messages import RequestError, ServiceError, counted, warn_listing
 from job_dispatch.model import File, Folder
@@ -39,27 +41,27 @@ async def measure(location: str) -> int:
     ServiceError
         A folder cannot be read.
     """
-    return await asyncio.to_thread(_measure, Path(location.removeprefix("file://")))
+    return await asyncio.to_thread(_measure, _path(location))
 
 
 async def list_folder(location: str) -> Folder:
     """Return what lies directly in a folder `file:///folder`. Raises as `find_files` does."""
-    return await asyncio.to_thread(_list_folder, Path(location.removeprefix("file://")))
+    return await asyncio.to_thread(_list_folder, _path(location))
 
 
-def _list_folder(path: Path) -> Folder:
+def _list_folder(path: bytes) -> Folder:
     found = Folder([], [])
     try:
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda one: one.name):
                 if entry.is_dir():
-                    found.folders.append(f"file://{entry.path}")
+                    found.folders.append(f"file://{_text(entry.path)}")
                 elif entry.is_file():
-                    found.files.append(File(f"file://{entry.path}", *_match(entry.stat())))
+                    found.files.append(File(f"file://{_text(entry.path)}", *_match(entry.stat())))
     except (FileNotFoundError, NotADirectoryError):
-        raise RequestError(f"no such local folder: {path}") from None
+        raise RequestError(f"no such local folder: {_text(path)}") from None
     except OSError as error:
-        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+        raise _unreadable(error) from error
     return found
 
 
@@ -73,47 +75,70 @@ async def read(address: str) -> bytes:
     ServiceError
         It cannot be read.
     """
-    path = Path(address.removeprefix("file://"))
+    path = _path(address)
     try:
-        return await asyncio.to_thread(path.read_bytes)
+        return await asyncio.to_thread(_read, path)
     except (FileNotFoundError, NotADirectoryError):
-        raise RequestError(f"no such local file: {path}") from None
+        raise RequestError(f"no such local file: {_text(path)}") from None
     except OSError as error:
-        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+        raise _unreadable(error) from error
 
 
-def _measure(path: Path) -> int:
+def _read(path: bytes) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123  a Path cannot hold bytes
+        return file.read()
+
+
+def _path(location: str) -> bytes:
+    path = location.removeprefix("file://")
+    if "\0" in path:
+        raise RequestError(f"no such local folder: {path}")
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _unreadable(error: OSError) -> ServiceError:
+    name = error.filename
+    return ServiceError(f"cannot be read: {_text(name) if isinstance(name, bytes) else name}: {error.strerror}")
+
+
+def _measure(path: bytes) -> int:
     try:
-        if path.is_file():
-            return path.stat().st_size
-        size = 0
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    size += _measure(Path(entry.path))
-                elif entry.is_file():  # links to files count, as they do where files are listed
-                    size += entry.stat().st_size
+        status = os.stat(path)  # noqa: PTH116
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size
+        size, folders = 0, [path]
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file():  # links to files count, as they do where files are listed
+                        size += entry.stat().st_size
         return size
     except OSError as error:
-        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+        raise _unreadable(error) from error
 
 
 def _find_files(location: str, matching: Matching) -> list[File]:
-    path = Path(location.removeprefix("file://"))
+    path = _path(location)
     try:
-        path.stat()
+        status = os.stat(path)  # noqa: PTH116
         itself = is_own_match(location, matching)
         if itself:
-            return [File(location, *(_match(path.stat()) if path.is_file() else STORE))]
-        if itself is False or not path.is_dir():
+            return [File(location, *(_match(status) if stat.S_ISREG(status.st_mode) else STORE))]
+        if itself is False or not stat.S_ISDIR(status.st_mode):
             return []
-        walked = _LocalWalk(str(path), matching)
+        walked = _LocalWalk(path, matching)
     except (FileNotFoundError, NotADirectoryError):
-        raise RequestError(f"no such local folder: {path}") from None
+        raise RequestError(f"no such local folder: {_text(path)}") from None
     except OSError as error:
-        raise ServiceError(f"cannot be read: {error.filename}: {error.strerror}") from error
+        raise _unreadable(error) from error
     if walked.skipped:
-        warn_listing(f"{path}: {counted(len(walked.skipped), 'link')} skipped:", walked.skipped)
+        warn_listing(f"{_text(path)}: {counted(len(walked.skipped), 'link')} skipped:", walked.skipped)
     return [File(f"file://{found}", *match) for found, match in sorted(walked.found.items())]
 
 
@@ -122,23 +147,28 @@ def _match(status: os.stat_result) -> Match:
 
 
 class _LocalWalk:
-    def __init__(self, folder: str, matching: Matching) -> None:
+    def __init__(self, folder: bytes, matching: Matching) -> None:
         self.found: Found = {}
         self.skipped: list[str] = []
         self._matching = matching
-        self._start = len(folder.rstrip("/")) + 1
+        self._start = len(folder.rstrip(b"/")) + 1
         # A link to a folder above would list everything beside the asset, and the asset again.
-        self._entered = {_identity(str(parent)) for parent in Path(folder).resolve().parents}
-        self._links: list[str] = []
+        self._entered: set[tuple[int, int]] = set()
+        parent = os.path.dirname(os.path.realpath(folder))  # noqa: PTH120
+        while parent not in (b"/", b""):
+            self._entered.add(_identity(parent))
+            parent = os.path.dirname(parent)  # noqa: PTH120
+        self._entered.add(_identity(b"/"))
+        self._links: list[bytes] = []
         self._enter(folder)
         while self._links:
             link = self._links.pop(0)
             if _identity(link) in self._entered:
-                self.skipped.append(f"{link}: a link to a folder that is listed already")
+                self.skipped.append(f"{_text(link)}: a link to a folder that is listed already")
             else:
                 self._enter(link)
 
-    def _enter(self, folder: str) -> None:
+    def _enter(self, folder: bytes) -> None:
         folders = [folder]
         while folders:
             current = folders.pop()
@@ -151,31 +181,34 @@ class _LocalWalk:
                     if self._is_folder_to_enter(entry):
                         (self._links if entry.is_symlink() else folders).append(entry.path)
 
-    def _is_folder_to_enter(self, entry: os.DirEntry[str]) -> bool:
+    def _is_folder_to_enter(self, entry: os.DirEntry[bytes]) -> bool:
         """Take the entry if it is a match; tell whether matches may lie in it."""
-        if entry.is_symlink() and not Path(entry.path).exists():
-            self.skipped.append(f"{entry.path}: a broken link")
+        if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+            self.skipped.append(f"{_text(entry.path)}: a broken link")
             return False
-        path = entry.path[self._start :]
+        path = _text(entry.path[self._start :])
         is_folder = entry.is_dir()
         is_store = is_folder and self._is_store(entry, path)
         if (is_store or entry.is_file()) and self._matching.matches(path):
-            self._take(entry.path, STORE if is_folder else _match(entry.stat()))
+            self._take(_text(entry.path), STORE if is_folder else _match(entry.stat()))
         return is_folder and not is_store
 
-    def _is_store(self, entry: os.DirEntry[str], path: str) -> bool:
+    def _is_store(self, entry: os.DirEntry[bytes], path: str) -> bool:
         """Tell whether a folder is a store by its name, or by that of the folder that it is a link to."""
         is_store = self._matching.is_store
-        return is_store(path) or (entry.is_symlink() and is_store(Path(entry.path).resolve().name))
+        if is_store(path) or not entry.is_symlink():
+            return is_store(path)
+        return is_store(_text(os.path.realpath(entry.path)).rpartition("/")[2])
 
     def _take(self, path: str, match: Match) -> None:
         try:
             path.encode()
         except UnicodeEncodeError:
-            raise ServiceError(f"the name of a file is not UTF-8: {os.fsencode(path)!r}; rename it") from None
+            name = path.encode("utf-8", "surrogateescape")
+            raise ServiceError(f"the name of a file is not UTF-8: {name!r}; rename it") from None
         self.found[path] = match
 
 
-def _identity(path: str) -> tuple[int, int]:
-    status = Path(path).stat()
+def _identity(path: bytes) -> tuple[int, int]:
+    status = os.stat(path)  # noqa: PTH116
     return status.st_dev, status.st_ino

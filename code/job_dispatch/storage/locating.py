@@ -33,6 +33,7 @@ from job_dispatch.request.json_text import is_unicode
 from job_dispatch.storage.keys import THREADS
 from job_dispatch.storage.matching import Matching, Wanted
 from job_dispatch.storage.occurring import Occurring
+from job_dispatch.storage.side_by_side import tasks_side_by_side
 
 _LOOKED_AT = 5
 # Old buckets may have upper case and up to 255 characters.
@@ -346,11 +347,8 @@ async def _side_by_side(at_most: int) -> AsyncIterator[Callable[[Coroutine[None,
         await free.acquire()
         tasks.create_task(run(work))
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            yield start
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with tasks_side_by_side() as tasks:
+        yield start
 
 
 def _without_size(one: LocatedAsset) -> list[str]:

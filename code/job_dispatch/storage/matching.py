@@ -6,6 +6,7 @@ entered. No other folder is a match.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -133,8 +134,14 @@ class ByPattern:
     @property
     def folders(self) -> Sequence[str]:
         """The folders in which the patterns begin, none within another."""
-        found = sorted({pattern.folder for pattern in self._taking})
+        found = sorted({self._before_store(pattern.folder) for pattern in self._taking})
         return [one for one in found if not any(one != other and one.startswith(other) for other in found)]
+
+    def _before_store(self, folder: str) -> str:
+        """Return a folder as far as it leads into no store: nothing in one is a match."""
+        names = folder.split("/")[:-1]
+        outside = itertools.takewhile(lambda name: not name.endswith(self._store_endings), names)
+        return "".join(f"{name}/" for name in outside)
 
     def matches(self, path: str) -> bool:
         """Tell whether the last pattern that fits takes."""

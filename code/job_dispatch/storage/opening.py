@@ -28,6 +28,8 @@ _NOT_SENT = "error sending request"
 _REFUSALS = (InvalidPathError, ValueError, UnfitError)
 # How long obstore may take before boto3 is asked whether there is a connection at all.
 _PATIENCE_SECONDS = 1.0
+# How long obstore may take for a level, that of a million entries, before boto3 is asked, which sees each answer.
+_LEVEL_SECONDS = 60.0
 # How long obstore may take once boto3 has an answer.
 _HEAD_START_SECONDS = 2.5
 
@@ -176,7 +178,16 @@ class AssetInBucket:
 
     async def level(self, folder: str) -> Level:
         """List what lies directly in a folder."""
-        return await self.ask(folder, lambda client: client.level(folder))
+
+        async def level(client: Client) -> Level:
+            try:
+                # A server may repeat itself for ever, which obstore does not notice.
+                async with asyncio.timeout(_LEVEL_SECONDS if client is self._bucket.by_obstore else None):
+                    return await client.level(folder)
+            except TimeoutError:
+                raise UnfitError("it does not end") from None
+
+        return await self.ask(folder, level)
 
     async def page(self, prefix: str, after: str) -> Page:
         """List the first keys below a prefix that come after a key."""

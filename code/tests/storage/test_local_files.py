@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.storage import local_files
 from job_dispatch.storage.matching import ByEnding
+from tests.conftest import CODE
 from tests.storage.tree import matches as matches_in_s3
 
 
@@ -247,3 +249,39 @@ def test_links_to_files_count_with_their_size_where_a_store_is_measured(asset: P
     make(asset, "x.zarr/0")
     (asset / "x.zarr" / "1").symlink_to(tmp_path / "blob")
     assert asyncio.run(local_files.measure(f"file://{asset}/x.zarr")) == 5
+
+
+def test_a_folder_of_great_depth_is_measured(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1_100):  # more than Python can call one function within itself
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        assert asyncio.run(local_files.measure(f"file://{tmp_path}/d")) == 0
+    finally:
+        subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)
+
+
+def test_a_location_that_holds_a_nul_is_named() -> None:
+    with pytest.raises(RequestError, match=r"^no such local folder: "):
+        find("/no\0where", ".nwb")
+
+
+LIST = """
+import asyncio, sys
+from job_dispatch.storage import local_files
+from job_dispatch.storage.matching import ByEnding
+found = asyncio.run(local_files.find_files("file://" + sys.argv[1], ByEnding((".csv",))))
+print(ascii([file.address for file in found]))
+"""
+
+
+def test_a_name_in_utf_8_is_found_rightly_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "dätä.csv").touch()
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", LIST, str(tmp_path)]
+    done = subprocess.run(command, cwd=CODE, env=environment, capture_output=True, check=True, timeout=60)
+    assert ascii([f"file://{tmp_path}/dätä.csv"]) in done.stdout.decode()

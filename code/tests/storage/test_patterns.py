@@ -122,6 +122,9 @@ def test_what_includes_nothing_or_leads_into_a_store_is_refused(text: str, refus
         ("*.csv, a/b/*", [""]),
         ("a/b/*, !*.csv", ["a/b/"]),
         (r"a\ b/*", [""]),
+        ("sub/data.nwb/", ["sub/"]),
+        ("sub/x.zarr/", ["sub/"]),
+        ("*.h5, !old/*, sub/run.h5/", [""]),
     ],
 )
 def test_a_pattern_that_begins_with_fixed_folders_has_only_those_listed(text: str, folders: list[str]) -> None:
@@ -160,6 +163,12 @@ def test_listing_only_fixed_folders_loses_nothing(keys: set[str], pattern: str) 
     everywhere = ByPattern([pattern, "no-such-name"])
     assert list(everywhere.folders) == [""]
     assert find(Tree(keys), matching) == find(Tree(keys), everywhere)
+
+
+@pytest.mark.parametrize("pattern", ["sub/data.nwb/", "sub/data.nwb"])
+def test_a_fixed_folder_that_is_a_store_is_one_match_and_its_chunks_are_none(pattern: str) -> None:
+    keys = {"a/sub/data.nwb/.zgroup", *(f"a/sub/data.nwb/acquisition/{chunk}" for chunk in range(100))}
+    assert find(Tree(keys), ByPattern([pattern])) == {"a/sub/data.nwb": None}
 
 
 def test_a_fixed_folder_takes_a_fraction_of_the_requests() -> None:

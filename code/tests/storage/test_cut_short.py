@@ -1,0 +1,155 @@
+"""A listing that is cut short, or that does not advance, never passes for a whole one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from job_dispatch.messages import ServiceError
+from job_dispatch.storage.matching import ByEnding
+from job_dispatch.storage.s3 import S3
+from tests import s3_front
+from tests.s3_front import S3Front
+
+BUCKET = "bucket"
+FILES = {f"asset/{number:05}.nwb" for number in range(2_500)}
+Change = Callable[[Mapping[str, list[str]], str], str]
+
+
+class Broken(S3Front):
+    """A stand-in whose answers are changed before they are sent."""
+
+    change: Change
+
+    def __enter__(self) -> Broken:
+        super().__enter__()
+        return self
+
+    def respond(self, method: str, bucket: str, asked: Mapping[str, list[str]]) -> tuple[int, str]:
+        status, text = super().respond(method, bucket, asked)
+        return status, self.change(asked, text) if method == "GET" and status == 200 else text
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broken]:
+    with Broken({BUCKET: FILES}) as front:
+        for name, value in front.environment.items():
+            monkeypatch.setenv(name, value)
+        # boto3 takes an answer that breaks off for one that it should ask for again.
+        monkeypatch.setattr("job_dispatch.storage.access.TRIES", 1)
+        yield front
+
+
+def found() -> set[str]:
+    files = asyncio.run(S3(16).find_files("s3://bucket/asset", ByEnding((".nwb",))))
+    return {file.address.removeprefix("s3://bucket/") for file in files}
+
+
+def is_first(asked: Mapping[str, list[str]]) -> bool:
+    return not {"start-after", "continuation-token"} & set(asked)
+
+
+def no_token(_: Mapping[str, list[str]], text: str) -> str:
+    return re.sub("<NextContinuationToken>.*</NextContinuationToken>", "", text)
+
+
+def version_1(asked: Mapping[str, list[str]], _: str) -> str:
+    """Answer as a server that does not know `list-type=2`, nor what only comes with it."""
+    names = ("prefix", "delimiter", "max-keys")
+    known = {name: values[0] for name, values in asked.items() if name in names}
+    text = s3_front._listing(BUCKET, FILES, known, str.encode)
+    return no_token({}, re.sub("<KeyCount>.*</KeyCount>", "", text))
+
+
+def error_after_the_first_page(asked: Mapping[str, list[str]], text: str) -> str:
+    return text if is_first(asked) else "<Error><Code>InternalError</Code><Message>no</Message></Error>"
+
+
+def page_of_the_web_after_the_first_page(asked: Mapping[str, list[str]], text: str) -> str:
+    return text if is_first(asked) else '<html xmlns="http://www.w3.org/1999/xhtml"><body/></html>'
+
+
+def nothing_after_the_first_page(asked: Mapping[str, list[str]], text: str) -> str:
+    return text if is_first(asked) else "<ListBucketResult/>"
+
+
+def same_page_for_ever(asked: Mapping[str, list[str]], text: str) -> str:
+    asked = {name: values for name, values in asked.items() if name not in ("start-after", "continuation-token")}
+    return s3_front._listing(BUCKET, FILES, {name: values[0] for name, values in asked.items()}, str.encode)
+
+
+def empty_and_truncated(_: Mapping[str, list[str]], text: str) -> str:
+    head = "<Name>bucket</Name><KeyCount>0</KeyCount><IsTruncated>true</IsTruncated>"
+    return f"<ListBucketResult>{head}<NextContinuationToken>again</NextContinuationToken></ListBucketResult>"
+
+
+def no_size(_: Mapping[str, list[str]], text: str) -> str:
+    return re.sub("<Size>.*?</Size>", "", text)
+
+
+WITHOUT_ADVANCE = [version_1, same_page_for_ever]
+A_SENTENCE = {
+    error_after_the_first_page: "S3 is busy or failing",
+    page_of_the_web_after_the_first_page: "is not a listing of S3",
+    nothing_after_the_first_page: "is not a listing of S3",
+    empty_and_truncated: "does not advance",
+    no_size: "",
+}
+
+
+@pytest.mark.parametrize("change", WITHOUT_ADVANCE, ids=lambda change: change.__name__)
+def test_a_server_that_gives_the_same_page_again_is_refused(front: Broken, change: Change) -> None:
+    front.change = change
+    with pytest.raises(ServiceError, match=r"lacks the token to ask for more keys|does not advance"):
+        found()
+
+
+def test_tokens_are_not_needed_where_the_next_page_is_asked_for_by_its_key(front: Broken) -> None:
+    front.change = no_token
+    assert found() == FILES
+
+
+@pytest.mark.parametrize(("change", "reason"), A_SENTENCE.items(), ids=lambda one: getattr(one, "__name__", ""))
+def test_an_answer_that_is_no_listing_ends_with_a_sentence(front: Broken, change: Change, reason: str) -> None:
+    front.change = change
+    with pytest.raises(ServiceError, match=f"^s3://bucket: .*{reason}"):
+        found()
+
+
+def test_a_server_that_speaks_version_1_alone_is_listed_where_one_page_is_enough(front: Broken) -> None:
+    front.buckets[BUCKET] = {"asset/a.nwb", "asset/b/c.nwb", "asset/b/d.txt"}
+    front.change = no_token
+    assert found() == {"asset/a.nwb", "asset/b/c.nwb"}
+
+
+def test_an_asset_that_is_answered_by_an_error_is_not_told_to_have_no_file(front: Broken) -> None:
+    def error_for_another(asked: Mapping[str, list[str]], text: str) -> str:
+        return "<Error><Code>Odd</Code></Error>" if asked["prefix"][0].startswith("other") else text
+
+    front.buckets[BUCKET] = {"asset/a.nwb", "other/b.nwb"}
+    front.change = error_for_another
+
+    async def find_both() -> None:
+        s3 = S3(16)
+        assert len(await s3.find_files("s3://bucket/asset", ByEnding((".nwb",)))) == 1
+        await s3.find_files("s3://bucket/other", ByEnding((".nwb",)))
+
+    with pytest.raises(ServiceError, match=r"^s3://bucket: "):
+        asyncio.run(find_both())
+
+
+def test_an_endpoint_that_redirects_elsewhere_ends_with_a_sentence(front: Broken) -> None:
+    front.failing = {"": s3_front.error(301, "Moved", "elsewhere", Location="http://127.0.0.1:9/")}
+    front.change = lambda _, text: text
+    with pytest.raises(ServiceError, match=r"^s3://bucket: "):
+        found()
+
+
+def test_keys_that_are_found_by_folders_are_whole_where_a_level_ends_with_a_full_page(front: Broken) -> None:
+    front.sort = lambda key: key.replace("/", "\0").encode()
+    front.buckets[BUCKET] = {f"asset/d/{number:04}.nwb" for number in range(2_000)} | {"asset/d-1/x.nwb"}
+    front.change = lambda _, text: text
+    assert found() == front.buckets[BUCKET]
