@@ -34,7 +34,6 @@ from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset
 from job_dispatch.request.parameters import Parameters
 from job_dispatch.storage import s3  # noqa: F401  `locating` loads it when it meets the first location in S3: here before the clock starts
 from job_dispatch.storage.locating import locate
-from job_dispatch.storage.matching import ByEnding
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
@@ -55,14 +54,13 @@ def _cohort(assets: list[Asset]) -> Cohort:
 
 
 def _list(shape: str, assets: list[Asset]) -> int:
-    files = locate(_cohort(assets), ByEnding((SHAPES[shape].ending,)), max_concurrency=_CONCURRENCY)
+    files = locate(_cohort(assets), endings=SHAPES[shape].ending, max_concurrency=_CONCURRENCY)
     return sum(len(one.files or ()) for one in files.assets)
 
 
 def _measure(shape: str, assets: list[Asset]) -> int:
     """Find out the sizes of all stores."""
-    ending = ByEnding((SHAPES[shape].ending,))
-    files = locate(_cohort(assets), ending, measures=True, max_concurrency=_CONCURRENCY)
+    files = locate(_cohort(assets), endings=SHAPES[shape].ending, sizes=True, max_concurrency=_CONCURRENCY)
     return len([file for one in files.assets for file in one.files or () if file.size])
 
 

@@ -14,12 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from job_dispatch.cohort.selecting import select
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.model import Grouping
-from job_dispatch.request.query import Query
-from job_dispatch.request.selection import Selection
 
 FIELDS = ("subject.subject_id", "data_description.modality.abbreviation")
-GROUPING = Grouping(FIELDS, filter_latest="processing.end", filter_by=("data_description.input_data_name",))
 
 
 def record(number: int) -> dict[str, Any]:
@@ -47,8 +43,14 @@ def main(records: int) -> None:
         start = time.perf_counter()
         catalog = Catalog(path)
         read = time.perf_counter()
-        selection = Selection(Query({"data_description.data_level": "derived"}))
-        selected = select(catalog, selection, GROUPING, is_described=False)
+        selected = select(
+            catalog,
+            {"data_description.data_level": "derived"},
+            group_by=FIELDS,
+            latest="processing.end",
+            by="data_description.input_data_name",
+            traits=False,
+        )
         end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from job_dispatch import __version__, stopping
-from job_dispatch.messages import DispatchError, ServiceError, configure_logging, counted, label_flags, logger
+from job_dispatch.messages import (
+    DispatchError,
+    ServiceError,
+    configure_logging,
+    counted,
+    logger,
+    naming_flags,
+    showing_progress,
+)
 from job_dispatch.request import flags, panel
 
 if TYPE_CHECKING:
@@ -47,27 +56,26 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
         The folder of `data` and `results`, where no flag names others; the current folder by default.
     """
     debug = False
-    label_flags(panel.LABELS if panel.is_used() else {})
     program = "run_capsule.py" if argv is not None else sys.argv[0]
     command = ["python", program] if program.endswith(".py") else [Path(program).name]
-    try:
-        settings = flags.parse(argv, __version__, home)
-        debug = settings.log_level == "DEBUG"
-        configure_logging(settings.log_level)
-        flags.warn_of_ignored(sys.argv[1:] if argv is None else argv, home)
-        logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, settings.source)
-        if settings.has_own_catalog:
-            logger.info("%s is used since no other source of metadata is named", settings.metadata_catalog)
-        if settings.describe:
-            _describe(settings, home, command)
-        else:
-            _dispatch(settings, [*command, *(sys.argv[1:] if argv is None else argv)])
-    except BaseException as error:  # no traceback reaches a user who did not ask for it
-        from job_dispatch import failures
+    with naming_flags(panel.LABELS if panel.is_used() else {}):
+        try:
+            settings = flags.parse(argv, __version__, home)
+            debug = settings.log_level == "DEBUG"
+            configure_logging(settings.log_level)
+            flags.warn_of_ignored(sys.argv[1:] if argv is None else argv, home)
+            logger.info("aind-analysis-job-dispatch %s, assets from %s", __version__, settings.source)
+            if settings.has_own_catalog:
+                logger.info("%s is used since no other source of metadata is named", settings.metadata_catalog)
+            with showing_progress(None if logger.isEnabledFor(logging.INFO) else False):
+                if settings.describe:
+                    _describe(settings, home, command)
+                else:
+                    _dispatch(settings, [*command, *(sys.argv[1:] if argv is None else argv)])
+        except BaseException as error:  # no traceback reaches a user who did not ask for it
+            from job_dispatch import failures
 
-        return _failed(failures.explained(error), debug)
-    finally:
-        label_flags({})
+            return _failed(failures.explained(error), debug)
     return 0
 
 
@@ -132,21 +140,25 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
 
 
 def _select(settings: Settings, source: MetadataSource, selection: Selection) -> Cohort:
-    from job_dispatch.cohort.quality_control import Quality
     from job_dispatch.cohort.selecting import select
+    from job_dispatch.metadata.records import Opened
     from job_dispatch.storage import locating
 
     if settings.wants_files and source.is_database:
         locating.load()
     return select(
-        source,
+        Opened(source),
         selection,
-        settings.grouping,
-        quality=Quality(settings.qc, settings.modality) if settings.qc else None,
+        qc=settings.qc,
+        group_by=settings.group_by,
+        latest=settings.filter_latest,
+        by=settings.filter_by,
+        unwind=settings.unwind_list_fields,
+        drop_null_groups=settings.drop_null_groups,
         with_raw=settings.with_raw,
-        at_most=settings.sample,
+        sample=settings.sample,
         skip_errors=settings.skip_errors,
-        is_described=settings.is_described,
+        traits=settings.is_described,
     )
 
 
@@ -162,16 +174,17 @@ def _refuse_too_many(run: Dispatch) -> None:
 
 
 def _locate(settings: Settings, cohort: Cohort) -> Files:
-    from job_dispatch.storage import locating, matching
+    from job_dispatch.storage import locating
 
     return locating.locate(
         cohort,
-        matching.wanted(settings.file_extension, settings.file_pattern) if settings.wants_files else None,
+        endings=settings.file_extension,
+        patterns=settings.file_pattern,
         require_files=settings.require_files,
         skip_errors=settings.skip_errors,
-        measures=settings.balance == "size",
+        sizes=settings.balance == "size",
         # Each asset makes a job at least, so what a limit leaves off need not be measured.
-        measured_at_most=None if settings.group_by else settings.max_number_of_tasks_dispatched,
+        sizes_at_most=None if settings.group_by else settings.max_number_of_tasks_dispatched,
         max_concurrency=settings.max_concurrency,
     )
 

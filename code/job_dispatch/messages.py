@@ -6,10 +6,16 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NoReturn
 
 from job_dispatch.model import Skipped
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LISTED_AT_MOST = 20
 _TEXT_AT_MOST = 2_000
@@ -18,10 +24,36 @@ _SECONDS_BETWEEN_LINES = 10.0
 _FLAG = re.compile(r"(?<![\w-])--(\w+)(=\w+)?")
 # What stands between // and @ of an address.
 _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
-# What the fields of an app panel are called, by flag; empty where flags are typed.
-_labels: dict[str, str] = {}
+# What the fields of an app panel are called, by flag; empty if flags are typed, None if Python functions are called.
+_labels: Mapping[str, str] | None = None
+# The arguments of Python functions that have other names than their flags.
+_ARGUMENTS = {
+    "docdb_host": "host",
+    "docdb_version": "version",
+    "docdb_database": "database",
+    "docdb_collection": "collection",
+    "docdb_timeout": "timeout",
+    "docdb_query": "query",
+    "use_data_asset_csv": "table",
+    "from": "from_",
+    "filter_latest": "latest",
+    "filter_by": "by",
+    "unwind_list_fields": "unwind",
+    "file_extension": "endings",
+    "file_pattern": "patterns",
+    "parameter_schema": "schema",
+    "max_number_of_tasks_dispatched": "max_jobs",
+    "num_parallel_workers": "workers",
+    "output_directory": "directory",
+}
+_SWITCHES = {
+    *("drop_null_groups", "with_raw", "skip_processed", "require_files", "split_files", "query_in_jobs"),
+    *("overwrite", "skip_errors", "use_data_asset_csv"),
+}
+# Whether progress is shown; None: in a terminal and in a notebook.
+_progress: ContextVar[bool | None] = ContextVar("progress", default=None)
 
-logger = logging.getLogger("dispatch")
+logger = logging.getLogger("job_dispatch")
 
 
 class DispatchError(Exception):
@@ -139,16 +171,60 @@ class _LogFormatter(logging.Formatter):
         return _labelled("\n".join(lines))
 
 
-def label_flags(labels: Mapping[str, str]) -> None:
-    """Name the label of a panel's field beside each flag from here on."""
-    _labels.clear()
-    _labels.update(labels)
+@contextmanager
+def naming_flags(labels: Mapping[str, str]) -> Iterator[None]:
+    """Write flags as they are typed meanwhile, and not as arguments of Python functions.
+
+    Parameters
+    ----------
+    labels : mapping of str to str
+        By flag, the label of its field in an app panel, which is added.
+    """
+    global _labels
+    before, _labels = _labels, labels
+    try:
+        yield
+    finally:
+        _labels = before
 
 
 def _labelled(text: str) -> str:
-    if not _labels:
-        return text
-    return _FLAG.sub(lambda flag: f'{flag[0]} ("{_labels[flag[1]]}")' if flag[1] in _labels else flag[0], text)
+    labels = _labels
+    if labels is None:
+        return _FLAG.sub(_as_argument, text)
+    return _FLAG.sub(lambda flag: f'{flag[0]} ("{labels[flag[1]]}")' if flag[1] in labels else flag[0], text)
+
+
+def _as_argument(flag: re.Match[str]) -> str:
+    name, value = flag[1], flag[2] or ""
+    if name in _SWITCHES and value in ("=0", "=1"):
+        value = f"={value == '=1'}"
+    return f"{_ARGUMENTS.get(name, name)}{value}"
+
+
+class _Named(logging.Filter):
+    """Writes flags as arguments in what Python functions log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _labels is None:
+            record.msg, record.args = _labelled(record.getMessage()), ()
+        return True
+
+
+logger.addFilter(_Named())
+
+
+@contextmanager
+def showing_progress(wanted: bool | None) -> Iterator[None]:
+    """Show the progress of all steps inside, or show none; None changes nothing."""
+    if wanted is None:
+        yield
+        return
+    token = _progress.set(wanted)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
 
 
 def configure_logging(level: str) -> None:
@@ -167,6 +243,13 @@ def is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def _is_notebook() -> bool:
+    """Tell whether cells of a notebook run in this process."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
 class Progress:
     """Counts what is done: a bar on a terminal, a log line now and then elsewhere."""
 
@@ -174,11 +257,10 @@ class Progress:
         self.done = 0
         self._label, self._unit, self._total = label, unit, total
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-        self._bar = None
-        if is_terminal() and logger.isEnabledFor(logging.INFO):
-            from tqdm import tqdm
-
-            self._bar = tqdm(desc=label, unit=f" {unit}", total=total, leave=False, file=sys.stderr)
+        self._bar: tqdm[NoReturn] | None = None
+        wanted = _progress.get()
+        if (is_terminal() or _is_notebook()) if wanted is None else wanted:
+            self._bar = _bar()(desc=label, unit=f" {unit}", total=total, leave=False)
 
     def advance(self, number: int = 1) -> None:
         """Count `number` more as done."""
@@ -196,12 +278,25 @@ class Progress:
             self._bar.close()
 
 
+def _bar() -> Callable[..., tqdm[NoReturn]]:
+    """Return what draws a bar; in a notebook without ipywidgets that is text, too."""
+    if not _is_notebook():
+        from tqdm import tqdm
+
+        return tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm as in_notebook
+
+        return in_notebook
+
+
 @contextmanager
 def progress(label: str, unit: str, total: int | None = None) -> Iterator[Progress]:
     """Show how far a step is; log lines written meanwhile do not break the bar."""
     shown = Progress(label, unit, total)
     try:
-        if is_terminal():
+        if is_terminal() and _labels is not None:
             from tqdm.contrib.logging import logging_redirect_tqdm
 
             with logging_redirect_tqdm():

@@ -21,12 +21,15 @@ class Asset:
         `s3://bucket/prefix` or `file:///folder`, without a trailing slash; empty where the record has none.
     asset_id : str
         Code Ocean data asset id; empty where the record has none.
-    project, subject, day : str
-        From the metadata, day as `YYYY-MM-DD`; empty where it has none or was not read with `TRAIT_FIELDS`.
+    project, subject, day, session : str
+        From the metadata, day as `YYYY-MM-DD`, session as the time of its start; empty where the record has none or was
+        not read with `TRAIT_FIELDS`.
     role : str
         `derived` or `raw` in a pair, else empty.
     files : tuple of File or None
         All its files, where its record lists them; None: they are listed where it lies.
+    modality : tuple of str
+        Abbreviations, sorted.
     """
 
     record_id: str
@@ -38,6 +41,8 @@ class Asset:
     day: str = ""
     role: str = ""
     files: tuple[File, ...] | None = field(default=None, compare=False, repr=False)
+    session: str = ""
+    modality: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} ({self.location or 'no location'})"
@@ -192,6 +197,12 @@ class Skipped:
         return self.name or self.asset_id or self.record_id or self.location
 
 
+class Skips(tuple[Skipped, ...]):
+    """What a step skipped, in the order in which that was found out."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Cohort:
     """What was selected.
@@ -211,14 +222,18 @@ class Cohort:
         The query as compact JSON, None where a table alone selected.
     may_be_local : bool
         Whether locations may name local folders: they come from a file of the user's own.
+    excluded_jobs : frozenset of str
+        Names of jobs that are skipped; `excluded_by` is the file that names them.
     """
 
     groups: Sequence[Group] = ()
     matched: int = 0
-    skipped: Sequence[Skipped] = ()
+    skipped: Skips = field(default_factory=Skips)
     partners: Mapping[str, Sequence[str]] = field(default_factory=dict)
     query: str | None = None
     may_be_local: bool = False
+    excluded_jobs: frozenset[str] = frozenset()
+    excluded_by: str = ""
 
     @property
     def assets(self) -> list[Asset]:
@@ -242,4 +257,4 @@ class Files:
 
     cohort: Cohort = field(default_factory=Cohort)
     assets: Sequence[LocatedAsset] = ()
-    skipped: Sequence[Skipped] = ()
+    skipped: Skips = field(default_factory=Skips)

@@ -25,6 +25,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.exceptions import BucketAlreadyExists
 from moto.server import ThreadedMotoServer
 
+from job_dispatch.messages import naming_flags
 from tests.gateway import Gateway, Record
 from tests.processed.library import call_library
 from tests.processed.wrappers import NEW, NO_WRAPPER
@@ -59,6 +60,13 @@ def _signals_are_not_ignored() -> Iterator[None]:
 def gateway_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with Gateway(tmp_path_factory.mktemp("gateway")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _flags_are_named_as_they_are_typed() -> Iterator[None]:
+    """Parts of the command are called without it; what Python functions say instead has tests of its own."""
+    with naming_flags({}):
+        yield
 
 
 @pytest.fixture
@@ -122,7 +130,7 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _level_is_that_of_the_test() -> Iterator[None]:
     """Let no test log at the level that another has set."""
     yield
-    logging.getLogger("dispatch").setLevel(logging.NOTSET)
+    logging.getLogger("job_dispatch").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ import tenacity
 
 from job_dispatch import failures, retrying
 from job_dispatch.messages import RequestError, ServiceError
-from job_dispatch.metadata.docdb import DocDb, DocDbAddress
+from job_dispatch.metadata.docdb import DocDb
 from job_dispatch.request.values import PRODUCTION_HOST
 from job_dispatch.storage import access, s3
 from tests.conftest import S3, Completed, World
@@ -319,9 +319,9 @@ def test_a_service_that_has_answered_before_is_waited_for_longer_when_nothing_li
 def test_too_few_file_descriptors_are_told_as_that(
     desk: World, without_pauses: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = DocDbAddress(desk.gateway.host, *DEFAULT_COLLECTION)
+    address = DocDb(desk.gateway.host, *DEFAULT_COLLECTION, timeout=10)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with DocDb(address, 10) as docdb:
+    with address.open() as docdb:
         with open("/dev/null") as free:  # noqa: PTH123 - the lowest free descriptor
             resource.setrlimit(resource.RLIMIT_NOFILE, (free.fileno(), limits[1]))
         try:

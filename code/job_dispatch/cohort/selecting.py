@@ -2,96 +2,242 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job_dispatch.cohort import duplicates, pairs, quality_control, sampling, table_rows
 from job_dispatch.cohort.excluding import without_excluded
-from job_dispatch.cohort.quality_control import Quality
-from job_dispatch.messages import RequestError, carrying, counted, logger, progress, warn_listing
+from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, warn_listing
+from job_dispatch.messages import progress as progress_of
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     TRAIT_FIELDS,
     Filter,
     MetadataSource,
     Record,
+    Source,
     asset_of,
     projection,
 )
-from job_dispatch.model import Asset, Cohort, Group, Grouping, Reason, Skipped
+from job_dispatch.model import Asset, Cohort, Group, Grouping, Reason, Skipped, Skips
+from job_dispatch.request import tables, values
+from job_dispatch.request.exclusions import Exclusions, read_exclusions
 from job_dispatch.request.fields import paths
+from job_dispatch.request.flags import Settings, check_combinations
 from job_dispatch.request.json_text import compact, is_unicode
 from job_dispatch.request.query import Query
-from job_dispatch.request.selection import Selection
+from job_dispatch.request.selection import Selection, read_query, selected_by
 
 if TYPE_CHECKING:
     from job_dispatch.cohort.grouping import Remarks
 
-_UNGROUPED = Grouping()
+Several = str | int | Iterable[str] | Iterable[int]
+"""One value or several."""
 
 
 def select(
-    metadata: MetadataSource,
-    selection: Selection,
-    grouping: Grouping = _UNGROUPED,
+    source: Source,
+    query: Selection | Mapping[str, Any] | str | None = None,
     *,
-    quality: Quality | None = None,
+    subject: Several = (),
+    project: Several = (),
+    modality: Several = (),
+    from_: date | str | None = None,
+    to: date | str | None = None,
+    table: str | PathLike[str] | None = None,
+    exclude: str | PathLike[str] | None = None,
+    qc: str | None = None,
+    group_by: Several = (),
+    latest: str | None = None,
+    by: Several = (),
+    unwind: Several = (),
+    drop_null_groups: bool = True,
     with_raw: bool = False,
-    at_most: int | None = None,
+    sample: int | None = None,
     skip_errors: bool = False,
-    is_described: bool = True,
+    traits: bool = True,
+    progress: bool | None = None,
 ) -> Cohort:
-    """Return the assets that are selected, in groups.
+    """Select assets by their metadata, and arrange them in groups: each group becomes a job.
+
+    All conditions must be met. Without a condition a catalog or a folder is selected as a whole.
+
+    Parameters
+    ----------
+    source : DocDb, Catalog or Folder
+        Where the metadata records are.
+    query : mapping or str, optional
+        A MongoDB-style filter, or the path of a file with one. Fields may have the short names `@subject`, `@project`,
+        `@session`, `@modality`, `@raw` and `@created`, which fit both versions of the metadata.
+    subject, project, modality : str or iterable of str, optional
+        One of these subjects, projects, and modalities (abbreviations such as `ecephys`).
+    from_, to : date or str, optional
+        First and last day of the sessions, such as `2025-06-07`.
+    table : path, optional
+        A table (CSV, XLSX) of assets: by `asset_id`, `name`, `docdb_record_id`, `location`, or subject and session.
+    exclude : path, optional
+        `jobs.csv` of an earlier run, or a file of assets to skip.
+    qc : {"pass", "not_fail"}, optional
+        Only assets that pass quality control, or do not fail it.
+    group_by : str or iterable of str, optional
+        Fields; assets with the same values make one job.
+    latest, by : str or iterable of str, optional
+        Keep only the record with the greatest value of `latest` for each combination of values of the fields `by`.
+    unwind : str or iterable of str, optional
+        Fields whose lists are spread before grouping.
+    drop_null_groups : bool
+        Skip records without a value to group by.
+    with_raw : bool
+        Put each derived asset and its raw asset into one job.
+    sample : int, optional
+        Take only so many assets (or groups), spread over subjects and days.
+    skip_errors : bool
+        Skip what is missing, instead of raising an error.
+    traits : bool
+        Read project, subject, session and modality of each asset.
+    progress : bool, optional
+        Show progress; by default in a terminal and in a notebook.
+
+    Returns
+    -------
+    Cohort
 
     Raises
     ------
     RequestError
-        Nothing matches, rows have no record or derived assets no raw one and `skip_errors` is false, quality control
-        leaves nothing, or no record has a field of the grouping.
+        Nothing matches, or something is missing and `skip_errors` is false.
     ServiceError
-        The source of records fails.
+        The source fails.
+
+    Examples
+    --------
+    >>> import job_dispatch as jd
+    >>> catalog = jd.Catalog("catalog.jsonl")
+    >>> cohort = jd.select(catalog, subject="774659", latest="@created", by=["@subject", "@session", "@modality"])
+    >>> len(cohort.assets), len(cohort.skipped)
+    (3, 2)
     """
-    needed = ASSET_FIELDS if selection.table is None else table_rows.FIELDS
-    judged = quality_control.FIELDS if quality else ()
-    paired = pairs.FIELDS if with_raw else ()
-    traits = TRAIT_FIELDS if is_described else ()
-    fields = projection([*needed, *traits, *grouping.fields, *judged, *duplicates.FIELDS, *paired])
-    with progress("reading metadata", "records") as shown:
+    asked = Settings(
+        subject=values.several(subject),
+        project=values.several(project),
+        modality=values.several(modality),
+        from_=_day(from_),
+        to=_day(to),
+        qc=None if qc is None else values.one_of("pass", "not_fail")(qc),
+        group_by=tuple(map(values.field, values.several(group_by))),
+        filter_latest=None if latest is None else values.field(latest),
+        filter_by=tuple(map(values.field, values.several(by))),
+        unwind_list_fields=tuple(map(values.field, values.several(unwind))),
+        drop_null_groups=drop_null_groups,
+    )
+    check_combinations(asked)
+    selection = query if isinstance(query, Selection) else _selection(query, asked, table, exclude)
+    with showing_progress(progress), source.open(skip_errors) as records:
+        if selection.query is None and selection.table is None:
+            if records.is_database:
+                raise RequestError("nothing is selected: give query, subject, project, modality, from_, to or table")
+            selection = replace(selection, query=Query({}))
+        cohort = _Reading(records, selection, asked.grouping, asked.qc, with_raw, skip_errors, traits).cohort()
+    if sample is None:
+        return cohort
+    groups, rest = sampling.sample(cohort.groups, sample)
+    return replace(cohort, groups=groups, skipped=Skips([*cohort.skipped, *rest]))
 
-        def read(query: Filter, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
-            for page in metadata.find(query, fields):
-                shown.advance(len(page))
-                yield from filter(keep, page)
 
-        if selection.table is not None:
-            fitting = table_rows.find(read, metadata, selection.table, selection.query, skip_errors)
-        else:
-            fitting = table_rows.Fitting(_find(read, metadata, selection.query or Query({})), {})
-    skipped = [*metadata.skipped, *fitting.skipped]
-    with carrying(skipped):
-        found, parameters, repeated = duplicates.without_duplicates(fitting.found, fitting.parameters)
-        skipped += repeated
-        if quality:
-            found, judged_out = quality.keep(found)
-            skipped += judged_out
-        groups, left = _grouped(metadata, selection, found, grouping)
-        skipped += left
-        groups = [one for group in groups for one in _by_parameters(group, parameters)]
-        groups, excluded = without_excluded(groups, fitting.found, selection.exclusions)
-        skipped += excluded
-        partners: Mapping[str, Sequence[str]] = {}
-        if with_raw and groups:
-            by_id = {record["_id"]: record for _, record in found}
-            groups, partners, unpaired = pairs.with_raw(
-                metadata, groups, by_id, fields, skip_errors, selection.exclusions
-            )
-            skipped += unpaired
-    if at_most is not None:
-        groups, rest = sampling.sample(groups, at_most)
-        skipped += rest
-    return Cohort(groups, len(fitting.found), skipped, partners, selection.query_text, metadata.may_name_local_files)
+def _day(given: date | str | None) -> date | None:
+    return values.day(given) if isinstance(given, str) else given
+
+
+def _selection(
+    query: Mapping[str, Any] | str | None,
+    asked: Settings,
+    table: str | PathLike[str] | None,
+    exclude: str | PathLike[str] | None,
+) -> Selection:
+    """Return what selects the assets, of values as Python has them."""
+    if isinstance(query, Mapping):
+        try:
+            query = json.dumps(query)
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"--docdb_query: it cannot be written as JSON: {error}") from None
+    read = None if query is None else read_query(query, Path())
+    rows = None if table is None else tables.read_table([Path(table)])
+    excluded = Exclusions() if exclude is None else read_exclusions(Path(exclude))
+    return selected_by(read, asked, rows, excluded)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reads the records that are selected, and arranges their assets in groups."""
+
+    metadata: MetadataSource
+    selection: Selection
+    grouping: Grouping
+    qc: str | None
+    with_raw: bool
+    skip_errors: bool
+    traits: bool
+
+    @property
+    def fields(self) -> list[str]:
+        needed = ASSET_FIELDS if self.selection.table is None else table_rows.FIELDS
+        traits = TRAIT_FIELDS if self.traits else ()
+        judged = quality_control.FIELDS if self.qc else ()
+        paired = pairs.FIELDS if self.with_raw else ()
+        return projection([*needed, *traits, *self.grouping.fields, *judged, *duplicates.FIELDS, *paired])
+
+    def cohort(self) -> Cohort:
+        metadata, selection = self.metadata, self.selection
+        fitting = self._fitting()
+        skipped = [*metadata.skipped, *fitting.skipped]
+        with carrying(skipped):
+            found, parameters, repeated = duplicates.without_duplicates(fitting.found, fitting.parameters)
+            skipped += repeated
+            if self.qc:
+                found, judged_out = quality_control.Quality(self.qc, selection.modality).keep(found)
+                skipped += judged_out
+            groups, left = _grouped(metadata, selection, found, self.grouping)
+            skipped += left
+            groups = [one for group in groups for one in _by_parameters(group, parameters)]
+            groups, excluded = without_excluded(groups, fitting.found, selection.exclusions)
+            skipped += excluded
+            partners: Mapping[str, Sequence[str]] = {}
+            if self.with_raw and groups:
+                by_id = {record["_id"]: record for _, record in found}
+                groups, partners, unpaired = pairs.with_raw(
+                    metadata, groups, by_id, self.fields, self.skip_errors, selection.exclusions
+                )
+                skipped += unpaired
+        return Cohort(
+            groups,
+            len(fitting.found),
+            Skips(skipped),
+            partners,
+            selection.query_text,
+            metadata.may_name_local_files,
+            selection.exclusions.jobs,
+            selection.exclusions.place,
+        )
+
+    def _fitting(self) -> table_rows.Fitting:
+        table, query, fields = self.selection.table, self.selection.query, self.fields
+        with progress_of("reading metadata", "records") as shown:
+
+            def read(query: Filter, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
+                for page in self.metadata.find(query, fields):
+                    shown.advance(len(page))
+                    yield from filter(keep, page)
+
+            with carrying(self.metadata.skipped):
+                if table is not None:
+                    return table_rows.find(read, self.metadata, table, query, self.skip_errors)
+                return table_rows.Fitting(_find(read, self.metadata, query or Query({})), {})
 
 
 def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, overload
 
 from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.jobs.model import AnalysisDispatchModel
 from job_dispatch.messages import RequestError, carrying, counted, logger, progress, with_unit
-from job_dispatch.model import Cohort, File, Files, Group, LocatedAsset, Skipped
+from job_dispatch.model import Cohort, File, Files, Group, LocatedAsset, Skipped, Skips
 from job_dispatch.request.parameters import Parameters
 
 CAP = "--max_number_of_tasks_dispatched"
@@ -93,7 +93,7 @@ class Jobs(Sequence[AnalysisDispatchModel]):
     fixed_parameters: dict[str, Any] | None = None
     query: str | None = None
     code: Code | None = None
-    skipped: Sequence[Skipped] = ()
+    skipped: Skips = field(default_factory=Skips)
     left_off: LeftOff | None = None
     too_many: Extent | None = None
 
@@ -277,7 +277,7 @@ def plan(
             _refuse(too_many, is_preview)
         elif left_off:
             logger.warning("%s=%d: %s left off", CAP, limit, left_off)
-    return Jobs(taken, parameters.fixed, work.query, code, skipped, left_off, too_many)
+    return Jobs(taken, parameters.fixed, work.query, code, Skips(skipped), left_off, too_many)
 
 
 def _note_whole_groups(files: Files, split_files: bool) -> None:

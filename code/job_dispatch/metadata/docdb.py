@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,8 +18,8 @@ from job_dispatch.messages import DispatchError, RequestError, ServiceError, cou
 from job_dispatch.metadata.narrowing import Narrowed, narrowed
 from job_dispatch.metadata.records import FILES_FIELD, Filter, Record, projection
 from job_dispatch.model import Skipped
-from job_dispatch.request import json_text
-from job_dispatch.request.values import PRODUCTION_HOST
+from job_dispatch.request import json_text, values
+from job_dispatch.request.values import PRODUCTION_HOST, from_environment
 
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
 _RECORDS_A_PAGE = 5_000
@@ -31,46 +32,54 @@ Pipeline = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class DocDbAddress:
-    """The address of a collection: `https://host/version/database/collection/…`, always over TLS.
+class DocDb:
+    """DocDB, the metadata database: a collection at `https://host/version/database/collection/…`, always over TLS.
 
     Parameters
     ----------
     host : str
-        Host name, with a port if need be.
-    version, database, collection : str
+        Host name, with a port if need be; by default that of `DOCDB_HOST` or the Allen Institute's.
+    version : str
+        Version of the API; by default that of `DOCDB_VERSION` or `v1`.
+    database, collection : str
+    timeout : float
+        Timeout per response, in seconds.
+
+    Examples
+    --------
+    >>> import job_dispatch as jd
+    >>> jd.DocDb(host="docdb.example.org", version="v2")
+    DocDb(host='docdb.example.org', version='v2', database='metadata_index', collection='data_assets', timeout=60)
     """
 
-    host: str
-    version: str
-    database: str
-    collection: str
+    host: str = field(default_factory=partial(from_environment, "DOCDB_HOST", values.host, PRODUCTION_HOST))
+    version: str = field(default_factory=partial(from_environment, "DOCDB_VERSION", values.name, "v1"))
+    database: str = "metadata_index"
+    collection: str = "data_assets"
+    timeout: float = 60
 
     @property
     def name(self) -> str:
         """What the database is called in messages."""
         return f"DocDB at the Allen Institute ({self.host})" if self.host == PRODUCTION_HOST else f"DocDB {self.host}"
 
+    def open(self, skip_errors: bool = False) -> Records:
+        """Return its records; no request is sent yet."""
+        return Records(self)
 
-class DocDb:
-    """The records of one collection.
 
-    Parameters
-    ----------
-    address : DocDbAddress
-    timeout : float
-        Timeout per response, in seconds.
-    """
+class Records:
+    """The records of a collection, through a connection; for one thread."""
 
     may_name_local_files = False
     is_database = True
     skipped: Sequence[Skipped] = ()
 
-    def __init__(self, address: DocDbAddress, timeout: float) -> None:
+    def __init__(self, address: DocDb) -> None:
         self._name = address.name
-        self._connection = _Connection(address, timeout)
+        self._connection = _Connection(address)
         # For the count during the pages, which meets the same failures.
-        self._second = _Connection(address, timeout, is_logged=False)
+        self._second = _Connection(address, is_logged=False)
         self._page_size = _RECORDS_A_PAGE
 
     def __enter__(self) -> Self:
@@ -311,9 +320,7 @@ class _Connection:
 
     Parameters
     ----------
-    address : DocDbAddress
-    timeout : float
-        Timeout per response, in seconds.
+    address : DocDb
     is_logged : bool
         Whether retries are logged.
 
@@ -323,11 +330,11 @@ class _Connection:
         The environment names trusted certificates that do not exist.
     """
 
-    def __init__(self, address: DocDbAddress, timeout: float, is_logged: bool = True) -> None:
+    def __init__(self, address: DocDb, is_logged: bool = True) -> None:
         _check_authorities()
         self._address, self._name = address, address.name
         self._is_logged, self._is_closed, self._was_reached = is_logged, False, False
-        self._session = retrying.Session(timeout)
+        self._session = retrying.Session(address.timeout)
         self._client = MetadataDbClient(
             address.host, address.database, address.collection, address.version, session=self._session
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from job_dispatch.messages import RequestError
@@ -24,7 +26,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 FILES_FIELD = "files"
 ASSET_FIELDS = ("name", "location", FILES_FIELD, *ID_FIELDS)
 # What describes an asset; its day is that of the session, or else of the record.
-TRAIT_FIELDS = ("@project", "@subject", "@session", "created")
+TRAIT_FIELDS = ("@project", "@subject", "@session", "@modality", "created")
 
 
 class MetadataSource(Protocol):
@@ -68,6 +70,25 @@ class MetadataSource(Protocol):
     def sample(self, query: Filter, size: int, within: float) -> list[Record]:
         """Return at most `size` whole records that match, by descending `_id`. Raises as `find` does."""
         ...
+
+
+class Source(Protocol):
+    """A place of records that can be opened again and again: `DocDb`, `Catalog` or `Folder`."""
+
+    def open(self, skip_errors: bool = False) -> AbstractContextManager[MetadataSource]:
+        """Return its records, to be closed; with `skip_errors` without those that cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Records that are open, and that somebody else closes."""
+
+    records: MetadataSource
+
+    def open(self, skip_errors: bool = False) -> AbstractContextManager[MetadataSource]:
+        """Return the records."""
+        return nullcontext(self.records)
 
 
 def value_at(value: object, path: str) -> Any:
@@ -146,7 +167,8 @@ def asset_of(record: Record) -> Asset:
     if not isinstance(name, str) or not name:
         name = location.rpartition("/")[2] or record["_id"]
     ids = code_ocean_ids(record)
-    project, subject = (_text_of(record, name) for name in ("@project", "@subject"))
+    project, subject, session = (_text_of(record, name) for name in ("@project", "@subject", "@session"))
+    modality = tuple(value_of(record, "@modality") or ())
     return Asset(
         record["_id"],
         name,
@@ -155,6 +177,8 @@ def asset_of(record: Record) -> Asset:
         project,
         subject,
         _day(record),
+        session=session,
+        modality=modality,
         files=_files(record),
     )
 

@@ -138,14 +138,13 @@ class ResultsDatabase:
     """
 
     def __init__(self, host: str, timeout: float) -> None:
-        from job_dispatch.metadata.docdb import DocDbAddress
+        from job_dispatch.metadata.docdb import DocDb
 
         collection = os.environ.get("DOCDB_COLLECTION")
         if not collection:
             raise RequestError("--skip_processed: DOCDB_COLLECTION, the collection of the results, is not set")
         database = os.environ.get("DOCDB_DATABASE") or _DATABASE
-        self._address = DocDbAddress(os.environ.get("DOCDB_HOST") or host, _VERSION, database, collection)
-        self._timeout = timeout
+        self._address = DocDb(os.environ.get("DOCDB_HOST") or host, _VERSION, database, collection, timeout)
         self._of_thread = threading.local()
 
     def __str__(self) -> str:
@@ -159,12 +158,12 @@ class ResultsDatabase:
         ServiceError
             The database does not answer, or refuses.
         """
-        from job_dispatch.metadata.docdb import DocDb
+        from job_dispatch.metadata.docdb import Records
 
         # A client is for one thread.
-        client: DocDb | None = getattr(self._of_thread, "client", None)
+        client: Records | None = getattr(self._of_thread, "client", None)
         if client is None:
-            client = self._of_thread.client = DocDb(self._address, self._timeout)
+            client = self._of_thread.client = self._address.open()
         try:
             records = client.answer([{"$match": {"name": {"$in": list(names)}}}, {"$project": {"name": 1}}])
         except (RequestError, ServiceError) as error:

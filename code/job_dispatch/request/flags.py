@@ -307,12 +307,12 @@ def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Sett
     own = given["input_directory"] / OWN_CATALOG
     if not is_named and own.is_file():
         given |= {"has_own_catalog": True, "metadata_catalog": str(own)}
-    given["docdb_host"] = given["docdb_host"] or _from_environment("DOCDB_HOST", values.host) or defaults.docdb_host
-    given["docdb_version"] = (
-        given["docdb_version"] or _from_environment("DOCDB_VERSION", values.name) or defaults.docdb_version
-    )
+    for name, convert in (("host", values.host), ("version", values.name)):
+        otherwise = getattr(defaults, f"docdb_{name}")
+        found = given[f"docdb_{name}"] or values.from_environment(f"DOCDB_{name.upper()}", convert, otherwise)
+        given[f"docdb_{name}"] = found
     settings = Settings(**given)
-    _check_combinations(settings)
+    check_combinations(settings)
     return settings
 
 
@@ -362,7 +362,13 @@ def warn_of_ignored(argv: Sequence[str], home: Path) -> None:
         warn_listing("set for the public dispatcher and ignored here:", ignored)
 
 
-def _check_combinations(settings: Settings) -> None:
+def check_combinations(settings: Settings) -> None:
+    """Refuse flags that do not go together.
+
+    Raises
+    ------
+    RequestError
+    """
     if settings.from_ and settings.to and settings.from_ > settings.to:
         raise RequestError(f"--from={settings.from_} is after --to={settings.to}; no session is in between")
     if settings.file_pattern and settings.file_extension:
@@ -376,14 +382,6 @@ def _check_combinations(settings: Settings) -> None:
         raise RequestError("--filter_by needs --filter_latest: the field that decides which record is the latest")
     if settings.unwind_list_fields and not settings.group_by:
         raise RequestError("--unwind_list_fields needs --group_by: the fields to group the unwound records by")
-
-
-def _from_environment(variable: str, convert: Callable[[str], str]) -> str | None:
-    text = os.environ.get(variable, "").strip()
-    try:
-        return convert(text) if text else None
-    except RequestError as error:
-        raise RequestError(f"environment variable {variable}: {error.headline}") from None
 
 
 class _Parser(argparse.ArgumentParser):

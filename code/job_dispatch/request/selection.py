@@ -17,6 +17,11 @@ PIPELINE_FOLDER = "input_files"
 # The input directory of a capsule.
 _DATA = Path("/data")
 _NAME_SHOWN = 100
+_EXCLUDING = "give jobs.csv of an earlier run, or a file of asset ids, names or record ids"
+_NOTHING_ASKED = (
+    "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
+    " or --use_data_asset_csv=1 with a CSV of asset ids"
+)
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,14 @@ class Selection:
         Without both, everything is selected.
     exclusions : Exclusions
         Assets and jobs that are excluded.
+    modality : tuple of str
+        Abbreviations of the modalities whose quality control counts; empty: all.
     """
 
     query: Query | None = None
     table: tables.Table | None = None
     exclusions: Exclusions = field(default_factory=Exclusions)
+    modality: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return " and ".join(str(part) for part in (self.table, self.query) if part is not None) or "all assets"
@@ -53,10 +61,7 @@ def read_selection(settings: Settings) -> Selection:
     RequestError
         Neither is given and assets are not only described, or one cannot be read.
     """
-    filters = _by_flags(settings)
-    if settings.docdb_query:
-        filters.insert(0, read_query(settings.docdb_query, settings.input_directory).filter)
-    query = Query(fields.all_of(filters)) if filters else None
+    query = read_query(settings.docdb_query, settings.input_directory) if settings.docdb_query else None
     table = None
     if settings.use_data_asset_csv:
         if isinstance(settings.use_data_asset_csv, Path):
@@ -65,18 +70,25 @@ def read_selection(settings: Settings) -> Selection:
         else:
             paths = [settings.input_directory, settings.input_directory / PIPELINE_FOLDER]
         table = tables.read_table(paths)
-    if query is None and table is None and not settings.describe and settings.metadata_catalog is None:
-        raise RequestError(
-            "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
-            " or --use_data_asset_csv=1 with a CSV of asset ids"
-        )
-    if query is not None and not query.filter:
-        logger.warning("--docdb_query: {} selects every record")
     exclusions = Exclusions()
     if settings.exclude:
-        remedy = "give jobs.csv of an earlier run, or a file of asset ids, names or record ids"
-        exclusions = read_exclusions(find_file("--exclude", settings.exclude, settings.input_directory, remedy))
-    return Selection(query, table, exclusions)
+        exclusions = read_exclusions(find_file("--exclude", settings.exclude, settings.input_directory, _EXCLUDING))
+    selection = selected_by(query, settings, table, exclusions)
+    if selection.query is None and table is None and not settings.describe and settings.metadata_catalog is None:
+        raise RequestError(_NOTHING_ASKED)
+    return selection
+
+
+def selected_by(
+    query: Query | None, settings: Settings, table: tables.Table | None, exclusions: Exclusions
+) -> Selection:
+    """Return what a query, the flags that select without one, and a table select together."""
+    filters = _by_flags(settings)
+    if query is not None:
+        filters.insert(0, query.filter)
+        if not query.filter and len(filters) == 1:
+            logger.warning("--docdb_query: {} selects every record")
+    return Selection(Query(fields.all_of(filters)) if filters else None, table, exclusions, settings.modality)
 
 
 def _by_flags(settings: Settings) -> list[fields.Filter]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
@@ -95,6 +96,24 @@ def name(text: str) -> str:
     return text
 
 
+def from_environment(variable: str, convert: Callable[[str], str], otherwise: str) -> str:
+    """Return the value of an environment variable, or something else where it is not set or blank."""
+    text = os.environ.get(variable, "").strip()
+    try:
+        return convert(text) if text else otherwise
+    except RequestError as error:
+        raise RequestError(f"environment variable {variable}: {error.headline}") from None
+
+
+def several(value: object) -> tuple[str, ...]:
+    """Return the texts of a Python value that is one, a number, or several of them."""
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return (str(value),)
+    return tuple(dict.fromkeys(map(str, value)))
+
+
 def endings(text: str) -> tuple[str, ...]:
     """Return the endings of file names in a comma-separated text.
 
@@ -108,10 +127,11 @@ def endings(text: str) -> tuple[str, ...]:
     pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
     if text.strip() and not pieces:
         raise RequestError(f"{text!r} names no ending; give one such as .nwb")
-    return tuple(dict.fromkeys(map(_ending, pieces)))
+    return tuple(dict.fromkeys(map(ending, pieces)))
 
 
-def _ending(text: str) -> str:
+def ending(text: str) -> str:
+    """Return one ending of file names. Raises as `endings` does."""
     ending = text.lstrip("*").rstrip("/")
     if not ending or "/" in ending:
         raise RequestError(f"{text!r} is not the ending of a file name; give one such as .nwb")

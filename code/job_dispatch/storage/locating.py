@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import importlib
 import itertools
+import json
 import re
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol
 
 from job_dispatch import failures
 from job_dispatch.messages import (
@@ -25,12 +24,16 @@ from job_dispatch.messages import (
     carrying,
     counted,
     logger,
-    progress,
+    showing_progress,
     warn_listing,
 )
-from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset, Reason, Skipped
+from job_dispatch.messages import progress as progress_of
+from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
+from job_dispatch.request import file_patterns, values
+from job_dispatch.request.flags import Settings, check_combinations
 from job_dispatch.request.json_text import is_unicode
-from job_dispatch.storage.keys import THREADS
+from job_dispatch.storage import matching
+from job_dispatch.storage.loop import run
 from job_dispatch.storage.matching import Matching, Wanted
 from job_dispatch.storage.occurring import Occurring
 from job_dispatch.storage.side_by_side import tasks_side_by_side
@@ -39,44 +42,7 @@ _LOOKED_AT = 5
 # Old buckets may have upper case and up to 255 characters.
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
-Result = TypeVar("Result")
 Outcome = tuple[File, ...] | DispatchError | None
-
-
-class _Threads(ThreadPoolExecutor):
-    """Threads that nobody waits for: what ends a run is told at once, though one waits for an answer."""
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait=False, cancel_futures=True)
-
-
-def use_threads(loop: asyncio.AbstractEventLoop) -> None:
-    """Make blocking calls of an event loop in threads that do not hold up its end."""
-    loop.set_default_executor(_Threads(THREADS))
-
-
-def run(work: Coroutine[None, None, Result]) -> Result:
-    """Run a coroutine to its end in a thread of its own, since a notebook's event loop may run in this one.
-
-    Ctrl-C ends it at once; blocking calls that it makes in threads do not hold up its end.
-    """
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-
-    async def with_threads() -> Result:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        use_threads(loop)
-        started.set_result((loop, cast(asyncio.Task[Any], task)))
-        return await work
-
-    with ThreadPoolExecutor(1, thread_name_prefix="listing") as pool:
-        ended = pool.submit(contextvars.copy_context().run, asyncio.run, with_threads())
-        try:
-            return ended.result()
-        except BaseException:
-            if not ended.done():
-                loop, task = started.result()
-                loop.call_soon_threadsafe(task.cancel)
-            raise
 
 
 class Place(Protocol):
@@ -93,40 +59,71 @@ class Place(Protocol):
 
 def locate(
     cohort: Cohort,
-    wanted: Wanted | None = None,
     *,
+    endings: str | Iterable[str] = (),
+    patterns: str | Iterable[str] = (),
     require_files: bool = False,
+    sizes: bool = False,
+    sizes_at_most: int | None = None,
     skip_errors: bool = False,
-    measures: bool = False,
-    measured_at_most: int | None = None,
     max_concurrency: int = 256,
+    progress: bool | None = None,
 ) -> Files:
-    """Return the files that the assets of a cohort have; without `wanted` nothing is listed.
+    """Find the files of a cohort's assets; without endings and patterns nothing is listed.
 
     Parameters
     ----------
     cohort : Cohort
-    wanted : Wanted or None
-        Which files are wanted.
+    endings : str or iterable of str, optional
+        Endings of the names of files and stores, such as `.nwb`.
+    patterns : str or iterable of str, optional
+        Patterns of files within an asset, as in git's ignore files; `!` leaves files out.
     require_files : bool
         Skip assets without a file for each ending or pattern.
+    sizes : bool
+        Find out the bytes of stores, and of whole assets if nothing is listed: all their objects are listed.
+    sizes_at_most : int, optional
+        Only of so many assets, the first.
     skip_errors : bool
-        Skip assets that cannot be listed.
-    measures : bool
-        Find out the bytes of stores, and of whole assets where nothing is listed.
-    measured_at_most : int or None
-        Of so many assets, the first.
+        Skip assets that cannot be listed, instead of raising an error.
     max_concurrency : int
-        At most this many requests, and assets, at once.
+        Largest number of requests in flight.
+    progress : bool, optional
+        Show progress; by default in a terminal and in a notebook.
+
+    Returns
+    -------
+    Files
 
     Raises
     ------
     RequestError
         Locations are missing or refused and `skip_errors` is false, or no asset is left.
     ServiceError
-        The storage failed for some asset, under the same conditions.
+        The storage fails for some asset, under the same conditions.
+
+    Examples
+    --------
+    >>> import job_dispatch as jd
+    >>> files = jd.locate(jd.select(jd.Catalog("catalog.jsonl"), subject="643634"), endings=".csv")
+    >>> [(one.asset.name, len(one.files)) for one in files.assets]
+    [('behavior-videos_643634_2024-09-12_10-44-02', 1)]
     """
-    listing = _Listing(wanted, cohort.may_be_local, max_concurrency)
+    asked = Settings(
+        file_extension=tuple(map(values.ending, values.several(endings))),
+        file_pattern=file_patterns.patterns(json.dumps(values.several(patterns))) if patterns else (),
+        require_files=require_files,
+    )
+    check_combinations(asked)
+    wanted = matching.wanted(asked.file_extension, asked.file_pattern) if asked.wants_files else None
+    with showing_progress(progress):
+        listing = _Listing(wanted, cohort.may_be_local, max_concurrency)
+        return _located(listing, cohort, require_files, skip_errors, sizes, sizes_at_most)
+
+
+def _located(
+    listing: _Listing, cohort: Cohort, require_files: bool, skip_errors: bool, sizes: bool, sizes_at_most: int | None
+) -> Files:
     groups, assets = cohort.groups, cohort.assets
     outcomes = listing.list_all(assets)
     with_files = {one for one, outcome in outcomes.items() if isinstance(outcome, tuple) and outcome}
@@ -135,9 +132,10 @@ def locate(
     if cohort.partners:
         groups, torn = _whole_pairs(groups, cohort.partners, frozenset(one.asset.record_id for one in located))
         skipped += [Skipped.asset(Reason.NO_PARTNER, asset) for asset in torn]
-    if measures:
-        located = listing.measure(located[:measured_at_most]) + located[len(located[:measured_at_most]) :]
-    return Files(replace(cohort, groups=groups), located, skipped)
+    if sizes:
+        first = located[:sizes_at_most]
+        located = listing.measure(first) + located[len(first) :]
+    return Files(replace(cohort, groups=groups), located, Skips(skipped))
 
 
 def look_at(assets: Sequence[Asset], wanted: Wanted, may_be_local: bool, max_concurrency: int = 256) -> Occurring:
@@ -164,7 +162,7 @@ class _Listing:
         outcomes: dict[str, Outcome] = {asset.record_id: self._refusal(asset) for asset in assets}
         if self.wanted is None:
             return outcomes
-        with progress("listing files", "assets", len(assets)) as shown:
+        with progress_of("listing files", "assets", len(assets)) as shown:
             left = [one for one in assets if outcomes[one.record_id] is None]
             outcomes |= {one.record_id: _listed_files(one, self.wanted) for one in left if one.files is not None}
             if left := [one for one in left if one.files is None]:
@@ -232,7 +230,7 @@ class _Listing:
         what = "store" if self.wanted else "asset"
         logger.info("--balance=size: listing all objects of %s for their sizes", counted(len(unknown), what))
         started = time.monotonic()
-        with progress("measuring", f"{what}s", len(unknown)) as shown:
+        with progress_of("measuring", f"{what}s", len(unknown)) as shown:
             sizes = run(self._sizes(unknown, shown))
         logger.info("measured %s in %.1f s", counted(len(unknown), what), time.monotonic() - started)
         return [_with_sizes(one, sizes) for one in located]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from typing import Protocol, Self, TypeVar
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.model import File, Folder
 from job_dispatch.request.file_patterns import STORE_ENDINGS
-from job_dispatch.storage.locating import run, use_threads
+from job_dispatch.storage.loop import Loop, run
 from job_dispatch.storage.matching import ByPattern, Matching
 
 Answer = TypeVar("Answer")
@@ -43,23 +42,17 @@ class Places:
 
     def __init__(self, max_concurrency: int = 64) -> None:
         self._max_concurrency = max_concurrency
+        self._loop = Loop()
         self._places: dict[str, _Place] = {}
-        # In a thread, since a notebook has an event loop of its own.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="places", daemon=True)
 
     def __enter__(self) -> Self:
-        use_threads(self._loop)
-        self._thread.start()
+        self._loop.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._loop.__exit__(kind, error, trace)
 
     def list_folders(self, locations: Iterable[str]) -> Iterator[tuple[str, Folder | DispatchError]]:
         """Yield locations in their order, each with what lies directly in it or why it could not be listed."""
@@ -149,22 +142,15 @@ class Places:
             except DispatchError as error:
                 return error
 
-        answers: deque[tuple[str, Future[Answer | DispatchError]]] = deque()
+        tasks: deque[tuple[str, Future[Answer | DispatchError]]] = deque()
         left = iter(items)
         while True:
-            while len(answers) < self._max_concurrency and (item := next(left, None)) is not None:
-                answers.append((item, asyncio.run_coroutine_threadsafe(answer(item), self._loop)))
-            if not answers:
+            while len(tasks) < self._max_concurrency and (item := next(left, None)) is not None:
+                tasks.append((item, self._loop.submit(answer(item))))
+            if not tasks:
                 return
-            item, found = answers.popleft()
-            yield item, found.result()
-
-
-async def _end_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+            item, task = tasks.popleft()
+            yield item, task.result()
 
 
 def _fits(address: str, part: str) -> bool:

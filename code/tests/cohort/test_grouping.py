@@ -15,8 +15,6 @@ from job_dispatch.cohort.selecting import select
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.records import asset_of
 from job_dispatch.model import Asset, Grouping
-from job_dispatch.request.query import Query
-from job_dispatch.request.selection import Selection
 from tests.both_sources import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
 from tests.conftest import BUCKET, S3, World
 from tests.gateway import Gateway, Record
@@ -554,7 +552,14 @@ def test_the_order_of_the_records_changes_nothing(
     def selected(records: list[Record]) -> Any:
         path = folder / "catalog.jsonl"
         path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
-        found = select(Catalog(path), Selection(Query({})), grouping)
+        found = select(
+            Catalog(path),
+            group_by=grouping.group_by,
+            latest=grouping.filter_latest,
+            by=grouping.filter_by,
+            unwind=grouping.unwind,
+            drop_null_groups=grouping.drop_nulls,
+        )
         return [(repr(group.metadata), group.assets) for group in found.groups], found.skipped
 
     assert selected(data.draw(st.permutations(records))) == selected(records)

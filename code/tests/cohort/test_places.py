@@ -82,7 +82,7 @@ def test_a_derived_asset_knows_its_raw_one_and_when_it_was_made_from_its_name(tm
 
 def test_what_is_no_asset_in_a_folder_is_counted_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path, {"README": b"", "participants.tsv": b"", "a/x": b"", ".git/x": b"", "b.nwb": b""})
-    caplog.set_level(logging.INFO, "dispatch")
+    caplog.set_level(logging.INFO, "job_dispatch")
 
     assert set(records(str(tmp_path))) == {f"file://{tmp_path}/a"}
     assert (

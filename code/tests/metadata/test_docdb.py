@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.docdb import DocDb, DocDbAddress
+from job_dispatch.metadata.docdb import DocDb, Records
 from tests.both_sources import EVERYTHING, assert_refused, make_world, record
 from tests.conftest import World
 from tests.gateway import Fault, Gateway, Record
@@ -21,8 +21,8 @@ def desk(gateway: Gateway, tmp_path: Path) -> World:
     return make_world(gateway, tmp_path)
 
 
-def docdb(gateway: Gateway) -> DocDb:
-    return DocDb(DocDbAddress(gateway.host, "v1", "metadata_index", "data_assets"), 60)
+def docdb(gateway: Gateway) -> Records:
+    return DocDb(gateway.host, "v1").open()
 
 
 def found(gateway: Gateway) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from job_dispatch.messages import label_flags
 from tests.conftest import S3, World, make_record
 from tests.processed.code_ocean import CodeOceanGateway
 
@@ -28,7 +27,6 @@ def code_ocean(code_ocean_server: CodeOceanGateway, monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("job_dispatch.retrying._pause", lambda state: 0)
     yield code_ocean_server
-    label_flags({})  # a run in this process has taken it for a capsule
     code_ocean_server.reset()
 
 

@@ -41,7 +41,7 @@ SEED_PARAMETERS = """{
 
 @pytest.fixture(autouse=True)
 def _warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("WARNING", logger="dispatch")
+    caplog.set_level("WARNING", logger="job_dispatch")
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:

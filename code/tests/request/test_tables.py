@@ -108,7 +108,7 @@ def test_an_id_is_read_however_it_was_pasted(cell: str, tmp_path: Path) -> None:
 
 
 def test_what_was_understood_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="dispatch")
+    caplog.set_level("INFO", logger="job_dispatch")
     text = f"# mice\nMouse;Asset ID;parameters.threshold\nZoë;{ONE};0,5\n;{TWO};\n"
     read_text(tmp_path, text.encode("cp1252"))
     assert [record.getMessage() for record in caplog.records] == [
@@ -124,7 +124,7 @@ def test_what_was_understood_is_one_line(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_workbook_is_read_under_its_own_name_and_renamed(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="dispatch")
+    caplog.set_level("INFO", logger="job_dispatch")
     write_workbook(tmp_path / name, ["Cohort 3"], [], ["Mouse", "Asset ID"], ["Zoë", ONE], [], ["# none"], ["x", TWO])
     table = read(tmp_path)
     assert [(row.line, row.key.value) for row in table.rows] == [(4, ONE), (7, TWO)]
@@ -160,7 +160,7 @@ def test_a_cell_in_the_last_corner_of_a_sheet_costs_neither_memory_nor_minutes(t
 def test_of_several_sheets_the_first_counts_and_the_others_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="dispatch")
+    caplog.set_level("INFO", logger="job_dispatch")
     path = tmp_path / "data_asset_input.xlsx"
     workbook = openpyxl.Workbook()
     workbook.worksheets[0].append(["Read me first"])
@@ -211,7 +211,7 @@ def test_a_merged_cell_counts_for_each_row_that_it_goes_over(tmp_path: Path) -> 
 
 
 def test_a_hidden_sheet_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="dispatch")
+    caplog.set_level("INFO", logger="job_dispatch")
     workbook = openpyxl.Workbook()
     workbook.worksheets[0].append(["asset_id"])
     workbook.worksheets[0].append(["an old one"])

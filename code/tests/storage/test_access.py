@@ -405,7 +405,7 @@ def test_a_bucket_that_only_boto3_can_connect_to_stays_with_boto3_and_one_line_s
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """obstore is sent elsewhere, as a setting would do that only boto3 understands."""
-    caplog.set_level(logging.INFO, "dispatch")
+    caplog.set_level(logging.INFO, "job_dispatch")
     monkeypatch.setattr(access, "RETRY_SECONDS", 1)
     monkeypatch.setattr(access, "_address", lambda *_: access.Address("http://127.0.0.1:9", is_in_host=False))
     assert found(300) == MATCH * 300

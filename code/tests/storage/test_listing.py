@@ -391,7 +391,7 @@ def test_without_credentials_requests_are_anonymous(front: Front, monkeypatch: p
 def test_where_a_signed_request_is_refused_it_is_sent_once_more_unsigned(
     front: Front, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "dispatch")
+    caplog.set_level(logging.INFO, "job_dispatch")
     front.answer = refuse_signed
     assert find("s3://bucket/asset", ".nwb") == ["s3://bucket/asset/a.nwb"]
     assert front.requests[0].authorization
@@ -404,7 +404,7 @@ def test_where_a_signed_request_is_refused_it_is_sent_once_more_unsigned(
 def test_once_a_bucket_has_refused_signed_requests_it_gets_no_more_of_them(
     front: Front, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "dispatch")
+    caplog.set_level(logging.INFO, "job_dispatch")
     front.answer = refuse_signed
 
     async def find_thrice() -> list[str | None]:
@@ -422,7 +422,7 @@ def test_once_a_bucket_has_refused_signed_requests_it_gets_no_more_of_them(
 def test_only_what_is_refused_unsigned_is_said_to_refuse_signed_requests(
     front: Front, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "dispatch")
+    caplog.set_level(logging.INFO, "job_dispatch")
     front.answer = lambda one: DENIED if bool(one.authorization) == ("public" in one.path) else page_of()
 
     async def find_both() -> None:

@@ -11,7 +11,6 @@ import pytest
 from job_dispatch.messages import DispatchError, RequestError, ServiceError
 from job_dispatch.model import Asset, Cohort, Files, Group, LocatedAsset, Reason
 from job_dispatch.storage import locating
-from job_dispatch.storage.matching import ByEnding
 from tests import conftest
 
 Endpoint = conftest.S3
@@ -25,7 +24,7 @@ def locate(
     *assets: Asset, endings: Sequence[str] = (".nwb",), may_be_local: bool = True, skip_errors: bool = False
 ) -> Files:
     cohort = Cohort([Group((asset,)) for asset in assets], may_be_local=may_be_local)
-    return locating.locate(cohort, ByEnding(tuple(endings)) if endings else None, skip_errors=skip_errors)
+    return locating.locate(cohort, endings=endings, skip_errors=skip_errors)
 
 
 def skipped(files: Files, reason: Reason) -> list[str]:
