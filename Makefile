@@ -11,7 +11,7 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run pipeline test storage-test pipeline-test slurm-test browser-test attack lint format audit bench pin clean stale
+.PHONY: help run pipeline test storage-test pipeline-test slurm-test container-test browser-test attack lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
@@ -20,8 +20,8 @@ help:
 	@echo 'make test              lint, then all tests, about three minutes'
 	@echo 'make storage-test      list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
 	@echo 'make pipeline-test     run the pipeline of pipeline/ with Nextflow in many ways'
-	@echo 'make  run jobs with the wrapper that the pipeline template pins, in an environment of its own'
 	@echo 'make slurm-test        run the pipeline on a Slurm of one node, as root; with ALL=1 all tests of the pipeline'
+	@echo 'make container-test    build the images and run capsule and pipeline in Docker, which is started if none runs'
 	@echo 'make browser-test      open the pages in Chromium, which must be installed'
 	@echo 'make attack            attack the command at random for SECONDS=600, and count how its runs end'
 	@echo 'make lint              ruff check, ruff format --check, mypy'
@@ -71,6 +71,10 @@ slurm-test: $(VENV)/test.stamp .venv-wrapper-new/stamp
 	pipeline/tests/nextflow -version
 	cd code && PIPELINE_ON_SLURM=$(ALL) ../$(VENV_PYTHON) -m pytest -c pyproject.toml -rs \
 	    $(if $(ALL),-n auto --dist loadfile ../pipeline/tests,-n 3 ../pipeline/tests/slurm)
+
+container-test: $(VENV)/test.stamp
+	pipeline/tests/nextflow -version
+	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml -rs ../pipeline/tests/containers
 
 browser-test: $(VENV)/browser.stamp
 	cd code && BROWSER_TEST=1 ../$(VENV_PYTHON) -m pytest tests/browser

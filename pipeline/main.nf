@@ -38,7 +38,7 @@ process DISPATCH {
     """
 }
 
-// One job a task. What decides whether it runs again is the content of its files, wherever they lie.
+// One job per task. What decides whether it runs again is the content of its files, wherever they are.
 process ANALYSE {
     tag { job.baseName }
     cache 'deep'
@@ -48,21 +48,21 @@ process ANALYSE {
 
     input:
     path job, stageAs: 'jobs/*'
-    path analysis, stageAs: 'analysis/*'
-    path run_analysis
+    path code, stageAs: 'code?/*'
+    val places
     val settings
 
     output:
     path 'analysis_results/*', type: 'dir', emit: results
-    path 'analysis_results/*/job.json', emit: done
 
     script:
     """
-    python ${run_analysis} ${quoted(analysis)} jobs ${settingFlags(settings)}
+    ${copied(code, places)}
+    job-dispatch run ${quoted(places[0])} jobs --workers=1 --attempt=${task.attempt} ${settingFlags(settings)}
     """
 }
 
-// Several jobs a task. Whatever happens to one of them, those that are done count, and the rest run alone.
+// Several jobs per task. Whatever happens to one of them, those that are done count, and the rest run alone.
 process ANALYSE_GROUP {
     tag { jobs instanceof List ? "${jobs.size()} jobs" : '1 job' }
     cache 'deep'
@@ -72,19 +72,19 @@ process ANALYSE_GROUP {
 
     input:
     path jobs, stageAs: 'jobs/*'
-    path analysis, stageAs: 'analysis/*'
-    path run_analysis
+    path code, stageAs: 'code?/*'
+    val places
     val settings
 
     output:
     path 'analysis_results/*', type: 'dir', optional: true, emit: results
-    path 'analysis_results/*/job.json', optional: true, emit: done
     path 'left/*', optional: true, emit: left
 
     script:
     """
+    ${copied(code, places)}
     status=0
-    python ${run_analysis} ${quoted(analysis)} jobs ${settingFlags(settings)} || status=\$?
+    job-dispatch run ${quoted(places[0])} jobs --workers=${task.cpus} --attempt=${task.attempt} ${settingFlags(settings)} || status=\$?
     [ \$status -ne 2 ] || exit 2
     mkdir left
     for job in jobs/*.json; do
@@ -103,21 +103,27 @@ process COLLECT {
     publishDir params.output_directory, mode: 'copy', overwrite: true, saveAs: { name -> file(name).name }
 
     input:
-    path records
+    path results, stageAs: 'analysis_results/*'
     path report, stageAs: 'report/*'
-    path scripts
 
     output:
-    path 'table.csv', emit: table
+    path 'analysis_results/table.csv', emit: table
+    path 'analysis_results/results.html', optional: true
     path 'report/*', includeInputs: true
 
     script:
     """
-    python collect.py ${records}
+    mkdir -p analysis_results
+    cp report/jobs.csv .
+    if [ \$(wc -l < jobs.csv) -le 1 ]; then
+        echo job > analysis_results/table.csv
+    else
+        ${settled('job-dispatch collect .')}
+    fi
     """
 }
 
-// The analysis file's function `summarise`, if it has one.
+// The analysis file's function `summarise`.
 process SUMMARISE {
     cache 'deep'
     publishDir params.output_directory, mode: 'copy', overwrite: true
@@ -125,16 +131,17 @@ process SUMMARISE {
     errorStrategy { tolerated(task, []) }
 
     input:
-    path records
-    path analysis, stageAs: 'analysis/*'
-    path scripts
+    path results, stageAs: 'analysis_results/*'
+    path code, stageAs: 'code?/*'
+    val places
 
     output:
     path 'analysis_summary'
 
     script:
     """
-    python collect.py ${records} --summarise ${quoted(analysis)}
+    ${copied(code, places)}
+    ${settled("job-dispatch collect . --summarise ${quoted(places[0])}")}
     """
 }
 
@@ -142,28 +149,29 @@ workflow {
     refuse(mistakes())
     def flags = dispatcherFlags()
     def named = flags.findAll { flag -> flag.file != null }.collect { flag -> flag.path }
-    def scripts = [file("${projectDir}/run_analysis.py"), file("${projectDir}/collect.py")]
-    def analysis = file(params.analysis, glob: false)
+    def code = Code.files(file(params.analysis, glob: false))
+    def files = code.collect { one -> one.path }
+    def places = code.collect { one -> one.place }
     DISPATCH(params.input_files ? file(params.input_files, glob: false) : [], named, flags, !isOnlyLookedAt())
 
     def jobs = DISPATCH.out.jobs.flatMap { found -> known(found instanceof List ? found : [found]) }
     def together = params.jobs_per_task.toString().toInteger()
     def alone = jobs
-    def done = channel.empty()
+    def results = channel.empty()
     if (together > 1) {
         ANALYSE_GROUP(jobs.toSortedList { job -> job.name }.flatMap { sorted -> cut(sorted, together, 0) },
-            analysis, scripts[0], settings())
+            files, places, settings())
         alone = ANALYSE_GROUP.out.left.flatten()
-        done = ANALYSE_GROUP.out.done.flatten()
+        results = ANALYSE_GROUP.out.results.flatten()
     }
-    ANALYSE(alone, analysis, scripts[0], settings())
-    done = done.mix(ANALYSE.out.done)
-    done.subscribe { record -> Run.done << record.parent.name }
-    def records = channel.of('').mix(done).collectFile(name: 'records.json', sort: 'deep')
-    def reported = DISPATCH.out.report.map { files -> [files] }
-    def ready = records.combine(reported)
-    COLLECT(ready.map { both -> both[0] }, ready.map { both -> both[1] }, scripts)
-    SUMMARISE(ready.map { both -> both[0] }, analysis, scripts)
+    ANALYSE(alone, files, places, settings())
+    results = results.mix(ANALYSE.out.results.flatten())
+    results.subscribe { folder -> Run.done << folder.name }
+    def all = results.toSortedList { folder -> folder.name }
+    def reported = DISPATCH.out.report.map { report -> [report] }
+    def ready = all.map { folders -> [folders] }.combine(reported)
+    COLLECT(ready.map { both -> both[0] + Run.folders.values() }, ready.map { both -> both[1] })
+    SUMMARISE(all.filter { folders -> folders && Code.hasSummary(files[0]) }, files, places)
     COLLECT.out.table.subscribe { table -> Run.collected = true }
     SUMMARISE.out.subscribe { summary -> Run.summarised = true }
 
@@ -171,6 +179,7 @@ workflow {
         if (Run.collected) {
             def output = file(params.output_directory, glob: false)
             removeEarlier(output)
+            Run.folders.each { name, folder -> folder.copyTo(output.resolve("analysis_results/${name}")) }
             file(workflow.session.config.trace.file).copyTo(output.resolve('resources.tsv'))
         }
         tellFailures(workflow.success)
@@ -297,6 +306,19 @@ def quoted(text) {
     return "'${whole}'"
 }
 
+// The files of the analysis, laid out as they are beside each other.
+def copied(code, List places) {
+    def files = code instanceof List ? code : [code]
+    return [files, places].transpose().collect { file, place ->
+        "mkdir -p ${quoted(place.contains('/') ? place[0..<place.lastIndexOf('/')] : '.')} && cp -L ${quoted(file)} ${quoted(place)}"
+    }.join('\n    ')
+}
+
+// Such a command tells by 3 and 4 that jobs are left or failed, which is no failure of its own.
+def settled(String command) {
+    return "${command} || { status=\$?; [ \$status -eq 3 ] || [ \$status -eq 4 ] || exit \$status; }"
+}
+
 // Relative locations in a catalog count from where it lies, never from the work folder.
 def realPath(path) {
     return "\"\$(readlink -f ${quoted(path)})\""
@@ -332,23 +354,34 @@ def tryAgain(task) {
 
 // A failure ends only its own task, unless every other task would meet it as well, or too many jobs failed.
 def tolerated(task, List jobs) {
-    def ending = Ending.of(task)
+    def folders = jobs.collectEntries { job -> [job.baseName, task.workDir.resolve("analysis_results/${job.baseName}")] }
+    def ending = Ending.of(task, folders.values())
     if (ending.mayPass && task.attempt <= 2) {
         return 'retry'
     }
-    def subject = ending.isOwn ? '' : "${jobs ? jobs.collect { job -> described(job.baseName) }.join(', ') : task.name}: "
-    Run.failures.putIfAbsent("error: ${subject}${ending.sentence}".toString(), task.workDir.toUriString())
-    if (ending.isForAll) {
-        return 'finish'
+    if (ending.isForAll || !jobs) {
+        Run.failures.putIfAbsent("error: ${jobs || ending.isOwn ? '' : "${task.name}: "}${ending.sentence}".toString(), task.workDir.toUriString())
+        return ending.isForAll ? 'finish' : 'ignore'
     }
-    Run.failed.addAll(jobs.collect { job -> job.baseName })
+    folders.each { name, folder -> failed(name, folder, ending, task) }
     Run.isEndedEarly = Run.isEndedEarly || areTooMany(Run.failed.size())
     return Run.isEndedEarly ? 'finish' : 'ignore'
 }
 
-def described(String name) {
-    def assets = new groovy.json.JsonSlurper().parse(Run.jobs[name]).asset_name
-    return "job ${name} (${assets.join(', ')})"
+// A job that was ended together with its task could not write its record itself.
+def failed(String name, folder, Ending ending, task) {
+    def job = new groovy.json.JsonSlurper().parse(Run.jobs[name])
+    Run.folders[name] = folder
+    if (folder.resolve('job.json').exists()) {
+        Run.done << name
+        return
+    }
+    if (!folder.resolve('failed.json').exists()) {
+        folder.mkdirs()
+        folder.resolve('failed.json').text = groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(Ending.record(name, job, ending, task)))
+    }
+    Run.failed << name
+    Run.failures.putIfAbsent("error: job ${name} (${job.asset_name.join(', ')}): ${ending.sentence}".toString(), folder.toUriString())
 }
 
 // `--max_failures` is a number of jobs, or a share of all jobs of the request.
@@ -379,12 +412,12 @@ def tellFailures(success) {
 def removeEarlier(output) {
     def results = output.resolve('analysis_results')
     def there = results.isDirectory() ? results.listFiles() : []
-    there.findAll { path -> isResultOfJob(path) && !(path.name in Run.done) }.each { path -> path.deleteDir() }
+    there.findAll { path -> isResultOfJob(path) && !(path.name in Run.done && path.resolve('job.json').exists()) }.each { path -> path.deleteDir() }
     if (!Run.summarised && output.resolve('analysis_summary').isDirectory()) {
         output.resolve('analysis_summary').deleteDir()
     }
 }
 
 def isResultOfJob(path) {
-    return path.name ==~ /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ && path.resolve('job.json').exists()
+    return path.name ==~ /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ && ['job.json', 'failed.json'].any { name -> path.resolve(name).exists() }
 }

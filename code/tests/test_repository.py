@@ -132,4 +132,4 @@ def test_the_workflows_run_every_suite_that_the_ci_script_runs() -> None:
     words = re.findall(r"\bmake ([\w-]+)", (ROOT / ".ci" / "run").read_text())
     assert "test" in words
     steps = (ROOT / ".github" / "workflows" / "test.yml").read_text()
-    assert [word for word in words if not re.search(rf"run: make {word}\b(?!-)", steps)] == []
+    assert [word for word in words if not re.search(rf"run: .*\bmake {word}\b(?!-)", steps)] == []

@@ -1,3 +1,4 @@
+import groovy.json.JsonSlurper
 import java.nio.file.Path
 
 /** Why a task did not end well: one sentence with the cause and what to do about it. */
@@ -21,10 +22,10 @@ class Ending {
         isOwn = given.isOwn ?: false
     }
 
-    /** The ending of a task that failed, from its exit status and from what was written into its folder. */
-    static Ending of(task) {
+    /** The ending of a task that failed, from its exit status and what was written into its folder and those of its jobs. */
+    static Ending of(task, Collection<Path> folders = []) {
         def said = lines(task.workDir.resolve('.command.err'))
-        return bySubmission(task.previousException) ?: byCluster(lines(task.workDir.resolve('.command.log')), task)
+        return bySubmission(task.previousException) ?: byRecord(folders) ?: byCluster(lines(task.workDir.resolve('.command.log')), task)
             ?: byStatus(task.exitStatus as int, said, task) ?: byProgram(task.exitStatus as int, said)
     }
 
@@ -35,6 +36,29 @@ class Ending {
         def reason = error.cause?.hasProperty('reason') ? error.cause.reason : error.cause?.message
         def words = (reason ?: error.message).toString().readLines().collect { line -> line.trim() }.findAll().join('; ')
         return new Ending("the cluster refused the job: ${words}; check queue, memory and time in the configuration", mayPass: true, isForAll: true)
+    }
+
+    /** The record of a failed job. */
+    private static Ending byRecord(Collection<Path> folders) {
+        def path = folders.collect { folder -> folder.resolve('failed.json') }.find { path -> path.exists() }
+        if (path == null) {
+            return null
+        }
+        def record = new JsonSlurper().parse(path)
+        def where = record.where ? " (${record.where})" : ''
+        return new Ending("${record.reason}${where}".toString(), mayPass: record.signal == 'SIGKILL')
+    }
+
+    /** The record of a job that was ended together with its task. */
+    static Map record(String name, Map job, Ending ending, task) {
+        def lists = ['asset_name', 'asset_id', 'docdb_record_id', 's3_location', 'file_location', 'group_metadata']
+        def traits = ['subject', 'session', 'project', 'modality'].collectEntries { trait ->
+            [trait, (job[trait] ?: []).flatten().findAll().unique().join('; ')]
+        }
+        return [job: name] + job.subMap(lists).findAll { field, value -> value != null } + traits + [
+            parameters: (job.fixed_parameters ?: [:]) + (job.distributed_parameters ?: [:]),
+            attempt: task.attempt, reason: ending.sentence, exit_code: task.exitStatus == NO_STATUS ? null : task.exitStatus,
+        ]
     }
 
     /** Slurm writes the reason into the output of the task. */

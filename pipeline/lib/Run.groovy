@@ -7,6 +7,8 @@ class Run {
     /** Names of the jobs that are done, and of those that failed. */
     static final Set<String> done = Collections.synchronizedSet(new HashSet())
     static final Set<String> failed = Collections.synchronizedSet(new HashSet())
+    /** What the jobs of failed tasks left, by the name of the job. */
+    static final Map<String, Object> folders = Collections.synchronizedMap(new LinkedHashMap())
     /** Why the dispatcher failed, the last time that it did. */
     static volatile String dispatchFailed = null
     /** Whether more jobs failed than may. */

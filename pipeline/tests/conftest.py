@@ -78,7 +78,8 @@ class Finished:
 
     @property
     def last_line(self) -> str:
-        return self.output.rstrip().rpartition("\n")[2]
+        """The last line, but for a warning that Nextflow may print about its own end."""
+        return [line for line in self.output.rstrip().splitlines() if not line.startswith("WARN:")][-1]
 
 
 @dataclass
@@ -132,6 +133,15 @@ class Lab:
         )
         return Finished(done.returncode, done.stdout, tasks(trace))
 
+    def dispatch(self, *arguments: str, returncode: int = 0) -> str:
+        """Run a verb of `job-dispatch` in the lab and return what it prints."""
+        command = [str(Path(sys.executable).parent / "job-dispatch"), *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.variables(), capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == returncode, done.stderr
+        return done.stdout
+
     def variables(self, **environment: str) -> dict[str, str]:
         """Return the environment of a run, in which `python` is this interpreter."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -142,14 +152,24 @@ class Lab:
         return self.folder / "results"
 
     @property
-    def rows(self) -> list[dict[str, str]]:
+    def all_rows(self) -> list[dict[str, str]]:
         """The rows of the table."""
         with (self.results / "table.csv").open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the table of jobs that are done."""
+        return [row for row in self.all_rows if row["status"] == "done"]
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why jobs failed, by asset, as the table tells it."""
+        return {row["asset_name"]: row["reason"] for row in self.all_rows if row["status"] == "failed"}
+
+    @property
     def analysed_assets(self) -> list[str]:
-        """The names in the table, one a row."""
+        """The assets of the jobs that are done, one per job."""
         return [row["asset_name"] for row in self.rows]
 
     @property

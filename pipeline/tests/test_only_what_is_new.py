@@ -52,7 +52,8 @@ def test_each_job_leaves_its_results_and_what_made_them(first: Finished, lab: La
     assert lab.published == {row["job"] for row in lab.rows}
     record = json.loads((lab.results / "analysis_results" / lab.rows[0]["job"] / "job.json").read_text())
     assert record["parameters"] == {"cutoff": 0.5, "threshold": 1}
-    assert {"python", "analysis.py", "aind-analysis-job-dispatch", "pydantic"} <= record["versions"].keys()
+    assert {"python", "aind-analysis-job-dispatch", "pydantic"} <= record["versions"].keys()
+    assert "analysis.py" in record["files"]
 
 
 def test_the_dispatchers_summary_is_shown_and_its_report_lies_beside_the_table(first: Finished, lab: Lab) -> None:
@@ -104,12 +105,13 @@ def test_a_changed_analysis_analyses_all_and_its_results_replace_the_old_ones(fi
     (lab.folder / "analysis.py").write_text(ANALYSIS.replace("picture.txt", "drawing.txt"))
     assert len(succeeded(lab.run()).analysed) == 6
     files = {path.name for path in (lab.results / "analysis_results").glob("*/*")}
-    assert files == {"drawing.txt", "job.json"}
+    assert {"drawing.txt", "job.json", "log.txt"} <= files
+    assert "picture.txt" not in files
     # Back again nothing runs, and what is published is once more what the older file made.
     (lab.folder / "analysis.py").write_text(ANALYSIS)
     assert succeeded(lab.run()).analysed == []
     files = {path.name for path in (lab.results / "analysis_results").glob("*/*")}
-    assert files == {"picture.txt", "job.json"}
+    assert "drawing.txt" not in files
 
 
 def test_a_changed_parameter_of_all_jobs_analyses_all(first: Finished, lab: Lab) -> None:
@@ -124,12 +126,18 @@ def test_a_job_that_fails_stops_no_other_and_alone_runs_again(first: Finished, l
     lab.assets("a", "e", "f", "g")
     lab.parameters({"threshold": 1})
     broken = failed(lab.run(WRONG="f=raise"))
-    assert [(task.status, task.exit) for task in broken.analysed if task.status != "COMPLETED"] == [("FAILED", "1")]
+    assert [(task.status, task.exit) for task in broken.analysed if task.status != "COMPLETED"] == [("FAILED", "4")]
     [job] = [task.tag for task in broken.analysed if task.status == "FAILED"]
-    assert f"error: job {job} (f): ValueError: no licks in this session" in broken.output
+    assert f"error: job {job} (f): ValueError: no licks in this session (analysis.py:" in broken.output
     assert broken.last_line == "error: 1 failed, 3 jobs are done; -resume tries again only what failed"
     assert lab.analysed_assets == ["a", "e", "g"]
-    assert job not in lab.published
+    record = json.loads((lab.results / "analysis_results" / job / "failed.json").read_text())
+    assert record["reason"] == lab.reasons["f"].partition(" (")[0] == "ValueError: no licks in this session"
+    counts = json.loads(lab.dispatch("status", "results", "--json", returncode=4))
+    assert {name: counts[name] for name in ("done", "failed", "running", "left")} == {
+        **{"done": 3, "failed": 1},
+        **{"running": 0, "left": 0},
+    }
     mended = succeeded(lab.run())
     assert [task.tag for task in mended.analysed] == [job]
     assert lab.analysed_assets == ["a", "e", "f", "g"]

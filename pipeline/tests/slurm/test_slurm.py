@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, MissingError, install, running
-from conftest import ANALYSIS, EXAMPLE, PIPELINE, SECONDS_AT_MOST, TESTS, Finished, Lab, failed, succeeded
+from conftest import ANALYSIS, EXAMPLE, PIPELINE, ROOT, SECONDS_AT_MOST, TESTS, Finished, Lab, failed, succeeded
 
 # Nextflow asks Slurm as often as tests need; users leave that alone.
 CONFIGURATION = """
@@ -27,7 +30,9 @@ executor {
 """
 # Goes wrong as the name of the asset says, each time that it is tried, but for `grows`, which needs more memory.
 ENDINGS = """
+import os
 import time
+from pathlib import Path
 
 
 def analyse(job, parameters, results):
@@ -36,6 +41,9 @@ def analyse(job, parameters, results):
         held = bytearray(450_000_000 if name == "grows" else 2_000_000_000)
         held[::4096] = bytes(len(held[::4096]))
         time.sleep(5)
+    if name == "cancelled":
+        Path(os.environ["STARTED"] + ".part").write_text(os.environ["SLURM_JOB_ID"])
+        os.rename(os.environ["STARTED"] + ".part", os.environ["STARTED"])
     if name in ("slow", "cancelled"):
         time.sleep(600)
     if name.startswith("waits"):
@@ -101,10 +109,10 @@ def test_what_is_ended_for_its_memory_gets_more_of_it_and_a_cancelled_job_is_lef
     (lab.folder / "analysis.py").write_text(ENDINGS)
     configure(lab, "process { withName: ANALYSE { memory = { 300.MB * task.attempt } } }")
     stopped = threading.Event()
-    cancelling = threading.Thread(target=cancel, args=(cluster, stopped))
+    cancelling = threading.Thread(target=cancel, args=(cluster, lab, stopped))
     cancelling.start()
     try:
-        done = failed(lab.run())
+        done = failed(lab.run(STARTED=str(lab.folder / "started")))
     finally:
         stopped.set()
         cancelling.join()
@@ -131,21 +139,17 @@ def causes(finished: Finished) -> dict[str, str]:
     return {line[0].partition("(")[2]: line[2] for line in lines}
 
 
-def cancel(cluster: Cluster, stopped: threading.Event) -> None:
+def cancel(cluster: Cluster, lab: Lab, stopped: threading.Event) -> None:
     """Cancel a job that waits for a processor, and the one of the asset `cancelled` once it runs."""
     pending_is_cancelled = running_is_cancelled = False
     while not stopped.wait(0.1) and not (pending_is_cancelled and running_is_cancelled):
-        jobs = {number: text for number, text in cluster.jobs().items() if "ANALYSE" in text}
-        waiting = [number for number, text in jobs.items() if text.startswith("PENDING")]
+        waiting = [number for number, text in cluster.jobs().items() if text.startswith("PENDING nf-ANALYSE")]
         if waiting and not pending_is_cancelled:
             cluster.ask("scancel", waiting[-1])
             pending_is_cancelled = True
-        for number, text in jobs.items():
-            folder = cluster.ask("squeue", "--noheader", f"--jobs={number}", "--format=%Z").strip()
-            files = [path.read_text() for path in Path(folder).glob("jobs/*.json")] if folder else []
-            if text.startswith("RUNNING") and any('"cancelled"' in file for file in files):
-                cluster.ask("scancel", number)
-                running_is_cancelled = True
+        if (lab.folder / "started").exists() and not running_is_cancelled:
+            cluster.ask("scancel", (lab.folder / "started").read_text())
+            running_is_cancelled = True
 
 
 def test_a_controller_that_is_away_at_submission_is_waited_for(lab: Lab, cluster: Cluster) -> None:
@@ -201,3 +205,123 @@ def test_a_nextflow_that_was_killed_goes_on_where_it_was(lab: Lab, cluster: Clus
     done = succeeded(lab.run(GATE=str(gate)))
     assert len(done.analysed) == 1
     assert lab.analysed_assets == ["a", "c", "e"]
+
+
+# Without Nextflow: the script of docs/running.md.
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder of the project, as somebody uses it on the cluster: its environment, an analysis and jobs."""
+
+    folder: Path
+    cluster: Cluster
+
+    def dispatch(self, *assets: str) -> None:
+        """Dispatch a job per asset, one worker folder each."""
+        records = [{"_id": name, "name": name, "location": name} for name in assets]
+        catalog = self.folder / "catalog.jsonl"
+        catalog.write_text("".join(f"{json.dumps(one)}\n" for one in records))
+        self.run(
+            "job-dispatch",
+            f"--metadata_catalog={catalog}",
+            "--docdb_query={}",
+            "--output_directory=my_jobs",
+            f"--num_parallel_workers={len(assets)}",
+            f"--input_directory={self.folder}",
+            "--overwrite=1",
+        )
+
+    def run(self, *command: str, returncode: int = 0) -> str:
+        variables = {
+            **os.environ,
+            **self.cluster.environment,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        done = subprocess.run(command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=120)
+        assert done.returncode == returncode, done.stdout + done.stderr
+        return done.stdout
+
+    def submit(self, *options: str) -> None:
+        """Submit the script as the page says, and wait until all of it has ended."""
+        self.run("bash", "-c", COMMAND.replace("sbatch ", f"sbatch {' '.join(options)} ", 1))
+        self.cluster.wait_until(lambda: not self.cluster.jobs(), "the array does not end", SECONDS_AT_MOST)
+
+    def counts(self, returncode: int) -> dict[str, int]:
+        status = json.loads(self.run("job-dispatch", "status", "--json", returncode=returncode))
+        return {name: status[name] for name in ("done", "failed", "running", "left") if status[name]}
+
+
+PAGE = (ROOT / "docs" / "running.md").read_text()
+[SCRIPT] = re.findall(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", PAGE, re.DOTALL)
+[COMMAND] = re.findall(r"```sh\n(sbatch .*?)\n```", PAGE)
+
+
+@pytest.fixture
+def desk(cluster: Cluster, tmp_path: Path) -> Desk:
+    activate = tmp_path / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text(f"PATH={Path(sys.executable).parent}:$PATH\n")
+    (tmp_path / "analyse.sh").write_text(SCRIPT)
+    (tmp_path / "my_analysis.py").write_text(ARRAY)
+    return Desk(tmp_path, cluster)
+
+
+ARRAY = """
+import os
+import time
+
+
+def analyse(job, parameters, results):
+    name = job.asset_name[0]
+    if not os.path.exists("mended"):
+        if name == "raises":
+            raise ValueError("no licks")
+        if name == "hungry":
+            held = bytearray(2_000_000_000)
+            held[::4096] = bytes(len(held[::4096]))
+            time.sleep(600)
+        if name == "slow":
+            open("started", "w").close()
+            time.sleep(600)
+    return {"letters": len(name)}
+"""
+
+
+def test_the_array_script_runs_every_folder_also_more_than_fifty(desk: Desk) -> None:
+    desk.dispatch(*(f"asset-{number:02}" for number in range(53)))
+    desk.submit("--mem=1G")
+    assert desk.counts(0) == {"done": 53}
+
+
+def test_what_an_array_left_is_run_by_submitting_it_again(desk: Desk) -> None:
+    desk.dispatch("raises", "hungry", "slow", "fine")
+    ending = threading.Thread(target=end_the_slow_one, args=(desk,))
+    ending.start()
+    desk.submit("--mem=1G")
+    ending.join()
+    # What is ended for its time gets a signal first: it is left, unless Slurm has killed it before it could say so.
+    counts = desk.counts(4)
+    assert counts["done"] == 1
+    assert counts["failed"] + counts.get("left", 0) == 3
+    (desk.folder / "mended").touch()
+    desk.submit("--mem=1G")
+    assert desk.counts(0) == {"done": 4}
+    desk.run("job-dispatch", "collect")
+    assert len((desk.folder / "analysis_results" / "table.csv").read_text().splitlines()) == 5
+
+
+def end_the_slow_one(desk: Desk) -> None:
+    """Let Slurm end it for its time, which it takes at least a minute for by itself."""
+    desk.cluster.wait_until((desk.folder / "started").exists, "the slow job does not run", SECONDS_AT_MOST)
+    for number, text in desk.cluster.jobs().items():
+        if text.startswith("RUNNING"):
+            desk.cluster.ask("scontrol", "update", f"JobId={number}", "TimeLimit=1")
+
+
+def test_an_array_over_a_folder_that_is_not_there_fails_and_names_it(desk: Desk) -> None:
+    (desk.folder / "my_jobs").mkdir()
+    (desk.folder / "my_jobs" / "0").mkdir()
+    desk.submit("--mem=1G", "--job-name=wrong")
+    [output] = desk.folder.glob("slurm-*.out")
+    assert "my_jobs/0: no job files (*.json) in it" in output.read_text()
