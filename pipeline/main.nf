@@ -272,7 +272,7 @@ def asText(value) {
 // input files. None: the dispatcher finds it there, or says what is wrong.
 def namedFile(name, value) {
     def isQuery = value.toString().trim().startsWith('{') || value.toString().trim().startsWith('[')
-    if (!(name in ['docdb_query', 'exclude', 'metadata_catalog', 'parameter_schema']) || isQuery) {
+    if (!(name in ['analysis_parameters', 'docdb_query', 'exclude', 'metadata_catalog', 'parameter_schema', 'use_data_asset_csv']) || isQuery) {
         return null
     }
     def places = [value.toString()]

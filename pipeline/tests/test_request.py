@@ -163,3 +163,11 @@ def test_what_the_tasks_used_is_kept_with_the_results(lab: Lab) -> None:
     assert sum(row.startswith("ANALYSE\t") for row in rows) == 6
     assert succeeded(lab.run("--dry_run=1", "--output_directory=other")).returncode == 0
     assert not (lab.folder / "other").exists()
+
+
+def test_a_table_and_a_parameters_file_are_found_where_nextflow_is_started(lab: Lab) -> None:
+    (lab.folder / "cohort.csv").write_text("name\nc\n")
+    (lab.folder / "trial.json").write_text('{"fixed_parameters": {"threshold": 7}}')
+    succeeded(lab.run("--use_data_asset_csv=cohort.csv", "--analysis_parameters=trial.json", query=None))
+    assert record(lab)["asset_name"] == ["c"]
+    assert record(lab)["parameters"]["threshold"] == 7
