@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote_plus
 
+from benchmarks import places
 from benchmarks.shapes import BUCKET, SHAPES, keys_of, page, size_of
 
 _COUNTS = b"/-/counts"
@@ -181,7 +182,9 @@ class _Server:
             self._begin_to_send(connection, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             return
         path, _, query = target.decode().partition("?")
-        if method == b"GET" and "list-type=2" in query:
+        if (answer := places.answer(path, query)) is not None:
+            self._counts["list" if query else "other"] += 1
+        elif method == b"GET" and "list-type=2" in query:
             self._counts["list"] += 1
             answer = _listing(query)
         else:

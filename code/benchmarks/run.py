@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import catalog, processed, processes
+from benchmarks import catalog, places, processed, processes
 from benchmarks.endpoint import Endpoint
 from benchmarks.metadata import MetadataServer, query
 from benchmarks.shapes import SHAPES, keys_of, least_requests
@@ -231,6 +231,10 @@ class Bench:
         """Ask a large catalog for one subject, beside the code of version 0.1."""
         return catalog.measure(self._directory, self._environment, self._quick)
 
+    def places(self) -> Row:
+        """Make records of the assets in a folder and in a bucket."""
+        return places.measure(self._directory, self._environment, self._endpoint.url, self._quick)
+
     def balance(self) -> Row:
         """Share log-normal sizes (sigma 2) of 500 jobs over 50 folders: heaviest folder by the least possible."""
         row = processes.run([sys.executable, "-m", "benchmarks.ours", "balance"], self._environment).answer
@@ -303,6 +307,7 @@ _SECTIONS = {
     "dispatch": ("Dispatching: whole processes, from the query to files × 2 parameter sets", True),
     "processed": ("Leaving out what is processed already: whole processes", False),
     "catalog": ("A catalog of 200,000 records, one subject asked for: imports done before the clock starts", False),
+    "places": ("Places: a folder of sessions, a bucket with a metadata file per asset", False),
     "balance": (
         "Balance: the heaviest of 50 folders, 500 jobs of log-normal sizes (sigma 2), median of 50 seeds",
         False,

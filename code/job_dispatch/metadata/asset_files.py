@@ -28,8 +28,11 @@ def wanted_files(present: Collection[str], read: Mapping[str, bytes]) -> Sequenc
         return [WHOLE]
     if len(read) > (WHOLE in read):
         return []
-    sections = _decoded(WHOLE, read[WHOLE]) if WHOLE in read else {}
-    return [name for name, section in CORE_FILES.items() if name in present and sections.get(section) is None]
+    core = [name for name in CORE_FILES if name in present]
+    if not core or WHOLE not in read:
+        return core
+    sections = _decoded(WHOLE, read[WHOLE])
+    return [name for name in core if sections.get(CORE_FILES[name]) is None]
 
 
 def record_of(location: str, read: Mapping[str, bytes], named: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,9 @@ class Catalog:
             if isinstance(error, OSError):
                 raise ServiceError(f"the records of {name} do not fit into {tempfile.gettempdir()}: {error}") from error
             raise
-        return cls(name, content)
+        catalog = cls(name, content)
+        catalog._file.is_checked = True
+        return catalog
 
     def open(self, skip_errors: bool = False) -> Self:
         """Return its records; the file is read when they are asked for."""
@@ -166,6 +168,8 @@ class CatalogFile:
 
     def __init__(self, path: Path | str, content: IO[bytes] | None = None) -> None:
         self._path, self._content = path, content
+        # Whether it was written here, line by line and without blanks, with an `_id` of its own in each.
+        self.is_checked = False
         if content is None and not Path(path).is_file():  # a pipe can be read only once
             text = json_text.read_bytes(Path(path))
             self._content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
@@ -192,6 +196,9 @@ class CatalogFile:
             A line, or an element of the array, is not such a record.
         """
         held = b"" if holding is None else msgspec.json.encode(holding)
+        if self.is_checked:
+            yield from self._checked_blocks(held)
+            return
         seen: set[str | None] = set()
         for _, values, written in self._blocks():
             identities = [value.get("_id") if type(value) is dict else None for value in values]
@@ -202,6 +209,12 @@ class CatalogFile:
             if len(seen) < known + len(identities):
                 raise self._first_wrong()
             yield values if written is None or held in written else []
+
+    def _checked_blocks(self, held: bytes) -> Iterator[list[Record]]:
+        decode = msgspec.json.Decoder().decode
+        with self._open() as file:
+            while lines := file.readlines(_BYTES_A_BLOCK):
+                yield [decode(line) for line in lines if held in line]
 
     def _first_wrong(self) -> RequestError:
         """Read again to find it: keeping the first place of each of 200,000 ids takes time and memory."""

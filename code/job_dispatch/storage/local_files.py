@@ -46,10 +46,12 @@ async def measure(location: str) -> int:
 
 async def list_folder(location: str) -> Folder:
     """Return what lies directly in a folder `file:///folder`. Raises as `find_files` does."""
-    return await asyncio.to_thread(_list_folder, _path(location))
+    return await asyncio.to_thread(folder_at, location)
 
 
-def _list_folder(path: bytes) -> Folder:
+def folder_at(location: str) -> Folder:
+    """Return the same, in this thread."""
+    path = _path(location)
     found = Folder([], [])
     try:
         with os.scandir(path) as entries:
@@ -75,9 +77,14 @@ async def read(address: str) -> bytes:
     ServiceError
         It cannot be read.
     """
+    return await asyncio.to_thread(content_of, address)
+
+
+def content_of(address: str) -> bytes:
+    """Return the same, in this thread."""
     path = _path(address)
     try:
-        return await asyncio.to_thread(_read, path)
+        return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(f"no such local file: {_text(path)}") from None
     except OSError as error:

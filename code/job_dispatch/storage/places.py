@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -13,10 +14,12 @@ from typing import Protocol, Self, TypeVar
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.model import File, Folder
 from job_dispatch.request.file_patterns import STORE_ENDINGS
+from job_dispatch.storage import local_files
 from job_dispatch.storage.loop import Loop, run
 from job_dispatch.storage.matching import ByPattern, Matching
 
 Answer = TypeVar("Answer")
+_ITEMS_A_BLOCK = 32
 # Chooses which of the names in a folder to read next, by what was read before; none: that is all.
 Choice = Callable[[frozenset[str], Mapping[str, bytes]], Sequence[str]]
 
@@ -56,11 +59,13 @@ class Places:
 
     def list_folders(self, locations: Iterable[str]) -> Iterator[tuple[str, Folder | DispatchError]]:
         """Yield locations in their order, each with what lies directly in it or why it could not be listed."""
-        return self._in_order(locations, lambda location: self._place(location).list_folder(location))
+        return self._in_order(
+            locations, local_files.folder_at, lambda location: self._place(location).list_folder(location)
+        )
 
     def read_files(self, addresses: Iterable[str]) -> Iterator[tuple[str, bytes | DispatchError]]:
         """Yield small files in their order, each with its bytes or why it could not be read."""
-        return self._in_order(addresses, lambda address: self._place(address).read(address))
+        return self._in_order(addresses, local_files.content_of, lambda address: self._place(address).read(address))
 
     def read_folders(
         self, locations: Iterable[str], choose: Choice
@@ -70,16 +75,26 @@ class Places:
         `choose` takes the names of all files in the folder and what was read so far; it is asked until it names none.
         """
 
+        def names_in(folder: Folder) -> frozenset[str]:
+            return frozenset(file.address.rpartition("/")[2] for file in folder.files)
+
+        def read_local(location: str) -> dict[str, bytes]:
+            names = names_in(local_files.folder_at(location))
+            contents: dict[str, bytes] = {}
+            while wanted := choose(names, contents):
+                contents.update({name: local_files.content_of(f"{location}/{name}") for name in wanted})
+            return contents
+
         async def read(location: str) -> dict[str, bytes]:
             place = self._place(location)
-            names = frozenset(file.address.rpartition("/")[2] for file in (await place.list_folder(location)).files)
+            names = names_in(await place.list_folder(location))
             contents: dict[str, bytes] = {}
             while wanted := choose(names, contents):
                 read = await asyncio.gather(*(place.read(f"{location}/{name}") for name in wanted))
                 contents.update(zip(wanted, read, strict=True))
             return contents
 
-        return self._in_order(locations, read)
+        return self._in_order(locations, read_local, read)
 
     def match(self, base: str, pattern: Sequence[str]) -> Folder:
         """Return the folders and files below a location that fit a pattern, one part per level, by path.
@@ -132,25 +147,37 @@ class Places:
         return self._places[scheme]
 
     def _in_order(
-        self, items: Iterable[str], work: Callable[[str], Awaitable[Answer]]
+        self, items: Iterable[str], local: Callable[[str], Answer], remote: Callable[[str], Awaitable[Answer]]
     ) -> Iterator[tuple[str, Answer | DispatchError]]:
         """Yield the answer for each item; further ones are on their way meanwhile."""
 
-        async def answer(item: str) -> Answer | DispatchError:
+        def answer_of_disk(item: str) -> Answer | DispatchError:
             try:
-                return await work(item)
+                return local(item)
             except DispatchError as error:
                 return error
 
-        tasks: deque[tuple[str, Future[Answer | DispatchError]]] = deque()
+        async def answer(item: str) -> Answer | DispatchError:
+            try:
+                return await remote(item)
+            except DispatchError as error:
+                return error
+
+        async def answers(block: Sequence[str]) -> list[Answer | DispatchError]:
+            if block[0].startswith("file://"):  # one hop to a thread per block: each takes longer than a folder
+                return await asyncio.to_thread(lambda: list(map(answer_of_disk, block)))
+            return await asyncio.gather(*map(answer, block))
+
+        size = min(_ITEMS_A_BLOCK, self._max_concurrency)
         left = iter(items)
+        waiting: deque[tuple[list[str], Future[list[Answer | DispatchError]]]] = deque()
         while True:
-            while len(tasks) < self._max_concurrency and (item := next(left, None)) is not None:
-                tasks.append((item, self._loop.submit(answer(item))))
-            if not tasks:
+            while len(waiting) < self._max_concurrency // size and (block := list(itertools.islice(left, size))):
+                waiting.append((block, self._loop.submit(answers(block))))
+            if not waiting:
                 return
-            item, task = tasks.popleft()
-            yield item, task.result()
+            block, found = waiting.popleft()
+            yield from zip(block, found.result(), strict=True)
 
 
 def _fits(address: str, part: str) -> bool:
@@ -198,8 +225,6 @@ def read_files(addresses: Iterable[str], max_concurrency: int = 64) -> Iterator[
 
 def _place(address: str, max_concurrency: int) -> _Place:
     if address.startswith("file://"):
-        from job_dispatch.storage import local_files
-
         return local_files
     from job_dispatch.storage.s3 import S3  # boto3 takes half a second to load
 
