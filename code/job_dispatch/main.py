@@ -158,7 +158,6 @@ def _select(settings: Settings, source: MetadataSource, selection: Selection) ->
         with_raw=settings.with_raw,
         sample=settings.sample,
         skip_errors=settings.skip_errors,
-        traits=settings.is_described,
     )
 
 

@@ -57,7 +57,8 @@ class File(NamedTuple):
     size : int or None
         Bytes, where they are known.
     version : str
-        What changes when the file does: its ETag in S3, its time of modification (in ns) on a disk; empty for a store.
+        What changes when the file does: its ETag in S3, its time of modification (in ns) on a disk, for a store the
+        newest of its folder and what is directly in it; empty for a store in S3.
     path : str
         Path within the asset; empty where the address tells it.
     """

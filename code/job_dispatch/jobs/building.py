@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, overload
 
 from job_dispatch.jobs.code import Code, analysis_code
@@ -340,11 +341,31 @@ def _model(
         asset_id=[asset.asset_id for asset in group.assets],
         asset_name=[asset.name for asset in group.assets],
         docdb_record_id=[asset.record_id for asset in group.assets],
-        asset_role=[asset.role for asset in group.assets] if any(asset.role for asset in group.assets) else None,
+        asset_role=_unless_empty([asset.role for asset in group.assets]),
+        subject=_unless_empty([asset.subject for asset in group.assets]),
+        session=_unless_empty([asset.session for asset in group.assets]),
+        project=_unless_empty([asset.project for asset in group.assets]),
+        modality=_unless_empty([list(asset.modality) for asset in group.assets]),
         file_location=addresses,
+        file_version=None if files is None else _unless_empty([_version(file) for file in files]),
         fixed_parameters=fixed_parameters,
         distributed_parameters=parameter_set,
         group_metadata=None if group.metadata is None else dict(group.metadata),
         query=query,
         analysis_code=analysis_code(code, locations, addresses, fixed_parameters, parameter_set),
     )
+
+
+def _unless_empty(values: list[Any]) -> list[Any] | None:
+    return values if any(values) else None
+
+
+def _version(file: File) -> dict[str, Any] | None:
+    """Return what is known of a file's version; a size alone would not tell."""
+    if not file.version:
+        return None
+    size = {} if file.size is None else {"size": file.size}
+    if file.address.startswith("file://"):
+        seconds, rest = divmod(int(file.version), 1_000_000_000)
+        return size | {"modified": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"}
+    return size | {"etag": file.version.strip('"')}

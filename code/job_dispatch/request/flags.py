@@ -270,11 +270,6 @@ class Settings:
         return f"DocDB {self.docdb_host} {self.docdb_version} {self.docdb_database}/{self.docdb_collection}"
 
     @property
-    def is_described(self) -> bool:
-        """Whether assets are described by project, subject and day."""
-        return self.dry_run or self.report_directory is not None or self.sample is not None
-
-    @property
     def grouping(self) -> Grouping:
         """How to arrange the selected records."""
         return Grouping(

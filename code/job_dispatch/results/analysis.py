@@ -134,7 +134,9 @@ def reason(error: BaseException) -> str:
 def place(error: BaseException, folder: Path) -> str:
     """Return the innermost line of the user's own files that an error passed, "" if it passed none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [one for one in frames if Path(one.filename).resolve().is_relative_to(folder)]
+    own = [
+        one for one in frames if Path(one.filename).is_file() and Path(one.filename).resolve().is_relative_to(folder)
+    ]
     return f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from job_dispatch.messages import DispatchError
-from job_dispatch.results import claims, records, working
+from job_dispatch.results import claims, provenance, records, working
 from job_dispatch.results.analysis import merged, own_files, plain
 from job_dispatch.results.claims import Claim
 from job_dispatch.results.job_files import JobFile
@@ -51,6 +51,8 @@ class Order:
         The attempt if no earlier one is known.
     run : str
         Identifies the run in its claims.
+    code : mapping
+        The address and the version of the analysis.
     """
 
     analysis: Path
@@ -59,6 +61,7 @@ class Order:
     timeout: float | None = None
     attempt: int = 1
     run: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,10 @@ def mind(order: Order, job: JobFile, lifeline: int) -> Outcome | None:
     versions = {"files": told.get("files") or own_files(order.analysis), "versions": told.get("versions", {})}
     (claims.folder(order.results) / f"{job.name}.log").replace(folder / records.LOG)
     if failure is None:
-        records.write_whole(folder / records.DONE, {**record, "values": told["values"], **versions})
+        record = {**record, "values": told["values"], **versions}
+        described = provenance.processing(record, order.analysis, order.code)
+        records.write_whole(folder / records.PROCESSING, described)
+        records.write_whole(folder / records.DONE, record)
     else:
         records.write_whole(folder / records.FAILED, {**record, **failure, **versions})
     claims.release(order.results, claim)

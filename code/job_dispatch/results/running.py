@@ -14,7 +14,7 @@ from pathlib import Path
 
 from job_dispatch import stopping
 from job_dispatch.messages import RequestError, counted, is_terminal, logger
-from job_dispatch.results import claims, job_files, minding, records, states
+from job_dispatch.results import claims, job_files, minding, provenance, records, states
 from job_dispatch.results.job_files import JobFile
 from job_dispatch.results.minding import Order, Outcome
 
@@ -63,7 +63,7 @@ def run(order: Order, places: Sequence[Path], only: Only, workers: int) -> Ran:
     records.write_note(order.results, places, order.analysis, order.given)
     wanted = list(_wanted(order, found, only))
     logger.info("%s to run, %s already done", counted(len(wanted), "job"), f"{len(found) - len(wanted):,}")
-    order = replace(order, run=order.run or secrets.token_hex(8))
+    order = replace(order, run=secrets.token_hex(8), code=provenance.code(order.analysis))
     stopping.note(run=order.run, results=str(order.results.absolute()))
     claims.folder(order.results).mkdir(parents=True, exist_ok=True)
     minding.prepare()

@@ -14,7 +14,7 @@ import stat
 
 from job_dispatch.messages import RequestError, ServiceError, counted, warn_listing
 from job_dispatch.model import File, Folder
-from job_dispatch.storage.matching import STORE, Found, Match, Matching, is_own_match
+from job_dispatch.storage.matching import Found, Match, Matching, is_own_match
 
 
 async def find_files(location: str, matching: Matching) -> list[File]:
@@ -136,7 +136,7 @@ def _find_files(location: str, matching: Matching) -> list[File]:
         status = os.stat(path)  # noqa: PTH116
         itself = is_own_match(location, matching)
         if itself:
-            return [File(location, *(_match(status) if stat.S_ISREG(status.st_mode) else STORE))]
+            return [File(location, *(_match(status) if stat.S_ISREG(status.st_mode) else _match_of_store(path)))]
         if itself is False or not stat.S_ISDIR(status.st_mode):
             return []
         walked = _LocalWalk(path, matching)
@@ -151,6 +151,13 @@ def _find_files(location: str, matching: Matching) -> list[File]:
 
 def _match(status: os.stat_result) -> Match:
     return Match(status.st_size, str(status.st_mtime_ns))
+
+
+def _match_of_store(path: bytes) -> Match:
+    """Return what is known of a store without looking inside: the newest change of its folder and what is in that."""
+    with os.scandir(path) as entries:
+        changed = [entry.stat(follow_symlinks=False).st_mtime_ns for entry in entries]
+    return Match(None, str(max([os.stat(path).st_mtime_ns, *changed])))  # noqa: PTH116
 
 
 class _LocalWalk:
@@ -197,7 +204,7 @@ class _LocalWalk:
         is_folder = entry.is_dir()
         is_store = is_folder and self._is_store(entry, path)
         if (is_store or entry.is_file()) and self._matching.matches(path):
-            self._take(_text(entry.path), STORE if is_folder else _match(entry.stat()))
+            self._take(_text(entry.path), _match_of_store(entry.path) if is_folder else _match(entry.stat()))
         return is_folder and not is_store
 
     def _is_store(self, entry: os.DirEntry[bytes], path: str) -> bool:

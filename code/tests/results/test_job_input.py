@@ -1,0 +1,123 @@
+"""What job files tell of their assets and the versions of their files, and what an analysis gets of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from job_dispatch.main import main
+from tests.results.conftest import Desk
+
+ANALYSIS = """
+def analyse(job, parameters, results):
+    with job.open(0) as file:
+        first = file.read(4)
+    return {
+        "paths": [str(path) for path in job.paths],
+        "is_path": hasattr(job.paths[0], "open"),
+        "first": first.decode(),
+        "metadata": job.metadata,
+    }
+"""
+
+
+@pytest.fixture
+def lab(desk: Desk) -> Desk:
+    """A desk with a catalog of one asset, which has a file and a store."""
+    (desk.folder / "assets" / "a" / "x.ome.zarr" / "0").mkdir(parents=True)
+    (desk.folder / "assets" / "a" / "y.nwb").write_text("data")
+    record = {
+        "_id": "1",
+        "name": "a",
+        "location": (desk.folder / "assets" / "a").as_uri(),
+        "subject": {"subject_id": "774659"},
+        "session": {"session_start_time": "2025-06-07T14:31:15-07:00"},
+        "data_description": {
+            "project_name": "Platform",
+            "modality": [{"abbreviation": "pophys"}, {"abbreviation": "behavior"}],
+        },
+    }
+    (desk.folder / "catalog.jsonl").write_text(json.dumps(record) + "\n")
+    (desk.folder / "data").mkdir()
+    (desk.folder / "analysis.py").write_text(ANALYSIS)
+    return desk
+
+
+def dispatch(lab: Desk, *flags: str) -> dict[str, dict[str, Any]]:
+    """Dispatch and return the job files by name."""
+    folder = lab.folder
+    code = main(
+        [
+            f"--input_directory={folder / 'data'}",
+            f"--output_directory={folder / 'results'}",
+            f"--metadata_catalog={folder / 'catalog.jsonl'}",
+            "--docdb_query={}",
+            "--overwrite=1",
+            *flags,
+        ]
+    )
+    assert code == 0
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("results/*/*.json")}
+
+
+def test_a_job_file_tells_subject_session_project_and_modality_of_its_assets(lab: Desk) -> None:
+    [job] = dispatch(lab).values()
+    assert job["subject"] == ["774659"]
+    assert job["session"] == ["2025-06-07T14:31:15-07:00"]
+    assert job["project"] == ["Platform"]
+    assert job["modality"] == [["behavior", "pophys"]]
+
+
+def test_a_file_that_is_overwritten_keeps_the_name_of_its_job_and_is_new_work(lab: Desk) -> None:
+    path = lab.folder / "assets" / "a" / "y.nwb"
+    os.utime(path, ns=(0, 1_700_000_000_123_456_789))
+    before = dispatch(lab, "--file_extension=.nwb")
+    assert [job["file_version"] for job in before.values()] == [
+        [{"size": 4, "modified": "2023-11-14T22:13:20.123456789Z"}]
+    ]
+    assert lab.run().code == 0
+    path.write_text("more data")
+    after = dispatch(lab, "--file_extension=.nwb")
+    assert before.keys() == after.keys()
+    assert before != after
+    assert lab.counts() == {"left": 1}
+    assert lab.run().code == 0
+    assert [row["first"] for row in lab.table()] == ["more"]
+
+
+def test_the_version_of_a_local_store_is_the_newest_change_of_its_folder_and_what_is_directly_in_it(lab: Desk) -> None:
+    store = lab.folder / "assets" / "a" / "x.ome.zarr"
+    for path, seconds in ((store / "0", 1_700_000_020), (store, 1_700_000_010)):
+        os.utime(path, (0, seconds))
+    [job] = dispatch(lab, "--file_extension=.ome.zarr").values()
+    assert job["file_version"] == [{"modified": "2023-11-14T22:13:40.000000000Z"}]
+
+
+def test_an_analysis_opens_its_files_by_path_and_gets_the_metadata(lab: Desk) -> None:
+    dispatch(lab, "--file_extension=.nwb")
+    assert lab.run().code == 0
+    [path] = (lab.folder / "analysis_results").glob("*/job.json")
+    values = json.loads(path.read_text())["values"]
+    assert values["paths"] == [str(lab.folder / "assets" / "a" / "y.nwb")]
+    assert values["is_path"] is True
+    assert values["first"] == "data"
+    assert values["metadata"] == [
+        {
+            "subject": "774659",
+            "session": "2025-06-07T14:31:15-07:00",
+            "project": "Platform",
+            "modality": ["behavior", "pophys"],
+        }
+    ]
+
+
+def test_without_files_the_paths_of_a_job_are_the_folders_of_its_assets(lab: Desk) -> None:
+    (lab.folder / "analysis.py").write_text(
+        "def analyse(job, parameters, results):\n    return {'paths': [str(path) for path in job.paths]}\n"
+    )
+    dispatch(lab)
+    assert lab.run().code == 0
+    assert [row["paths"] for row in lab.table()] == [json.dumps([str(lab.folder / "assets" / "a")])]

@@ -1,0 +1,122 @@
+"""`job-dispatch status` and `collect`: each job is in exactly one state, and the table has them all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from job_dispatch.results.gathering import Results, Row
+from job_dispatch.results.states import Status
+from job_dispatch.results.status import estimate
+from tests.results.conftest import Desk
+
+
+def test_status_names_failed_jobs_with_asset_reason_place_attempts_and_log(desk: Desk) -> None:
+    desk.job("good")
+    bad = desk.job("bad", "raise ValueError('no licks')")
+    desk.run()
+    desk.job("late")
+    shown = desk.call("status")
+    assert shown.code == 4
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "3 jobs in analysis_results"
+    assert [line.split()[:2] for line in lines[1:5]] == [
+        ["done", "1"],
+        ["failed", "1"],
+        ["running", "0"],
+        ["left", "1"],
+    ]
+    assert f"  {bad} (bad)" in lines
+    reason = "ValueError: no licks (analysis.py:9 in analyse)"
+    assert f"    {reason}; 1 attempt; log: analysis_results/{bad}/log.txt" in lines
+    assert any(line.startswith("time     median ") for line in lines)
+    assert any(line.startswith("left     about ") and "with 1 worker, by the number of jobs" in line for line in lines)
+    status = desk.status()
+    assert status["jobs"] == status["done"] + status["failed"] + status["running"] + status["left"] == 3
+    assert status["failures"][0]["assets"] == ["bad"]
+
+
+def test_the_table_has_a_row_for_each_job_with_its_state_subject_and_reason(desk: Desk) -> None:
+    traits = {"subject": ["7", "7"], "session": ["2025-06-07T14:31:15Z", ""], "project": ["P", "Q"]}
+    lists = {"asset_name": ["a", "b"], "s3_location": ["s3://b/a", "s3://b/b"], "docdb_record_id": ["1", "2"]}
+    good = desk.job("good", "values['rate'] = 1.5; values['name'] = '=x'", **(lists | traits))
+    bad = desk.job("bad", "raise ValueError('no licks')")
+    desk.run()
+    left = desk.job("left", distributed_parameters={"threshold": 3})
+    assert desk.call("collect").code == 4
+    rows = {row["job"]: row for row in desk.table()}
+    assert {job: row["status"] for job, row in rows.items()} == {good: "done", bad: "failed", left: "left"}
+    row = rows[good]
+    assert (row["subject"], row["session"], row["project"]) == ("7", "2025-06-07T14:31:15Z", "P; Q")
+    assert (row["asset_name"], row["rate"], row["name"]) == ("a; b", "1.5", "'=x")
+    assert float(row["seconds"]) > 0
+    assert rows[bad]["reason"].startswith("ValueError: no licks")
+    assert rows[left]["parameters.threshold"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("", 0), ("raise KeyError('letters')", 1), ("raise SystemExit", 1)], ids=["", "raise", "exit"]
+)
+def test_collect_calls_summarise_with_the_records_of_jobs_that_are_done(desk: Desk, how: str, code: int) -> None:
+    desk.job("a")
+    desk.job("bb")
+    desk.job("bad", "raise ValueError")
+    desk.run()
+    (desk.folder / "summary.py").write_text(
+        "def summarise(jobs, results):\n"
+        f"    {how}\n"
+        "    names = ' '.join(f\"{job['asset_name'][0]}{job['values']['letters']}\" for job in jobs)\n"
+        "    (results / 'names.txt').write_text(names)\n"
+    )
+    process = desk.start("collect", "--summarise=summary.py")
+    _, stderr = process.communicate()
+    assert process.returncode == (code or 4)
+    if code:
+        assert "error: summarise over 2 jobs: " in stderr
+    else:
+        assert (desk.folder / "analysis_summary" / "names.txt").read_text() == "a1 bb2"
+
+
+def test_status_works_on_what_the_nextflow_pipeline_publishes(desk: Desk) -> None:
+    job = desk.job("a")
+    desk.run()
+    published = desk.folder / "published"
+    published.mkdir()
+    (desk.folder / "analysis_results").rename(published / "analysis_results")
+    for note in (published / "analysis_results").glob(".jobs*"):
+        note.unlink()
+    with (published / "jobs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["file_name", "asset_name"], [f"{job}.json", "a"], ["0" * 8 + ".json", "b"]])
+    shown = desk.call("status", "published", "--json")
+    assert shown.code == 3
+    status = json.loads(shown.stdout)
+    assert (status["done"], status["left"]) == (1, 1)
+
+
+def results(done: list[tuple[float, int | None]], left: list[int | None], workers: int = 1) -> Results:
+    rows = [
+        Row(str(number), Status.DONE, Path(), seconds=seconds, input_bytes=size)
+        for number, (seconds, size) in enumerate(done)
+    ]
+    rows += [Row(f"left-{number}", Status.LEFT, Path(), input_bytes=size) for number, size in enumerate(left)]
+    return Results(Path(), tuple(rows), workers)
+
+
+def test_the_estimate_goes_by_the_size_of_inputs_where_all_are_known() -> None:
+    by_size = estimate(results([(10, 100), (30, 300)], [200, 600], workers=2))
+    assert by_size is not None
+    assert (by_size.seconds, by_size.spread, by_size.basis) == (40.0, 0.0, "size")
+    by_count = estimate(results([(10, 100), (30, None)], [200, 600], workers=2))
+    assert by_count is not None
+    assert (by_count.seconds, by_count.basis) == (20.0, "count")
+    # Sample variance 200; two jobs to come and the mean of two: sqrt(200 × (2 + 2²/2)) seconds on one worker.
+    assert by_count.spread == pytest.approx((200 * 4) ** 0.5 / 2)
+
+
+def test_there_is_no_estimate_where_nothing_is_left_or_nothing_is_done() -> None:
+    assert estimate(results([(10, 1)], [])) is None
+    assert estimate(results([], [1])) is None
