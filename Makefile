@@ -11,11 +11,12 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run pipeline test storage-test pipeline-test slurm-test container-test browser-test attack lint format audit bench pin clean stale
+.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
 	@echo 'make run               dispatch the bundled example into results/'
+	@echo 'make example-results   dispatch the example, run its analysis on this machine and show the results'
 	@echo 'make pipeline          dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
 	@echo 'make test              lint, then all tests, about three minutes'
 	@echo 'make storage-test      list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
@@ -24,6 +25,7 @@ help:
 	@echo 'make container-test    build the images and run capsule and pipeline in Docker, which is started if none runs'
 	@echo 'make browser-test      open the pages in Chromium, which must be installed'
 	@echo 'make attack            attack the command at random for SECONDS=600, and count how its runs end'
+	@echo 'make kill-test         kill runs at 200 random moments, about ten minutes'
 	@echo 'make lint              ruff check, ruff format --check, mypy'
 	@echo 'make format            sort imports and format the code'
 	@echo 'make audit             look up the dependencies in the list of known vulnerabilities'
@@ -41,6 +43,16 @@ run: $(VENV)/run.stamp
 	    --report_directory=example_report
 	@echo "One job to open: $$(find results/0 -name '*.json' | LC_ALL=C sort | head -n 1)"
 	@echo 'Report to open:  example_report/report.html'
+
+# Started again, it runs only what is new.
+example-results: $(VENV)/example.stamp
+	@mkdir -p example_results
+	@cd example_results && ../$(VENV)/bin/job-dispatch --input_directory=../data/example \
+	    --metadata_catalog=../data/example/catalog.jsonl --output_directory=jobs --overwrite=1 \
+	    --docdb_query='{"name": {"$$regex": "^behavior_.*_processed_"}}' --file_extension=.nwb
+	@cd example_results && ../$(VENV)/bin/job-dispatch run ../pipeline/example/reward_response.py jobs
+	@cd example_results && ../$(VENV)/bin/job-dispatch status
+	@echo 'Table to open: example_results/analysis_results/table.csv'
 
 # Started again, it analyses only what is new.
 pipeline: $(VENV)/example.stamp
@@ -83,6 +95,9 @@ browser-test: $(VENV)/browser.stamp
 attack: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m tests.attack --seconds $(or $(SECONDS),600)
 
+kill-test: $(VENV)/test.stamp
+	cd code && KILLS=200 ../$(VENV_PYTHON) -m pytest tests/results/test_killed_runs.py
+
 lint: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m ruff check . ../pipeline
 	cd code && ../$(VENV_PYTHON) -m ruff format --check . ../pipeline
@@ -103,7 +118,7 @@ pin: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pin
 
 clean:
-	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_pipeline
+	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_results example_pipeline
 	find code pipeline -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
 # What each stamp installs besides the project, and the stamps that this makes good as well.

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from job_dispatch.jobs.model import AnalysisDispatchModel
+
+if TYPE_CHECKING:
+    from obstore import ReadableFile
+
+_READ_AT_ONCE = 1 << 20
 
 
 class Job(AnalysisDispatchModel):
@@ -64,5 +70,33 @@ def _open_in_s3(address: str) -> IO[bytes]:
     *first, last = access.find_access()
     for way in first:
         with contextlib.suppress(BaseError):
-            return cast(IO[bytes], obstore.open_reader(way.store(bucket, way.client(bucket)), key))
-    return cast(IO[bytes], obstore.open_reader(last.store(bucket, last.client(bucket)), key))
+            return _buffered(obstore.open_reader(way.store(bucket, way.client(bucket)), key))
+    return _buffered(obstore.open_reader(last.store(bucket, last.client(bucket)), key))
+
+
+def _buffered(file: ReadableFile) -> IO[bytes]:
+    return io.BufferedReader(_Object(file), _READ_AT_ONCE)
+
+
+class _Object(io.RawIOBase):
+    """An object in S3 as Python's file objects are: obstore's reader is no context manager."""
+
+    def __init__(self, file: ReadableFile) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        text = bytes(self._file.read(len(buffer)))
+        buffer[: len(text)] = text
+        return len(text)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

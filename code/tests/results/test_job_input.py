@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from job_dispatch.main import main
+from job_dispatch.results.job import Job
+from tests.conftest import World
 from tests.results.conftest import Desk
 
 ANALYSIS = """
@@ -121,3 +124,22 @@ def test_without_files_the_paths_of_a_job_are_the_folders_of_its_assets(lab: Des
     dispatch(lab)
     assert lab.run().code == 0
     assert [row["paths"] for row in lab.table()] == [json.dumps([str(lab.folder / "assets" / "a")])]
+
+
+def test_in_s3_the_version_of_a_file_is_its_size_and_etag_and_an_analysis_can_open_it(world: World) -> None:
+    world.put(world.records[3], "x.csv", "y.ome.zarr/0")
+    name = world.records[3]["name"]
+    world.s3.put("open-data", [f"{name}/x.csv"], b"a,b\n1,2\n")
+    done = world.call(
+        "--docdb_query=" + json.dumps({"name": name}), "--file_pattern=x.csv, y.ome.zarr", "--split_files=0"
+    )
+    assert done.returncode == 0
+    [job] = done.jobs
+    # S3 hashes an object that was put in one part by MD5.
+    etag = hashlib.md5(b"a,b\n1,2\n").hexdigest()
+    assert job["file_version"] == [{"size": 8, "etag": etag}, None]
+    opened = Job.model_validate(job)
+    assert opened.paths == [f"s3://open-data/{name}/x.csv", f"s3://open-data/{name}/y.ome.zarr"]
+    with opened.open(0) as file:
+        file.seek(2)
+        assert bytes(file.read()) == b"b\n1,2\n"
