@@ -47,7 +47,7 @@ def write(world: World, name: str, text: str) -> Path:
         ("--max_number_of_tasks_dispatched=0", "--max_number_of_tasks_dispatched: '0' is not a whole number from 1"),
         ("--max_number_of_tasks_dispatched=-1", "--max_number_of_tasks_dispatched: '-1' is not a whole number from 1"),
         ("--split_files=yes", "--split_files: 'yes' is neither 0 nor 1"),
-        ("--use_data_asset_csv=2", "--use_data_asset_csv: '2' is neither 0 nor 1"),
+        ("--with_raw=2", "--with_raw: '2' is neither 0 nor 1"),
         ("--overwrite=on", "--overwrite: 'on' is neither 0 nor 1"),
         ("--skip_errors=-1", "--skip_errors: '-1' is neither 0 nor 1"),
         ("--log_level=LOUD", "--log_level: 'LOUD' is none of DEBUG, INFO, WARNING, ERROR"),
