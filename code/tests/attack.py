@@ -173,6 +173,10 @@ def attack(round_: Round, gateway: Gateway) -> list[str]:
         process = round_.start(environment, gateway.host)
         number = chance.choice([None, None, signal.SIGTERM, signal.SIGINT, signal.SIGKILL, 40])
         if number is not None:
+            # Before it has begun, the interpreter alone answers to a signal.
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            while process.poll() is None and not children.read_text():
+                time.sleep(0.01)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0.05, 3))
             process.send_signal(number)

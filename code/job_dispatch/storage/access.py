@@ -18,13 +18,21 @@ from botocore import UNSIGNED
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    MetadataRetrievalError,
+    SSOError,
+    TokenRetrievalError,
+)
 from botocore.utils import get_environ_proxies
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
 from obstore.store import HTTPStore, S3Store
 
-from job_dispatch.messages import RequestError, ServiceError
+from job_dispatch.messages import RequestError, ServiceError, logger
 from job_dispatch.storage.keys import THREADS
 
 if TYPE_CHECKING:
@@ -46,6 +54,15 @@ _UPLOAD_VARIABLES = (
     "AWS_CONDITIONAL_PUT",
 )
 _WITHOUT_CONFIGURED_ENDPOINTS: dict[str, Any] = {"ignore_configured_endpoint_urls": True}  # the stubs lack it
+# What boto3 raises where credentials are configured rightly and cannot be had now.
+_NOT_TO_BE_HAD = (
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    MetadataRetrievalError,
+    SSOError,
+    TokenRetrievalError,
+)
 _NO_PROXY_THERE = "http://127.0.0.1:9"
 _MAKING_CLIENTS = threading.Lock()  # boto3 makes one client at a time
 
@@ -55,6 +72,13 @@ class Address(NamedTuple):
 
     endpoint: str
     is_in_host: bool
+
+
+class Lost(NamedTuple):
+    """Why the credentials that are configured could not be had, and whether the user must log in."""
+
+    reason: str
+    needs_login: bool = False
 
 
 def find_access() -> list[Access]:
@@ -69,18 +93,34 @@ def find_access() -> list[Access]:
         core = botocore.session.get_session()
         session = boto3.Session(botocore_session=core)
         bundle = _ca_bundle(core)
-        credentials = session.get_credentials()
-        found = [Access(session, None, bundle)]
+        lost: Lost | None = None
+        try:
+            credentials = session.get_credentials()
+            keys = None if credentials is None else credentials.get_frozen_credentials()
+        except _NOT_TO_BE_HAD as error:
+            credentials, keys, lost = None, None, _why_lost(error)
+            logger.warning("S3: %s; trying without credentials", lost.reason)
+            core.set_credentials("none", "none")  # for clients that sign nothing; boto3 would ask for them again
+        found = [Access(session, None, bundle, lost)]
         if credentials is not None:
-            _check_text(credentials.get_frozen_credentials(), credentials.method)
+            _check_text(keys, credentials.method)
             found.insert(0, Access(session, Boto3CredentialProvider(session), bundle))
         asked = found[0].open().meta
     except (BotoCoreError, ValueError, OSError) as error:
-        raise RequestError(f"S3: the AWS configuration cannot be used: {error}") from error
+        reason = str(error).partition("\n")[0]  # a credential_process may print secrets below it
+        raise RequestError(f"S3: the AWS configuration cannot be used: {reason}") from error
     for what, text in (("endpoint", asked.endpoint_url), ("region", asked.region_name or "")):
         if text != "".join(text.split()):
             raise RequestError(f"S3: the configured {what} holds a blank or a line break; take it out: {text!r}")
     return found
+
+
+def _why_lost(error: Exception) -> Lost:
+    """Return why boto3 could not get the credentials that are configured, and what to do."""
+    reason = str(error).partition("\n")[0]  # a credential_process may print secrets below it
+    if isinstance(error, SSOError | TokenRetrievalError):
+        return Lost(f"the login has expired or is missing ({reason}); log in by aws sso login", needs_login=True)
+    return Lost(f"the configured credentials cannot be had ({reason}); check where they come from, or try again later")
 
 
 def _check_text(keys: Any, method: str) -> None:
@@ -135,9 +175,15 @@ class Access:
     """A way to ask S3: with credentials, or without."""
 
     def __init__(
-        self, session: boto3.Session, credentials: Boto3CredentialProvider | None, ca_bundle: bytes | None
+        self,
+        session: boto3.Session,
+        credentials: Boto3CredentialProvider | None,
+        ca_bundle: bytes | None,
+        lost: Lost | None = None,
     ) -> None:
         self.credentials = credentials
+        # Why the credentials that are configured could not be had.
+        self.lost = lost
         # How boto3 came by the credentials (env, iam-role, …), never which; None for none.
         self.identity = None if credentials is None else credentials.credentials.method
         self._ca_bundle = ca_bundle

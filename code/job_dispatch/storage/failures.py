@@ -27,11 +27,17 @@ _NO_CONNECTION = (SSLError, EndpointConnectionError, ConnectTimeoutError, ProxyC
 
 
 class Failure(Exception):  # noqa: N818  it is turned into an error of this project with the bucket's name
-    """Why S3 could not be asked, whether it may be without credentials, and whether that holds for the whole bucket."""
+    """Why S3 could not be asked, whether it may be without credentials, and whether that holds for the whole bucket.
 
-    def __init__(self, reason: str, is_refusal: bool = False, is_of_bucket: bool = False) -> None:
+    `is_of_request` tells whether the user must do something before it can succeed.
+    """
+
+    def __init__(
+        self, reason: str, is_refusal: bool = False, is_of_bucket: bool = False, is_of_request: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason, self.is_refusal, self.is_of_bucket = reason, is_refusal, is_of_bucket
+        self.is_of_request = is_of_request
 
 
 def is_without_connection(error: Exception) -> bool:

@@ -122,6 +122,11 @@ class Bucket:
 
     def _describe(self, error: Exception) -> Failure:
         failure = describe(error, self.endpoint, self._access.identity)
+        if failure.is_refusal and self._access.lost:
+            lost = self._access.lost
+            failure = Failure(
+                f"refused without credentials, and {lost.reason}", is_refusal=True, is_of_request=lost.needs_login
+            )
         self.failure = failure if failure.is_of_bucket else self.failure
         return failure
 

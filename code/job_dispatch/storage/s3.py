@@ -178,7 +178,8 @@ class _AnyAccess:
             else:
                 self._prefer(access)
                 return answer
-        raise ServiceError(f"s3://{self.name}: {failures[0].reason}") from failures[0]
+        kind = RequestError if failures[0].is_of_request else ServiceError
+        raise kind(f"s3://{self.name}: {failures[0].reason}") from failures[0]
 
     async def _opened(self, access: Access, prefix: str) -> Bucket:
         if access not in self._open:

@@ -436,3 +436,48 @@ def test_where_no_credentials_are_found_and_s3_says_400_that_is_said(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     assert "boto3 found no AWS credentials" in refusal(place, 400, b"AuthorizationHeaderMissing")
+
+
+SOURCES = {
+    "a process that fails": (
+        """credential_process = sh -c 'echo "no ticket" >&2; echo "known-secret" >&2; exit 1'""",
+        "no ticket",
+        ServiceError,
+    ),
+    "an expired login": (
+        "sso_session = lab\nsso_account_id = 123456789012\nsso_role_name = reader\n"
+        "[sso-session lab]\nsso_region = us-east-1\nsso_start_url = https://lab.invalid/start",
+        "log in by aws sso login",
+        RequestError,
+    ),
+}
+
+
+@pytest.fixture(params=SOURCES)
+def source(
+    request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tuple[str, str, type[DispatchError]]:
+    """Credentials that are configured and cannot be had."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text(f"[default]\nregion = us-east-1\n{SOURCES[request.param][0]}\n")
+    return SOURCES[request.param]
+
+
+def test_a_public_bucket_is_listed_where_credentials_cannot_be_had_and_a_warning_tells_why(
+    place: Place, source: tuple[str, str, type[DispatchError]], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert found() == MATCH
+    assert source[1] in caplog.text
+    assert "known-secret" not in caplog.text
+
+
+def test_a_bucket_that_is_not_public_names_the_remedy_where_credentials_cannot_be_had(
+    place: Place, source: tuple[str, str, type[DispatchError]]
+) -> None:
+    place.status, place.body = 403, ERROR % b"AccessDenied"
+    with pytest.raises(source[2], match=f"refused without credentials, and .*{source[1]}") as raised:
+        found()
+    assert "known-secret" not in str(raised.value)
