@@ -134,7 +134,8 @@ def make_base_image(names: dict[str, str], folder: Path) -> None:
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
     pairs = [line.partition("=") for line in settings.splitlines()]
-    lines = [f"{pair[0].rpartition('.')[2]} = {pair[2].strip(chr(39))}" for pair in pairs]
+    chosen = {pair[0].rpartition(".")[2]: pair[2].strip("'") for pair in pairs}
+    lines = [f"{name} = {value}" for name, value in chosen.items()]
     (root / "etc" / "pip.conf").write_text("\n".join(["[global]", *lines, ""]))
     for version in sorted(set(missing.values())):
         _add_python(root, version)
