@@ -54,13 +54,15 @@ def _cohort(assets: list[Asset]) -> Cohort:
 
 
 def _list(shape: str, assets: list[Asset]) -> int:
-    files = locate(_cohort(assets), endings=SHAPES[shape].ending, max_concurrency=_CONCURRENCY)
+    files = locate(_cohort(assets), endings=SHAPES[shape.partition("+")[0]].ending, max_concurrency=_CONCURRENCY)
     return sum(len(one.files or ()) for one in files.assets)
 
 
 def _measure(shape: str, assets: list[Asset]) -> int:
     """Find out the sizes of all stores."""
-    files = locate(_cohort(assets), endings=SHAPES[shape].ending, sizes=True, max_concurrency=_CONCURRENCY)
+    files = locate(
+        _cohort(assets), endings=SHAPES[shape.partition("+")[0]].ending, sizes=True, max_concurrency=_CONCURRENCY
+    )
     return len([file for one in files.assets for file in one.files or () if file.size])
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import catalog, places, processed, processes
 from benchmarks.endpoint import Endpoint
 from benchmarks.metadata import MetadataServer, query
-from benchmarks.shapes import SHAPES, keys_of, least_requests
+from benchmarks.shapes import SHAPES, keys_of, least_requests, total
 from job_dispatch.storage.keys import PAGE_SIZE
 
 _RESULTS = Path(__file__).resolve().parent / "results.json"
@@ -39,6 +39,15 @@ _LISTED = (
     ("raw-light-sheet", 1, 1),
     ("raw-light-sheet", 10, 1),
     ("one-folder", 1, 1),
+    ("uuids", 1, 0),
+    ("dates", 1, 0),
+    ("words", 1, 0),
+    ("uuids", 10, 0),
+    ("million", 1, 0),
+    ("sessions", 1, 0),
+    ("sessions", 20, 0),
+    ("flat+one-folder", 3_000, 0),
+    ("ten-million", 1, 0),
 )
 # Stores whose objects are all listed for their sizes; the peer has nothing like it.
 _MEASURED = (("large-stores", 1),)
@@ -92,9 +101,10 @@ class Bench:
         rows = []
         for shape, count, peer_count in self._chosen(_LISTED):
             ours = self._median(lambda: self._list(sys.executable, "ours", shape, count))  # noqa: B023
-            row: Row = {"assets": f"{shape}:{count}", "keys": count * len(keys_of(shape)), "ours": ours}
-            least = min(least_requests(shape) * count, ours["requests"])
-            row["limit"] = self._least_seconds(shape, least)
+            keys = total(shape, count, lambda one: len(keys_of(one)))
+            row: Row = {"assets": f"{shape}:{count}", "keys": keys, "ours": ours}
+            row["least"] = total(shape, count, least_requests)
+            row["limit"] = self._least_seconds(shape.partition("+")[0], min(row["least"], ours["requests"]))
             row["times_limit"] = ours["seconds"] / row["limit"]
             row["ms_cpu_a_request"] = 1_000 * ours["cpu"] / ours["requests"]
             if self._peer and peer_count:
@@ -120,7 +130,8 @@ class Bench:
             ours = self._median(lambda: self._list(sys.executable, "ours", shape, count, "measure"))  # noqa: B023
             keys = count * len(keys_of(shape))
             row: Row = {"assets": f"{shape}:{count}", "keys": keys, "ours": ours}
-            row["limit"] = self._least_seconds(shape, -(-keys // PAGE_SIZE))
+            row["least"] = -(-keys // PAGE_SIZE)
+            row["limit"] = self._least_seconds(shape, row["least"])
             row["times_limit"] = ours["seconds"] / row["limit"]
             rows.append(row)
             print(_line(row), flush=True)
@@ -283,15 +294,17 @@ def _scaled(run: Row, factor: float, start: dict[str, float]) -> Row:
 
 
 _HEADER = (
-    f"{'':<18}{'ours':>38}{'peer (~: scaled)':>42}\n"
-    f"{'assets':<18}{'s':>8}{'LIST':>8}{'CPU s':>8}{'MB':>6}{'× limit':>8}"
+    f"{'':<22}{'ours':>52}{'peer (~: scaled)':>42}\n"
+    f"{'assets':<22}{'s':>8}{'LIST':>8}{'least':>8}{'×':>6}{'CPU s':>8}{'MB':>6}{'× limit':>8}"
     f"{'s':>12}{'LIST':>8}{'CPU s':>9}{'MB':>6}{'ratio':>8}{'CPU ratio':>11}"
 )
 
 
 def _line(row: Row) -> str:
     ours, peer = row["ours"], row.get("peer")
-    line = f"{row['assets']:<18}{ours['seconds']:>8.3f}{ours['requests']:>8,}{ours['cpu']:>8.2f}{ours['peak']:>6.0f}"
+    line = f"{row['assets']:<22}{ours['seconds']:>8.3f}{ours['requests']:>8,}"
+    line += f"{row['least']:>8,}{ours['requests'] / row['least']:>6.2f}" if "least" in row else " " * 14
+    line += f"{ours['cpu']:>8.2f}{ours['peak']:>6.0f}"
     line += f"{row['times_limit']:>8.1f}" if "times_limit" in row else " " * 8
     if peer is None:
         return line

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
+import uuid
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from functools import cache
 from typing import NamedTuple
 
@@ -149,6 +152,40 @@ def _one_folder() -> list[Block]:
     return [("", ["acquisition.json"]), ("images/", _numbered("{:06}.tiff", 100_000))]
 
 
+def _named(names: Iterable[str]) -> list[Block]:
+    return [("", ["acquisition.json"]), ("images/", sorted(set(names)))]
+
+
+def _uuids() -> list[Block]:
+    chance = random.Random(1)
+    return _named(f"{uuid.UUID(int=chance.getrandbits(128), version=4)}.bin" for _ in range(100_000))
+
+
+def _dates() -> list[Block]:
+    start = datetime(2021, 3, 4, 5, 6, 7)
+    return _named(f"{start + timedelta(seconds=37 * number):%Y-%m-%dT%H-%M-%S}.tif" for number in range(100_000))
+
+
+def _words() -> list[Block]:
+    chance = random.Random(5)
+    syllables = ["ka", "lo", "mi", "ter", "san", "do", "re", "fa", "bri", "que", "zu", "ne", "pla", "st", "on"]
+    return _named("".join(chance.choices(syllables, k=chance.randint(3, 7))) + ".txt" for _ in range(100_000))
+
+
+def _million() -> list[Block]:
+    return [("", ["acquisition.json"]), ("images/", _numbered("{:07}.tiff", 1_000_000))]
+
+
+def _sessions() -> list[Block]:
+    """Return 100 sessions, each a store of 2,000 chunks and two files."""
+    chunks = _numbered("{:04}", 2_000)
+    blocks: list[Block] = []
+    for number in range(100):
+        home = f"sessions/{number:03}/"
+        blocks += [(home, ["meta.json", "notes.txt"]), (f"{home}rec.zarr/", chunks)]
+    return blocks
+
+
 def _large_stores() -> list[Block]:
     """Return two stores of 100,000 chunks."""
     names = _numbered("{:02}", 50)
@@ -185,6 +222,11 @@ SHAPES = {
     "raw-light-sheet": Shape(".json", _raw_light_sheet, "100,001 keys: 100 folders of 1,000 plain files"),
     "ten-million": Shape(".json", _ten_million, "10,000,001 keys: 10,000 folders of 1,000 plain files"),
     "one-folder": Shape(".json", _one_folder, "100,001 keys: one folder of plain files"),
+    "uuids": Shape(".json", _uuids, "100,001 keys: one folder, named by UUIDs"),
+    "dates": Shape(".json", _dates, "100,001 keys: one folder, named by dates"),
+    "words": Shape(".json", _words, "about 85,000 keys: one folder, named by words"),
+    "million": Shape(".json", _million, "1,000,001 keys: one folder of plain files"),
+    "sessions": Shape(".json", _sessions, "200,200 keys: 100 folders of a store of 2,000 chunks and 2 files"),
     "large-stores": Shape(".ome.zarr", _large_stores, "200,000 keys: 2 stores of 100,000 chunks"),
     "tiffs": Shape(".nwb", _tiffs, "100,001 keys in 421 folders, no store"),
 }
@@ -197,8 +239,14 @@ def keys_of(shape: str) -> Keys:
 
 
 def names(shape: str, count: int) -> list[str]:
-    """Return the names of assets of a shape."""
-    return [f"{shape}_{number:05}" for number in range(count)]
+    """Return the names of assets of a shape; `flat+one-folder` is so many flat ones and one folder."""
+    shape, _, beside = shape.partition("+")
+    return [f"{shape}_{number:05}" for number in range(count)] + [f"{beside}_00000"] * bool(beside)
+
+
+def total(shape: str, count: int, of_one: Callable[[str], int]) -> int:
+    """Return the sum of a number over assets of a shape."""
+    return sum(of_one(name.rpartition("_")[0]) for name in names(shape, count))
 
 
 def locations(shape: str, count: int) -> list[str]:

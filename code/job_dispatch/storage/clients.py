@@ -14,6 +14,7 @@ from job_dispatch.storage.keys import NO_KEYS, PAGE_SIZE, Level, Page, Source, l
 
 if TYPE_CHECKING:
     from arro3.core import RecordBatch
+    from obstore import ListStream
     from obstore.store import S3Store
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
@@ -61,14 +62,18 @@ class Client(Source, Protocol):
 
 
 class ByObstore:
-    """A bucket, asked by obstore; pages come as Arrow, so that only what is used becomes Python objects.
+    """A bucket, asked by obstore for one asset; pages come as Arrow: only what is used becomes Python objects.
 
     obstore takes each well-formed document for an answer, and one without a token for the last. So it is not believed
-    that nothing (more) is there where a document that is no listing would say the same.
+    that nothing (more) is there where a document that is no listing would say the same; that a listing ended with a
+    full page it is believed once it was right about that for the asset.
     """
 
     def __init__(self, store: S3Store) -> None:
-        self._store = store
+        self.store = self._store = store
+        # Listings that may go on, by their prefix and last key: they know without a request whether a full page ended.
+        self._begun: dict[tuple[str, str], ListStream[RecordBatch]] = {}
+        self._is_end_believed = False
 
     async def level(self, folder: str) -> Level:
         """List what lies directly in a folder."""
@@ -84,9 +89,13 @@ class ByObstore:
     async def page(self, prefix: str, after: str) -> Page:
         """List the first keys below a prefix that come after a key."""
         offset = None if after == prefix else after
-        batches = obstore.list(self._store, prefix, offset=offset, chunk_size=PAGE_SIZE, return_arrow=True)
+        begun = self._begun.pop((prefix, after), None)
+        batches = begun or obstore.list(self._store, prefix, offset=offset, chunk_size=PAGE_SIZE, return_arrow=True)
         batch = await anext(batches, None)
         if batch is None:
+            if begun is not None and self._is_end_believed:
+                return NO_KEYS
+            self._is_end_believed |= begun is not None
             raise UnfitError("it is empty")
         keys: Sequence[str] = batch["path"].to_pylist()  # type: ignore[assignment]
         sizes: Sequence[Any] = _Column(batch, "size")
@@ -99,6 +108,8 @@ class ByObstore:
         is_last = batch.num_rows < PAGE_SIZE
         if not keys and not is_last:
             raise UnfitError("nothing of it is below the prefix")
+        if not is_last:
+            self._begun[prefix, keys[-1]] = batches
         return Page(keys, sizes, versions, is_last)
 
     async def look(self, key: str) -> tuple[int | None, str]:

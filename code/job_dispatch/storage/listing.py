@@ -334,8 +334,12 @@ class Listing:
             return
         self._is_walking = self._is_better_walked(keys) if store else self._is_walking and outside < len(keys)
         one.sample, one.pages_ahead = keys[len(keys) // 2 :], _PAGES_AHEAD
+        # What is left behind a store is most likely little, and read with what follows it.
+        one.is_together |= store is not None
+        path, tenth = list(_path(prefix, self._home(keys, one.sample[0]))), keys[len(keys) // 10]
+        if store and len(path) > 1 and path[-2][0] in self._levels_asked:
+            path.pop()  # the folder of the store is one of many, of which little is left
         # Where nearly all of the page lies in one child of a folder, its other children may be as large.
-        path, tenth = _path(prefix, self._home(keys, one.sample[0])), keys[len(keys) // 10]
         large = (folder for folder, child in path if self._is_walking or tenth.startswith(child))
         one.levels = [folder for folder in large if folder not in self._levels_asked]
         self._divisible += () if one.levels else (one,)

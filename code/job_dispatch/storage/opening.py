@@ -179,6 +179,7 @@ class AssetInBucket:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self._by_obstore = None if bucket.by_obstore is None else ByObstore(bucket.by_obstore.store)
         self._is_by_boto3 = bucket.by_obstore is None
 
     async def level(self, folder: str) -> Level:
@@ -187,7 +188,7 @@ class AssetInBucket:
         async def level(client: Client) -> Level:
             try:
                 # A server may repeat itself for ever, which obstore does not notice.
-                async with asyncio.timeout(_LEVEL_SECONDS if client is self._bucket.by_obstore else None):
+                async with asyncio.timeout(_LEVEL_SECONDS if client is self._by_obstore else None):
                     return await client.level(folder)
             except TimeoutError:
                 raise UnfitError("it does not end") from None
@@ -218,11 +219,13 @@ class AssetInBucket:
         if bucket.failure is not None:
             raise bucket.failure
         # obstore would drop a leading `/`.
-        if bucket.by_obstore is not None and not self._is_by_boto3 and not prefix.startswith("/"):
+        if self._by_obstore is not None and not self._is_by_boto3 and not prefix.startswith("/"):
             try:
-                return await question(bucket.by_obstore)
+                return await question(self._by_obstore)
             except _REFUSALS as error:
                 self._is_by_boto3 = not isinstance(error, UnfitError) or error.is_of_keys
             except (BaseError, OSError) as error:
                 return await bucket.ask_again(question, error)
-        return await bucket.ask_boto3(question)
+        answer = await bucket.ask_boto3(question)
+        self._is_by_boto3 |= isinstance(answer, Page) and bool(answer.keys)  # obstore showed nothing there
+        return answer
