@@ -90,7 +90,7 @@ def _plan(jobs: int) -> Jobs:
     located = [LocatedAsset(one, (File(f"{one.location}/nwb/session.nwb", 1),)) for one in assets]
     parameters = Parameters({"analysis_name": "benchmark", "cutoff": 0.05}, _SETS)
     cohort = replace(_cohort(assets), query='{"subject.subject_id":"774659"}')
-    return plan(Files(cohort, located), parameters, at_most=jobs)
+    return plan(Files(cohort, located), parameters, max_jobs=jobs)
 
 
 def _timed(work: Callable[[], None]) -> float:

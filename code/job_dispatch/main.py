@@ -200,7 +200,7 @@ def _plan(run: Dispatch, wrapper: Wrapper | None, database: ResultsDatabase | No
         run.parameters,
         split_files=settings.split_files,
         query_in_jobs=settings.query_in_jobs,
-        at_most=settings.max_number_of_tasks_dispatched,
+        max_jobs=settings.max_number_of_tasks_dispatched,
         code=wrapper.code if wrapper else None,
         leave_out=remaining,
         is_preview=settings.dry_run,

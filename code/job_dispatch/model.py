@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from job_dispatch import frames
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +203,29 @@ class Skipped:
         return self.name or self.asset_id or self.record_id or self.location
 
 
+_ASSET_COLUMNS = (*("name", "subject", "session", "project", "modality", "location", "asset_id", "record_id", "role"),)
+_FILE_COLUMNS = ("asset_name", "file", "size")
+
+
 class Skips(tuple[Skipped, ...]):
     """What a step skipped, in the order in which that was found out."""
 
     __slots__ = ()
+    _COLUMNS = ("name", "asset_id", "record_id", "location", "reason", "detail", "job")
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for one in self:
+            yield {**{name: getattr(one, name) for name in self._COLUMNS}, "reason": one.reason.value}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row for each, with its reason."""
+        return frames.frame(self._rows(), self._COLUMNS)
+
+    def _repr_html_(self) -> str:
+        return frames.html(f"{len(self):,} skipped", self._rows(), ("name", "reason", "detail"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cohort:
     """What was selected.
 
@@ -241,8 +262,32 @@ class Cohort:
         """All assets, each once."""
         return list({asset.record_id: asset for group in self.groups for asset in group.assets}.values())
 
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for asset in self.assets:
+            yield {
+                "name": asset.name,
+                "subject": asset.subject,
+                "session": asset.session,
+                "project": asset.project,
+                "modality": list(asset.modality),
+                "location": asset.location,
+                "asset_id": asset.asset_id,
+                "record_id": asset.record_id,
+                "role": asset.role,
+            }
 
-@dataclass(frozen=True)
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per asset."""
+        return frames.frame(self._rows(), _ASSET_COLUMNS)
+
+    def __repr__(self) -> str:
+        return f"<Cohort: {len(self.assets):,} assets in {len(self.groups):,} groups, {len(self.skipped):,} skipped>"
+
+    def _repr_html_(self) -> str:
+        return frames.html(repr(self)[1:-1], self._rows(), _ASSET_COLUMNS[:6])
+
+
+@dataclass(frozen=True, repr=False)
 class Files:
     """The files of a cohort's assets.
 
@@ -259,3 +304,19 @@ class Files:
     cohort: Cohort = field(default_factory=Cohort)
     assets: Sequence[LocatedAsset] = ()
     skipped: Skips = field(default_factory=Skips)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for one in self.assets:
+            for file in one.files or ():
+                yield {"asset_name": one.asset.name, "file": file.address, "size": file.size}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per file, with its size in bytes where that is known."""
+        return frames.frame(self._rows(), _FILE_COLUMNS).astype({"size": "Int64"})
+
+    def __repr__(self) -> str:
+        number = sum(len(one.files or ()) for one in self.assets)
+        return f"<Files: {number:,} files of {len(self.assets):,} assets, {len(self.skipped):,} skipped>"
+
+    def _repr_html_(self) -> str:
+        return frames.html(repr(self)[1:-1], self._rows(), _FILE_COLUMNS)

@@ -10,7 +10,7 @@ from tests.conftest import CODE
 
 # A wing may import from those before it and from itself; wings of one row do not know each other.
 ROWS = (
-    ("messages", "model", "stopping", "failures", "retrying", "pages"),
+    ("messages", "model", "frames", "stopping", "failures", "retrying", "pages"),
     ("request",),
     ("metadata", "storage", "jobs"),
     ("cohort", "processed"),

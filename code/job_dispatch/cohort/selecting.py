@@ -121,7 +121,7 @@ def select(
     >>> catalog = jd.Catalog("catalog.jsonl")
     >>> cohort = jd.select(catalog, subject="774659", latest="@created", by=["@subject", "@session", "@modality"])
     >>> len(cohort.assets), len(cohort.skipped)
-    (3, 2)
+    (4, 1)
     """
     asked = Settings(
         subject=values.several(subject),

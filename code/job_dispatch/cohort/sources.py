@@ -36,8 +36,9 @@ class Folder:
     Examples
     --------
     >>> import job_dispatch as jd
-    >>> [asset.subject for asset in jd.select(jd.Folder("assets/behavior_*")).assets]
-    ['774659', '774659', '774659']
+    >>> cohort = jd.select(jd.Folder("assets/behavior_*"), subject="774659")
+    >>> {asset.subject for asset in cohort.assets}
+    {'774659'}
     """
 
     place: str | os.PathLike[str]

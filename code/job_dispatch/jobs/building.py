@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, overload
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from job_dispatch import frames
 from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.jobs.model import AnalysisDispatchModel
-from job_dispatch.messages import RequestError, carrying, counted, logger, progress, with_unit
-from job_dispatch.model import Cohort, File, Files, Group, LocatedAsset, Skipped, Skips
-from job_dispatch.request.parameters import Parameters
+from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, with_unit
+from job_dispatch.messages import progress as progress_of
+from job_dispatch.model import Cohort, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
+from job_dispatch.request.parameters import Parameters, parameters_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CAP = "--max_number_of_tasks_dispatched"
 JOBS_UNASKED = 200_000
+_COLUMNS = ("job", "assets", "files", "parameters")
 # What a file takes up on the disks that people have: whole blocks.
 _BLOCK_BYTES = 4_096
 _JOBS_MEASURED = 200
@@ -69,7 +77,7 @@ LeaveOut = Callable[[Iterable[Job]], Iterator[Job | Skipped]]
 """Takes jobs and yields those that are to be done and, in between, what is said of the others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Jobs(Sequence[AnalysisDispatchModel]):
     """The jobs of one run; each is a model of its file.
 
@@ -113,6 +121,25 @@ class Jobs(Sequence[AnalysisDispatchModel]):
         if isinstance(number, slice):
             return replace(self, planned=self.planned[number])
         return self.model(self.planned[number])
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for job in self.planned:
+            yield {
+                "job": job.name,
+                "assets": [asset.name for asset in job.group.assets],
+                "files": None if job.files is None else [file.address for file in job.files],
+                "parameters": job.parameter_set,
+            }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per job."""
+        return frames.frame(self._rows(), _COLUMNS)
+
+    def __repr__(self) -> str:
+        return f"<Jobs: {len(self):,} jobs, {len(self.skipped):,} skipped>"
+
+    def _repr_html_(self) -> str:
+        return frames.html(repr(self)[1:-1], self._rows(), _COLUMNS)
 
 
 class Work:
@@ -229,27 +256,31 @@ def refuse_too_many(cohort: Cohort, parameters: Parameters) -> None:
 
 def plan(
     files: Files,
-    parameters: Parameters,
+    parameters: Parameters | Mapping[str, Any] | str | PathLike[str] | None = None,
     *,
     split_files: bool = True,
     query_in_jobs: bool = True,
-    at_most: int | None = None,
+    max_jobs: int | None = None,
+    progress: bool | None = None,
     code: Code | None = None,
     leave_out: LeaveOut | None = None,
     is_preview: bool = False,
 ) -> Jobs:
-    """Return the jobs for files: one per group, file and parameter set; what the cap leaves off is a warning.
+    """Plan the jobs for files: one per group, file and parameter set.
 
     Parameters
     ----------
     files : Files
-    parameters : Parameters
+    parameters : mapping or path, optional
+        `fixed_parameters`, `distributed_parameters`, `parameter_grid` and `parameter_zip`, or a file with them.
     split_files : bool
         One job per file instead of one per asset; the files of groups with metadata and of pairs stay together.
     query_in_jobs : bool
         Jobs tell the query.
-    at_most : int or None
-        The cap: no job beyond it is built.
+    max_jobs : int, optional
+        No job beyond these is built; a warning tells how many are left off.
+    progress : bool, optional
+        Show progress; by default in a terminal and in a notebook.
     code : Code or None
         The code that will run them, None where it is not known.
     leave_out : callable or None
@@ -259,15 +290,29 @@ def plan(
     Raises
     ------
     RequestError
-        Without a cap, more jobs than are written unasked; a preview warns, and has the first of them.
+        Without `max_jobs`, more jobs than are written unasked; a preview warns, and has the first of them.
+
+    Examples
+    --------
+    >>> import job_dispatch as jd
+    >>> files = jd.locate(jd.select(jd.Catalog("catalog.jsonl"), subject="643634"), endings=".csv")
+    >>> jobs = jd.plan(files, {"parameter_grid": {"cutoff": [0.1, 0.2]}})
+    >>> len(jobs), jobs[1].distributed_parameters
+    (2, {'cutoff': 0.2})
     """
+    at_most = max_jobs
+    if not isinstance(parameters, Parameters):
+        parameters = parameters_of(parameters)
+    if leave_out is None and files.cohort.excluded_jobs:
+        leave_out = partial(_without_excluded, files.cohort)
     _note_whole_groups(files, split_files)
     work = Work(files, parameters, files.cohort.query if query_in_jobs else None, split_files, code)
     limit = at_most or JOBS_UNASKED
     if not (at_most or is_preview) and leave_out is None and work.are_distinct and work.number > limit:
         _refuse(work.extent(), is_preview)
     # One more than is written unasked tells whether there are too many.
-    taken, skipped = _taken(work, leave_out, at_most or limit + 1)
+    with showing_progress(progress):
+        taken, skipped = _taken(work, leave_out, at_most or limit + 1)
     too_many = work.extent() if len(taken) > limit else None
     del taken[limit:]
     left_off = None
@@ -279,6 +324,15 @@ def plan(
         elif left_off:
             logger.warning("%s=%d: %s left off", CAP, limit, left_off)
     return Jobs(taken, parameters.fixed, work.query, code, Skips(skipped), left_off, too_many)
+
+
+def _without_excluded(cohort: Cohort, jobs: Iterable[Job]) -> Iterator[Job | Skipped]:
+    for job in jobs:
+        if job.name in cohort.excluded_jobs:
+            detail = f"excluded by {cohort.excluded_by}"
+            yield Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets, detail)
+        else:
+            yield job
 
 
 def _note_whole_groups(files: Files, split_files: bool) -> None:
@@ -296,7 +350,7 @@ def _taken(work: Work, leave_out: LeaveOut | None, at_most: int) -> tuple[list[J
     taken: list[Job] = []
     skipped: list[Skipped] = []
     number = min(work.number, at_most) if leave_out is None else None
-    with carrying(skipped), progress("building jobs", "jobs", number) as shown:
+    with carrying(skipped), progress_of("building jobs", "jobs", number) as shown:
         for one in work if leave_out is None else leave_out(work):
             if isinstance(one, Skipped):
                 skipped.append(one)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from job_dispatch.request import json_text, literals
 from job_dispatch.request.selection import PIPELINE_FOLDER, find_file
 
 FILE_NAME = "analysis_parameters.json"
-_FIXED, _DISTRIBUTED, _GRID = "fixed_parameters", "distributed_parameters", "parameter_grid"
-_KEYS = (_FIXED, _DISTRIBUTED, _GRID)
+_FIXED, _DISTRIBUTED, _GRID, _ZIP = "fixed_parameters", "distributed_parameters", "parameter_grid", "parameter_zip"
+_KEYS = (_FIXED, _DISTRIBUTED, _GRID, _ZIP)
 _FORM = [
     'expected form: {"fixed_parameters": {"name": value, …},',
     '                "distributed_parameters": [{"name": value, …}, …],',
-    '                "parameter_grid": {"name": [value, …], …}}',
+    '                "parameter_grid": {"name": [value, …], …},',
+    '                "parameter_zip": {"name": [value, …], …}}',
 ]
 _SETS_AT_MOST = 1_000_000
 # How like `analysisparameters` the letters of a name must be for it to be a misspelling.
@@ -115,10 +118,63 @@ def _parameters(value: object, place: str) -> Parameters:
         raise RequestError(f"{place}: {_FIXED} must be an object, not {kind(fixed)}", _FORM)
     distributed = _distributed(value.get(_DISTRIBUTED), place)
     grid = _grid(value.get(_GRID), place)
-    _refuse_fields_in_both(distributed, grid, place)
-    _refuse_too_many(len(distributed), [len(values) for values in grid.values()], place)
-    sets = [{**one, **combination} for one in distributed or [{}] for combination in _combinations(grid)]
-    return Parameters(fixed, _unique(sets, place) if distributed or grid else (), place)
+    rows = _zipped(value.get(_ZIP), place)
+    zipped = rows[0] if rows else {}
+    _refuse_fields_in_both(distributed, grid, _GRID, place)
+    _refuse_fields_in_both(distributed, zipped, _ZIP, place)
+    if both := [field for field in zipped if field in grid]:
+        raise RequestError(f"{place}: {_GRID} and {_ZIP} both have the field {both[0]}; keep it in one of them")
+    _refuse_too_many(len(distributed), [len(rows) or 1, *(len(values) for values in grid.values())], place)
+    sets = [
+        {**one, **row, **combination}
+        for one in distributed or [{}]
+        for row in rows or [{}]
+        for combination in _combinations(grid)
+    ]
+    return Parameters(fixed, _unique(sets, place) if distributed or grid or rows else (), place)
+
+
+def _zipped(value: object, place: str) -> list[dict[str, Any]]:
+    """Return the sets that lists of equal length make, element by element."""
+    if value is not None and not isinstance(value, dict):
+        raise RequestError(f"{place}: {_ZIP} must be an object of field → list of values, not {kind(value)}", _FORM)
+    lists: dict[str, Any] = value or {}
+    for name, values in lists.items():
+        if not isinstance(values, list):
+            raise RequestError(f"{place}: {_ZIP}.{name} must be a list of values, not {kind(values)}; put it in [ ]")
+        if not values:
+            raise RequestError(f"{place}: {_ZIP}.{name} is an empty list, which makes no parameter set; remove it")
+    if len({len(values) for values in lists.values()}) > 1:
+        lengths = [f"{name}: {counted(len(values), 'value')}" for name, values in lists.items()]
+        raise RequestError(f"{place}: the lists of {_ZIP} must have the same length", lengths)
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
+def parameters_of(value: Mapping[str, Any] | str | PathLike[str] | None) -> Parameters:
+    """Return the parameters that are given as Python values or in a file; numbers and arrays of numpy do, too.
+
+    Raises
+    ------
+    RequestError
+        They have another shape, or a value is none of JSON.
+    """
+    if value is None:
+        return Parameters()
+    if not isinstance(value, Mapping):
+        path = Path(value).expanduser()
+        return _parameters(literals.read(json_text.read_file(path), str(path)), str(path))
+    try:
+        plain = json.loads(json.dumps(value, default=_plain, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"parameters: they cannot be written as JSON: {error}") from None
+    return _parameters(plain, "parameters")
+
+
+def _plain(value: Any) -> Any:
+    """Return what a value of numpy holds."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def _distributed(value: object, place: str) -> list[dict[str, Any]]:
@@ -148,11 +204,11 @@ def _grid_values(field: str, values: object, place: str) -> list[Any]:
     return unique
 
 
-def _refuse_fields_in_both(distributed: Sequence[dict[str, Any]], grid: dict[str, list[Any]], place: str) -> None:
+def _refuse_fields_in_both(distributed: Sequence[dict[str, Any]], others: Container[str], key: str, place: str) -> None:
     for number, one in enumerate(distributed):
-        if both := [field for field in one if field in grid]:
+        if both := [field for field in one if field in others]:
             raise RequestError(
-                f"{place}: {_DISTRIBUTED}[{number}] and {_GRID} both have the field {both[0]}; keep it in one of them"
+                f"{place}: {_DISTRIBUTED}[{number}] and {key} both have the field {both[0]}; keep it in one of them"
             )
 
 

@@ -32,9 +32,9 @@ def files_of_groups(assets: list[LocatedAsset], query: str | None = QUERY) -> Fi
 
 
 def build(
-    assets: list[LocatedAsset], parameters: Parameters, split_files: bool = True, at_most: int | None = None
+    assets: list[LocatedAsset], parameters: Parameters, split_files: bool = True, max_jobs: int | None = None
 ) -> building.Jobs:
-    return building.plan(files_of_groups(assets), parameters, split_files=split_files, at_most=at_most)
+    return building.plan(files_of_groups(assets), parameters, split_files=split_files, max_jobs=max_jobs)
 
 
 def files_of(names: list[str], counts: list[int]) -> list[LocatedAsset]:
@@ -69,7 +69,7 @@ def test_splitting_puts_every_file_into_exactly_one_job_and_not_splitting_every_
 def test_a_limit_keeps_the_first_jobs(names: list[str], at_most: int) -> None:
     assets = [located(name) for name in names]
     every = build(assets, Parameters()).planned
-    assert build(assets, Parameters(), at_most=at_most).planned == every[:at_most]
+    assert build(assets, Parameters(), max_jobs=at_most).planned == every[:at_most]
 
 
 def test_no_job_beyond_the_limit_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,14 +82,14 @@ def test_no_job_beyond_the_limit_is_built(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(AnalysisDispatchModel, "uuid", count)
     sets = tuple({"x": number} for number in range(1_000))
-    plan = build([located(f"a{number}") for number in range(2_000)], Parameters(None, sets), at_most=5)
+    plan = build([located(f"a{number}") for number in range(2_000)], Parameters(None, sets), max_jobs=5)
     assert len(plan.planned) == len(built) == 5
     assert plan.left_off == (1_999_995, True)
 
 
 @given(names=NAMES, sets=SETS, at_most=st.integers(1, 30))
 def test_taken_and_left_off_are_all_jobs(names: list[str], sets: list[dict[str, Any]], at_most: int) -> None:
-    plan = build([located(name) for name in names], Parameters(None, tuple(sets)), at_most=at_most)
+    plan = build([located(name) for name in names], Parameters(None, tuple(sets)), max_jobs=at_most)
     assert len(plan.planned) + (plan.left_off.number if plan.left_off else 0) == len(names) * max(1, len(sets))
     assert plan.left_off is None or plan.left_off.is_exact
 
@@ -101,7 +101,7 @@ def test_what_is_left_out_does_not_count_against_the_limit_and_makes_what_is_lef
             yield Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets) if is_left_out else job
 
     files = files_of_groups([located(f"a{number}") for number in range(6)])
-    plan = building.plan(files, Parameters(), at_most=3, leave_out=leave_out)
+    plan = building.plan(files, Parameters(), max_jobs=3, leave_out=leave_out)
     assert [job.group.assets[0].name for job in plan.planned] == ["a1", "a3", "a4"]
     assert [one.name for one in plan.skipped] == ["a0", "a2"]
     assert str(plan.left_off) == "up to 1 job"
@@ -114,7 +114,7 @@ def test_jobs_of_the_same_content_count_once_and_what_is_left_off_is_said_to_be_
     twice = Files(Cohort([Group((one.asset,)) for one in (*assets, *assets)]), assets)
     assert [job.group.assets[0].name for job in building.plan(twice, Parameters()).planned] == ["a", "b"]
     assert caplog.messages == ["2 jobs with the same content as another counted once"]
-    assert building.plan(twice, Parameters(), at_most=1).left_off == (3, False)
+    assert building.plan(twice, Parameters(), max_jobs=1).left_off == (3, False)
 
 
 def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(
@@ -138,7 +138,7 @@ def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(
     assert "a run would stop here" in caplog.text
     with pytest.raises(RequestError):
         building.plan(files, parameters, leave_out=lambda jobs: iter(jobs))
-    assert len(building.plan(files, parameters, at_most=2_001)) == 2_001
+    assert len(building.plan(files, parameters, max_jobs=2_001)) == 2_001
 
 
 def test_jobs_of_a_csv_name_no_query() -> None:

@@ -1,0 +1,35 @@
+"""How results show in a notebook: as data frames, and as their counts and first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROWS_SHOWN = 5
+_CELL_SHOWN = 80
+
+
+def frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows as a data frame with these columns, also where there is no row."""
+    import pandas as pd  # takes half a second to load
+
+    return pd.DataFrame(list(rows), columns=list(columns))
+
+
+def html(headline: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Return a headline and the first rows as HTML."""
+    shown = list(islice(rows, _ROWS_SHOWN))
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(row[column])}</td>' for column in columns)}</tr>" for row in shown)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if shown else ""
+    return f"<div><p>{escape(headline)}</p>{table}</div>"
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return escape(text if len(text) <= _CELL_SHOWN else f"{text[:_CELL_SHOWN]}…")
