@@ -31,6 +31,8 @@ help:
 	@echo 'make audit             look up the dependencies in the list of known vulnerabilities'
 	@echo 'make bench             time the dispatcher beside the public one, about eleven minutes'
 	@echo 'make pin               pin the newest versions of all dependencies for the capsule'
+	@echo 'make chromium          install Chromium where it is missing, as root on Debian'
+	@echo 'make pictures          take the pictures in docs/ of the pages that the example makes, in Chromium'
 	@echo 'make clean             remove $(VENV) and caches, keep results/'
 
 run: $(VENV)/run.stamp
@@ -120,6 +122,21 @@ pin: $(VENV)/test.stamp
 clean:
 	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_results example_pipeline
 	find code pipeline -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
+
+.PHONY: chromium pictures
+
+# Ubuntu's own package is a snap, which cannot read the folders that tests write to.
+chromium:
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+	    if [ -n "$$name" ] && command -v "$$name" >/dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" != 0 ] || ! grep -q '^ID=debian' /etc/os-release 2>/dev/null; then \
+	    echo 'Chromium is missing, and only root on Debian can install it with this command'; exit 1; \
+	fi; \
+	apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium fonts-liberation
+
+pictures: $(VENV)/browser.stamp
+	cd code && ../$(VENV_PYTHON) -m tools.pictures
 
 # What each stamp installs besides the project, and the stamps that this makes good as well.
 EXTRAS_example := --extra example

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -119,3 +120,26 @@ def test_without_a_python_that_the_released_wrapper_supports_its_environment_sta
     assert done.stdout == (
         f"No Python 3.11 to 3.13 was found for {tmp_path / 'wrapper'}: the tests that need it are skipped\n"
     )
+
+
+def make_chromium(path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `make chromium` where `path` alone has the commands."""
+    return subprocess.run(
+        [shutil.which("make") or "make", "chromium"],
+        cwd=CODE.parent,
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_chromium_is_not_installed_twice_and_for_nobody_but_root(tmp_path: Path) -> None:
+    (tmp_path / "grep").symlink_to(shutil.which("grep") or "")
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    refused = make_chromium(tmp_path)
+    assert refused.returncode == 2
+    assert "Chromium is missing, and only root on Debian can install it with this command" in refused.stdout
+    (tmp_path / "chromium").symlink_to(tmp_path / "id")
+    assert make_chromium(tmp_path).returncode == 0
