@@ -222,6 +222,15 @@ def test_values_are_plotted_against_what_is_chosen(opened: Opened, against: str,
         assert [label for label in shown if label in labels] == labels
 
 
+def test_values_of_a_parameter_stand_in_the_order_of_numbers(opened: Opened) -> None:
+    thresholds = [0.1, 10, 0.05, 2]
+    rows = [make_row(number, parameters={"threshold": one}) for number, one in enumerate(thresholds)]
+    with opened(rows) as tab:
+        tab.locator("#against").select_option("parameters.threshold")
+        shown = tab.locator("#value-plots .plot").first.locator("svg text").all_text_contents()
+        assert [float(text) for text in shown[-4:]] == sorted(thresholds)
+
+
 def test_the_distribution_has_bars_that_add_up_to_no_more_than_the_plot_is_high(opened: Opened) -> None:
     with opened() as tab:
         bars = tab.locator("#value-plots .bins").first.bounding_box()
