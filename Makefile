@@ -11,7 +11,7 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack lint format audit bench pin clean stale
+.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack chromium pictures lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
@@ -122,8 +122,6 @@ pin: $(VENV)/test.stamp
 clean:
 	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_results example_pipeline
 	find code pipeline -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
-
-.PHONY: chromium pictures
 
 # Ubuntu's own package is a snap, which cannot read the folders that tests write to.
 chromium:
