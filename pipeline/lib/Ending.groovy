@@ -63,7 +63,7 @@ class Ending {
 
     /** Slurm writes the reason into the output of the task. */
     private static Ending byCluster(List written, task) {
-        def text = written.findAll { line -> line.startsWith('slurmstepd: ') || line.startsWith('srun: ') }.join('\n')
+        def text = written.findAll { line -> line =~ /^(slurmstepd(-\S+)?|srun): / }.join('\n')
         if (text =~ /DUE TO TIME LIMIT/) {
             return tookTooLong(task)
         }
@@ -73,7 +73,7 @@ class Ending {
         if (text =~ /(?i)node fail/) {
             return new Ending('its node was lost; -resume runs it again', mayPass: true)
         }
-        return text =~ /CANCELLED/ ? new Ending('it was cancelled on the cluster; -resume runs it again') : null
+        return text =~ /CANCELLED/ ? new Ending('it was cancelled on the cluster; -resume runs it again', mayPass: false) : null
     }
 
     /** What an exit status stands for that the program has not chosen itself. */
@@ -88,7 +88,7 @@ class Ending {
                 return usedTooMuch(task)
             case 125:
                 def reason = said.find { line -> line.startsWith('docker: ') } ?: last
-                return new Ending("the container cannot be started: ${reason.minus('docker: ').minus(': ')}; check its image", isForAll: true)
+                return new Ending("the container cannot be started: ${reason.replaceFirst(/^(docker)?: /, '')}; check its image, ${task.container}", isForAll: true)
             case [126, 127]:
                 return new Ending("a program is missing${last}; activate the environment of the project (process.beforeScript on a cluster)", isForAll: true)
         }
