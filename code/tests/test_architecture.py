@@ -15,7 +15,6 @@ ROWS = (
     ("metadata", "storage", "jobs"),
     ("cohort", "processed"),
     ("report", "results"),
-    ("finding",),
     ("main",),
 )
 LINES_OF_A_FILE = 450
