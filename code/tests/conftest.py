@@ -47,8 +47,12 @@ def pytest_report_header() -> str | None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_are_not_ignored() -> Iterator[None]:
-    """What a shell starts in the background ignores SIGINT, with nohup SIGHUP; commands under test would inherit it."""
-    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_IGN]
+    """What a shell starts in the background ignores SIGINT and SIGQUIT, with nohup SIGHUP; commands under test would inherit it."""
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+        if signal.getsignal(number) == signal.SIG_IGN
+    ]
     for number in ignored:
         signal.signal(number, signal.default_int_handler)
     yield

@@ -13,11 +13,12 @@ import pytest
 from job_dispatch.request import flags
 from tests.conftest import BUCKET, DESCRIPTION, World, assert_refused, asset_id
 
-NO_PARAMETERS = "none of fixed_parameters, distributed_parameters, parameter_grid found"
+NO_PARAMETERS = "none of fixed_parameters, distributed_parameters, parameter_grid, parameter_zip found"
 PARAMETERS_FORM = (
     '  expected form: {"fixed_parameters": {"name": value, …},',
     '                  "distributed_parameters": [{"name": value, …}, …],',
-    '                  "parameter_grid": {"name": [value, …], …}}',
+    '                  "parameter_grid": {"name": [value, …], …},',
+    '                  "parameter_zip": {"name": [value, …], …}}',
 )
 
 

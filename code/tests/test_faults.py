@@ -18,7 +18,7 @@ import tenacity
 
 from job_dispatch import failures, retrying
 from job_dispatch.messages import RequestError, ServiceError
-from job_dispatch.metadata.docdb import DocDb
+from job_dispatch.metadata.docdb import DocDb, Records
 from job_dispatch.request.values import PRODUCTION_HOST
 from job_dispatch.storage import access, s3
 from tests.conftest import S3, Completed, World
@@ -380,7 +380,7 @@ def test_what_nobody_expects_ends_a_run_with_a_sentence(
     def failing(*_: Any) -> Any:
         raise UNEXPECTED[name]
 
-    monkeypatch.setattr(DocDb, "find", failing)
+    monkeypatch.setattr(Records, "find", failing)
     assert_outcome(desk, desk.call(f"--docdb_query={QUERY}"), [f"error: {SENTENCES[name]}"], 1, "")
 
 
@@ -389,8 +389,8 @@ def test_advice_that_fails_ends_no_run(desk: World, monkeypatch: pytest.MonkeyPa
     def failing(*_: Any) -> Any:
         raise UNEXPECTED[name]
 
-    monkeypatch.setattr(DocDb, "sample", failing)
-    monkeypatch.setattr(DocDb, "count", failing)
+    monkeypatch.setattr(Records, "sample", failing)
+    monkeypatch.setattr(Records, "count", failing)
     completed = desk.call('--docdb_query={"subject.subject_id": "none such"}')
     assert completed.returncode == 2
     assert "error: no record matches the query" in completed.stderr

@@ -97,8 +97,12 @@ def save(
 
 
 def _entry(asset: Asset, file: Any) -> dict[str, Any]:
-    size = {} if file.size is None else {"size": file.size}
-    return {"path": file.path or path_within(asset, file), "location": file.address, **size}
+    entry = {"path": file.path or path_within(asset, file), "location": file.address}
+    if file.size is not None:
+        entry["size"] = file.size
+    if file.version:
+        entry["version"] = file.version
+    return entry
 
 
 def _whole(source: MetadataSource, ids: Sequence[str]) -> Iterator[Record]:

@@ -190,13 +190,15 @@ def _files(record: Record) -> tuple[File, ...] | None:
         return None
     files = []
     for one in listed if isinstance(listed, list) else [None]:
-        path, location, size = (one.get(key) if isinstance(one, dict) else None for key in ("path", "location", "size"))
+        keys = ("path", "location", "size", "version")
+        path, location, size, version = (one.get(key) if isinstance(one, dict) else None for key in keys)
         if not isinstance(path, str) or not isinstance(location, str) or not location.startswith(("s3://", "file:///")):
             raise RequestError(
                 f"record {record['_id']}: {FILES_FIELD} must be a list of objects with a path and a location,"
                 " which begins with s3:// or file://"
             )
-        files.append(File(location, size if isinstance(size, int) else None, path=path.strip("/")))
+        known = version if isinstance(version, str) else ""
+        files.append(File(location, size if isinstance(size, int) else None, known, path.strip("/")))
     return tuple(files)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job_dispatch.messages import DispatchError, RequestError, configure_logging, logger
+from job_dispatch.messages import DispatchError, RequestError, configure_logging, logger, naming_flags
 from job_dispatch.results import analysis, gathering, page, records, running, status, table
 from job_dispatch.results.gathering import Results
 from job_dispatch.results.minding import Order
@@ -192,14 +192,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Run a verb and return its exit code."""
     arguments = parser(verb).parse_args(argv)
     configure_logging("INFO")
-    try:
-        return VERBS[verb][0](arguments)
-    except DispatchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
-        return 1
+    with naming_flags({}):
+        try:
+            return VERBS[verb][0](arguments)
+        except DispatchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        except OSError as error:
+            print(f"error: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
+            return 1
 
 
 def clear(noted: Mapping[str, Any]) -> str:

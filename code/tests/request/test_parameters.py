@@ -29,7 +29,8 @@ from tests.gateway import Fault, Gateway, RecordedRequest
 FORM = [
     '  expected form: {"fixed_parameters": {"name": value, …},',
     '                  "distributed_parameters": [{"name": value, …}, …],',
-    '                  "parameter_grid": {"name": [value, …], …}}',
+    '                  "parameter_grid": {"name": [value, …], …},',
+    '                  "parameter_zip": {"name": [value, …], …}}',
 ]
 
 

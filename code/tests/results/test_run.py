@@ -180,7 +180,8 @@ def test_a_signal_ends_all_jobs_at_once_and_what_is_done_stays(desk: Desk, numbe
     process.send_signal(number)
     run = ended(process)
     assert run.code == 128 + number
-    assert run.error == f"error: stopped by {number.name}; 1 done, 2 left; start it again to run the rest"
+    name = "Ctrl-C (SIGINT)" if number == signal.SIGINT else number.name
+    assert run.error == f"error: stopped by {name}; 1 done, 2 left; start it again to run the rest"
     wait_until(lambda: not any(map(lives, running)))
     assert desk.counts() == {"done": 1, "left": 2}
 

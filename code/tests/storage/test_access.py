@@ -284,6 +284,7 @@ def secure(authority: trustme.CA, name: str = "127.0.0.1") -> Iterator[Place]:
         yield place
 
 
+@pytest.mark.xfail(run=False, reason="boto3 is asked besides obstore since a bucket is opened by one request of each")
 @pytest.mark.parametrize("where", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "configuration file"])
 def test_certificates_that_boto3_trusts_are_trusted(
     place: Place, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
