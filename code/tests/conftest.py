@@ -47,7 +47,7 @@ def pytest_report_header() -> str | None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_are_not_ignored() -> Iterator[None]:
-    """What a shell starts in the background ignores SIGINT and SIGQUIT, with nohup SIGHUP; commands under test would inherit it."""
+    """What a shell starts in the background ignores some signals, and commands under test would inherit that."""
     ignored = [
         number
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
