@@ -27,6 +27,7 @@ from job_dispatch.results import claims, provenance, records, working
 from job_dispatch.results.analysis import merged, own_files, plain
 from job_dispatch.results.claims import Claim
 from job_dispatch.results.job_files import JobFile
+from job_dispatch.results.records import Record
 
 _LOG_HALF = 5_000_000
 _READ_AT_ONCE = 1 << 16
@@ -89,13 +90,15 @@ def prepare() -> None:
     _prctl(0, 0)
 
 
-def mind(order: Order, job: JobFile, lifeline: int) -> Outcome | None:
+def mind(order: Order, job: JobFile, last: Record | None, lifeline: int) -> Outcome | None:
     """Run one job in a child of this process and write its record.
 
     Parameters
     ----------
     order : Order
     job : JobFile
+    last : mapping or None
+        The record of its last run; if there is another one now, another run has run it meanwhile, and it is left alone.
     lifeline : int
         A pipe of which the run that started this holds the other end; when that closes, the job is ended.
 
@@ -109,6 +112,9 @@ def mind(order: Order, job: JobFile, lifeline: int) -> Outcome | None:
         return Outcome(job.name, "taken")
     folder = order.results / job.name
     earlier = records.read(folder)
+    if earlier != last:
+        claims.release(order.results, claim)
+        return Outcome(job.name, "taken")
     attempt = max(claim.attempt, order.attempt, earlier.get("attempt", 0) + 1 if earlier else 1)
     log = _Log(claims.folder(order.results) / f"{job.name}.log")
     answer = claims.folder(order.results) / f"{job.name}.answer"

@@ -17,6 +17,7 @@ from job_dispatch.messages import RequestError, counted, is_terminal, logger
 from job_dispatch.results import claims, job_files, minding, provenance, records, states
 from job_dispatch.results.job_files import JobFile
 from job_dispatch.results.minding import Order, Outcome
+from job_dispatch.results.records import Record
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_TO_END = 5.0
@@ -79,7 +80,8 @@ def run(order: Order, places: Sequence[Path], only: Only, workers: int) -> Ran:
     return Ran(outcomes, time.monotonic() - began)
 
 
-def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[JobFile]:
+def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[tuple[JobFile, Record | None]]:
+    """Yield the jobs to run, each with the record of its last run."""
     current = states.Current(order.analysis, order.given)
     held = claims.read_all(order.results)
     for job in found:
@@ -91,19 +93,20 @@ def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[JobF
             Only.ALL: True,
         }[only]
         if is_wanted:
-            yield job
+            is_running = state.status is states.Status.RUNNING
+            yield job, records.read(order.results / job.name) if is_running else state.record
 
 
-def _each(order: Order, jobs: Sequence[JobFile], workers: int) -> Iterator[Outcome]:
+def _each(order: Order, jobs: Sequence[tuple[JobFile, Record | None]], workers: int) -> Iterator[Outcome]:
     """Run jobs and yield each outcome; if the caller stops early, the jobs that run are ended."""
     lifeline, living = os.pipe()
     waiting = iter(jobs)
     minders: dict[int, tuple[JobFile, int]] = {}
     try:
         while True:
-            while len(minders) < workers and (job := next(waiting, None)) is not None:
-                pid, answer = _start(order, job, lifeline, living)
-                minders[pid] = (job, answer)
+            while len(minders) < workers and (following := next(waiting, None)) is not None:
+                pid, answer = _start(order, *following, lifeline, living)
+                minders[pid] = (following[0], answer)
             if not minders:
                 return
             pid, status = os.wait()
@@ -119,7 +122,7 @@ def _each(order: Order, jobs: Sequence[JobFile], workers: int) -> Iterator[Outco
         os.close(lifeline)
 
 
-def _start(order: Order, job: JobFile, lifeline: int, living: int) -> tuple[int, int]:
+def _start(order: Order, job: JobFile, last: Record | None, lifeline: int, living: int) -> tuple[int, int]:
     """Fork the process that minds a job; return its id and a pipe that gives the outcome."""
     answer, telling = os.pipe()
     sys.stdout.flush()
@@ -132,7 +135,7 @@ def _start(order: Order, job: JobFile, lifeline: int, living: int) -> tuple[int,
         os.setsid()  # Ctrl-C in the terminal reaches the run, not this
         os.close(living)
         os.close(answer)
-        outcome = minding.mind(order, job, lifeline)
+        outcome = minding.mind(order, job, last, lifeline)
         if outcome is not None:
             os.write(telling, json.dumps(asdict(outcome)).encode())
     except BaseException as error:  # a full disk, …

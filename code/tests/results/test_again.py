@@ -81,6 +81,20 @@ def test_two_runs_share_the_work_and_no_job_runs_twice(desk: Desk) -> None:
     assert desk.counts() == {"done": 12}
 
 
+def test_what_another_run_has_done_meanwhile_is_not_run_again(desk: Desk) -> None:
+    assets = {desk.job(asset): asset for asset in ("one", "two")}
+    first, second = (assets[job] for job in sorted(assets))
+    desk.job(first, "while not Path('go').exists(): time.sleep(0.01)")
+    slow = desk.start("run", "analysis.py", "results", "--workers=1")
+    wait_until(lambda: desk.started() == [first])
+    assert desk.run().code == 3
+    assert desk.started() == [first, second]
+    (desk.folder / "go").touch()
+    assert ended(slow).code == 0
+    assert desk.started() == [first, second]
+    assert desk.counts() == {"done": 2}
+
+
 def claim(desk: Desk, job: str, **fields: object) -> Path:
     """Write the claim of a process on another machine."""
     path = desk.folder / "analysis_results" / ".running" / f"{job}.claim"
