@@ -12,6 +12,7 @@ from typing import Any
 from job_dispatch.results import analysis, claims, records
 from job_dispatch.results.claims import Claim
 from job_dispatch.results.job_files import JobFile
+from job_dispatch.results.records import Record
 
 
 class Status(Enum):
@@ -31,7 +32,7 @@ class State:
     """
 
     status: Status
-    record: Mapping[str, Any] | None = None
+    record: Record | None = None
     claim: Claim | None = None
     changed: str = ""
 
