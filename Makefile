@@ -11,7 +11,7 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack chromium pictures lint format audit bench pin clean stale
+.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack chromium pictures docs lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
@@ -26,13 +26,14 @@ help:
 	@echo 'make browser-test      open the pages in Chromium, which must be installed'
 	@echo 'make attack            attack the command at random for SECONDS=600, and count how its runs end'
 	@echo 'make kill-test         kill runs at 200 random moments, about ten minutes'
-	@echo 'make lint              ruff check, ruff format --check, mypy'
+	@echo 'make lint              ruff check, ruff format --check, mypy, typos'
 	@echo 'make format            sort imports and format the code'
 	@echo 'make audit             look up the dependencies in the list of known vulnerabilities'
 	@echo 'make bench             time the dispatcher beside the public one, about eleven minutes'
 	@echo 'make pin               pin the newest versions of all dependencies for the capsule'
 	@echo 'make chromium          install Chromium where it is missing, as root on Debian'
 	@echo 'make pictures          take the pictures in docs/ of the pages that the example makes, in Chromium'
+	@echo 'make docs              build the site of docs/ in site/'
 	@echo 'make clean             remove $(VENV) and caches, keep results/'
 
 run: $(VENV)/run.stamp
@@ -104,6 +105,7 @@ lint: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m ruff check . ../pipeline
 	cd code && ../$(VENV_PYTHON) -m ruff format --check . ../pipeline
 	cd code && ../$(VENV_PYTHON) -m mypy
+	$(VENV)/bin/typos
 
 format: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m ruff check --select I --fix . ../pipeline
@@ -120,7 +122,7 @@ pin: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pin
 
 clean:
-	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build example_report example_results example_pipeline
+	rm -rf $(VENV) $(WRAPPERS) code/*.egg-info code/build site example_report example_results example_pipeline
 	find code pipeline -type d \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
 # Ubuntu's own package is a snap, which cannot read the folders that tests write to.
@@ -136,14 +138,21 @@ chromium:
 pictures: $(VENV)/browser.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pictures
 
+# A link or an anchor that leads nowhere fails. Material prints an advertisement of another project without the variable.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict --quiet
+	@echo 'Site to open: site/index.html'
+
 # What each stamp installs besides the project, and the stamps that this makes good as well.
 EXTRAS_example := --extra example
 EXTRAS_test := --extra dev
 EXTRAS_browser := --extra dev --extra browser
+EXTRAS_docs := --extra docs
 EXTRAS_storage := --extra dev --extra storage-test
 ALSO_example := run
 ALSO_test := run example
 ALSO_browser := run example test
+ALSO_docs := run
 ALSO_storage := run example test
 
 PINS := environment/requirements.txt code/tools/pins/test.txt code/tools/pins/uv.txt

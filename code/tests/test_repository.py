@@ -100,10 +100,13 @@ def test_help_begins_with_examples_that_the_parser_takes_and_has_no_usage_block(
     assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == groups
 
 
-def test_the_newest_release_in_the_changelog_is_the_version_that_the_command_tells() -> None:
-    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
-    newest = next(heading for heading in headings if heading != "Unreleased")
-    assert newest == job_dispatch.__version__
+def test_the_newest_release_has_the_same_version_and_date_in_the_changelog_the_citation_and_the_command() -> None:
+    headings = re.findall(r"^## (.+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    releases = [heading for heading in headings if heading != "Unreleased"]
+    assert [one for one in releases if not re.fullmatch(r"\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)", one)] == []
+    cited = dict(line.split(": ", 1) for line in (ROOT / "CITATION.cff").read_text().splitlines() if ": " in line)
+    assert releases[0] == f"{cited['version']} ({cited['date-released']})"
+    assert cited["version"] == job_dispatch.__version__
 
 
 def test_every_choice_in_the_app_panel_is_one_that_the_parser_takes() -> None:
@@ -134,3 +137,19 @@ def test_the_workflows_run_every_suite_that_the_ci_script_runs() -> None:
     assert "test" in words
     steps = (ROOT / ".github" / "workflows" / "test.yml").read_text()
     assert [word for word in words if not re.search(rf"run: .*\bmake {word}\b(?!-)", steps)] == []
+
+
+def test_a_commit_is_checked_as_make_lint_checks() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    linted = re.findall(r"^\t.*(?:-m |bin/)(ruff check|ruff format --check|mypy|typos)\b", makefile, flags=re.MULTILINE)
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    checked = re.findall(r"entry: .*(?:-m |bin/)(ruff check|ruff format --check|mypy|typos)\b", hooks)
+    assert checked == ["ruff check", "ruff format --check", "mypy", "typos"]
+    assert set(checked) == set(linted)
+
+
+def test_each_action_of_the_workflows_is_pinned_by_the_hash_of_a_release() -> None:
+    paths = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    used = [line.strip() for path in paths for line in path.read_text().splitlines() if "uses:" in line]
+    assert used
+    assert [line for line in used if not re.fullmatch(r"(- )?uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
