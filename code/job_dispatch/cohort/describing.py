@@ -23,9 +23,9 @@ from job_dispatch.metadata.records import (
     asset_of,
     id_filter,
     level_in,
-    level_of,
     projection,
     value_at,
+    values_in,
 )
 from job_dispatch.model import Asset
 from job_dispatch.request.fields import NAMES, all_of
@@ -49,6 +49,7 @@ _PATHS_AT_MOST = 5_000
 _VALUES_AT_MOST = 1_000
 _VALUE_LENGTH = 80
 Value = str | int | float | bool
+_Distinct = tuple[bool, Value]
 # Records of which anything was judged.
 _JUDGED = {
     "$or": [{f"quality_control.{part}.0": {"$exists": True}} for part in ("evaluations", "metrics")],
@@ -69,25 +70,28 @@ class FieldUses:
     def __init__(self) -> None:
         self.sampled = [0, 0]
         self._records: dict[str, list[int]] = {}
-        self._values: dict[str, Counter[tuple[type, Value]]] = {}
+        # True and 1 are two values, 1 and 1.0 are one.
+        self._values: dict[str, Counter[_Distinct]] = {}
 
     def add(self, records: Iterable[Record]) -> None:
         """Count the fields of more records."""
         for record in records:
             version = _version(record)
             self.sampled[version] += 1
-            found: dict[str, set[tuple[type, Value]]] = {}
-            for path, value in _leaves(record, ""):
+            found: dict[str, set[_Distinct]] = {}
+            for path, value in values_in(record):
+                if isinstance(value, dict | list) or value is None:
+                    continue
                 values = found.setdefault(path, set())
                 if not isinstance(value, str) or len(value) <= _VALUE_LENGTH:
-                    values.add((type(value), value))
+                    values.add((isinstance(value, bool), value))
             for path, values in found.items():
                 if path in self._records or len(self._records) < _PATHS_AT_MOST:
                     self._records.setdefault(path, [0, 0])[version] += 1
                     self._count(self._values.setdefault(path, Counter()), values)
 
     @staticmethod
-    def _count(counts: Counter[tuple[type, Value]], values: Iterable[tuple[type, Value]]) -> None:
+    def _count(counts: Counter[_Distinct], values: Iterable[_Distinct]) -> None:
         """Count values; of a field with thousands of them only the first come count, which are no frequent ones."""
         for value in values:
             if value in counts or len(counts) < _VALUES_AT_MOST:
@@ -143,6 +147,8 @@ class Overview:
         Assets by what they have in common.
     subjects, days : Counter of str
         Assets by subject, and by day (`YYYY-MM-DD`) on the session's own clock; "" where unknown.
+    spellings : dict of str to set of str
+        How records write each level: `raw data` counts as `raw`.
     fields : FieldUses
         Which fields a sample of the records has.
     examples : list of Asset
@@ -154,6 +160,7 @@ class Overview:
     cells: Counter[Cell] = field(default_factory=Counter)
     subjects: Counter[str] = field(default_factory=Counter)
     days: Counter[str] = field(default_factory=Counter)
+    spellings: dict[str, set[str]] = field(default_factory=dict)
     fields: FieldUses = field(default_factory=FieldUses)
     examples: list[Asset] = field(default_factory=list)
     endings: list[tuple[str, int, bool]] = field(default_factory=list)
@@ -162,6 +169,17 @@ class Overview:
     def total(self) -> int:
         """The number of assets."""
         return self.cells.total()
+
+    def level(self, value: object) -> str:
+        """Return the level that a value names, and remember how it is written."""
+        level = level_in(value)
+        if level:
+            self.spellings.setdefault(level, set()).add(str(value))
+        return level
+
+    def spelled(self, level: str) -> list[str]:
+        """Return the values of the field that count as a level."""
+        return sorted(self.spellings.get(level, {level}))
 
     def add(self, traits: _Traits, quality: tuple[tuple[str, str], ...], number: int) -> None:
         """Count assets more, or less."""
@@ -207,7 +225,7 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
         ids = []
         for record in _records(metadata, selection):
             if quality.takes(record):
-                overview.add(_traits(record), _quality(record, quality), 1)
+                overview.add(_traits(record, overview), _quality(record, quality), 1)
                 ids.append(record["_id"])
         if selection.table is not None:
             query = {"_id": {"$in": ids[:_SAMPLED]}}
@@ -252,7 +270,7 @@ def _count_there(
         _count_unjudged(source, query, overview)
     judged = {"$and": [query, _JUDGED]} if query else _JUDGED
     for record in itertools.chain.from_iterable(metadata.find(judged, projection(_FIELDS))):
-        traits = _traits(record)
+        traits = _traits(record, overview)
         if not only_judged:
             overview.add(traits, (), -1)
         if quality.takes(record):
@@ -276,7 +294,7 @@ def _count_unjudged(source: _Counting, query: Filter, overview: Overview) -> Non
         cell = Cell(
             _text(key.get("project")),
             _modalities(listed),
-            level_in(key.get("level")),
+            overview.level(key.get("level")),
             _month(key.get("month")),
             (),
         )
@@ -287,13 +305,13 @@ def _count_unjudged(source: _Counting, query: Filter, overview: Overview) -> Non
         overview.days[_day(key.get("day"))] += number
 
 
-def _traits(record: Record) -> _Traits:
+def _traits(record: Record, overview: Overview) -> _Traits:
     starts = [value_at(record, path) for path in SESSION_FIELDS]
     start = next((value for value in starts if value is not None), "")
     return _Traits(
         _text(value_at(record, _PROJECT)),
         _modalities([value_at(record, path) for path in _MODALITIES]),
-        level_of(record),
+        overview.level(value_at(record, LEVEL)),
         _day(start[:_DAY_LENGTH] if isinstance(start, str) else ""),
         _text(value_at(record, SUBJECT_FIELD)),
     )
@@ -333,7 +351,7 @@ def _sample(metadata: MetadataSource, query: Filter, size: int) -> Iterator[list
             return
 
 
-def _top(counts: Counter[tuple[type, Value]], at_most: int) -> list[tuple[tuple[type, Value], int]]:
+def _top(counts: Counter[_Distinct], at_most: int) -> list[tuple[_Distinct, int]]:
     top = sorted(counts.items(), key=lambda item: (-item[1], str(item[0][1])))[:at_most]
     return top if len(counts) <= at_most or (top and top[0][1] > 1) else top[:1]
 
@@ -344,15 +362,3 @@ def _version(record: Record) -> int:
     if isinstance(description, dict) and ("modality" in description) != ("modalities" in description):
         return int("modalities" in description)
     return int(any(record.get(field) is not None for field in _V2_FIELDS))
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Value]]:
-    """Yield path and value of all that is neither object, list nor null; paths go through lists without an index."""
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield from _leaves(below, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for element in value:
-            yield from _leaves(element, path)
-    elif value is not None:
-        yield path, value

@@ -12,7 +12,7 @@ from typing import Any
 
 from job_dispatch.failures import advice
 from job_dispatch.messages import LISTED_AT_MOST, counted, printable
-from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at
+from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at, values_in
 from job_dispatch.request.fields import NAMES, all_of, conditions, fields_in, is_expression, paths_of_key
 
 _SAMPLE_SIZE = 200
@@ -28,18 +28,7 @@ _NAMES = {"|".join(NAMES["@session"]): "@session"}
 
 def field_names(records: Iterable[Record]) -> Counter[str]:
     """Return how many records have each dotted path; paths go through lists without an index."""
-    return Counter(path for record in records for path in set(_paths(record, "")))
-
-
-def _paths(value: object, parent: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            path = f"{parent}.{key}" if parent else key
-            yield path
-            yield from _paths(child, path)
-    elif isinstance(value, list):
-        for element in value:
-            yield from _paths(element, parent)
+    return Counter(path for record in records for path in {path for path, _ in values_in(record)})
 
 
 def suggestion(field: str, known: Mapping[str, int]) -> str:

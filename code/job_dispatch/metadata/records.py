@@ -110,6 +110,21 @@ def value_at(value: object, path: str) -> Any:
     return value_at(found, rest) if rest else found
 
 
+def values_in(record: Record, parent: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of all that a query can name; paths go through lists without an index.
+
+    A key with a dot in it, and what is below it, cannot be reached by a path.
+    """
+    for key, value in record.items():
+        path = f"{parent}.{key}" if parent else key
+        if not key or key.startswith("$") or "." in key or "|" in key or path.startswith("@"):
+            continue
+        for one in value if isinstance(value, list) and value else [value]:
+            yield path, one
+            if isinstance(one, dict):
+                yield from values_in(one, path)
+
+
 def value_of(record: Record, name: str) -> Any:
     """Return the value of a field: the first one there among the paths of its name.
 

@@ -60,7 +60,7 @@ def traits(overview: Overview, modalities: Sequence[str]) -> list[Trait]:
     return [
         _trait("project", projects, lambda value: _list_flag("project", value)),
         _trait("modality", spread, lambda value: _list_flag("modality", value)),
-        _trait("level", levels, lambda value: query_flag(LEVEL, value)),
+        _trait("level", levels, lambda value: query_flag(LEVEL, _one_of(overview.spelled(value)))),
         _quality_control(verdicts),
         _by_time("month", months, _month_flags),
         _by_time("day", overview.days, lambda day: f"--from={day} --to={day}"),
@@ -117,8 +117,12 @@ def _list_flag(name: str, value: str) -> str:
     return f"--{name}={shlex.quote(value if is_plain else json.dumps([value], ensure_ascii=False))}"
 
 
+def _one_of(values: Sequence[str]) -> object:
+    return values[0] if len(values) == 1 else {"$in": values}
+
+
 def query_flag(path: str, value: object) -> str:
-    """Return the query for records with a value at a path."""
+    """Return the query for records with a value at a path, or with what an operator takes."""
     return f"--docdb_query={shlex.quote(json.dumps({path: value}, ensure_ascii=False))}"
 
 

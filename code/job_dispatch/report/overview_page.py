@@ -149,6 +149,7 @@ def _contents(
         "base": {"query": base.query, "flags": base.flags, "table": base.table, "command": list(base.command)},
         "labels": {name: panel.LABELS[name] for name in sorted(COMPOSED)},
         "levelField": LEVEL,
+        "levelSpellings": {level: overview.spelled(level) for level in values["level"]},
         "sessionFields": NAMES["@session"],
     }
     uses = overview.fields.uses(size.fields, size.values)

@@ -16,6 +16,8 @@ from tests.gateway import Fault, Gateway, Record
 
 PROJECTS = ("Behavior Platform", "Ephys, chronic", "Zoë's", None)
 MODALITIES = ("behavior", "ecephys", "pophys")
+# The first word is the level.
+LEVELS = ("raw", "derived", "raw data", "derived data")
 STATUSES = ("Pass", "Pending", "Fail")
 
 
@@ -31,7 +33,8 @@ def lab(gateway: Gateway, tmp_path: Path) -> World:
             "name": f"asset_{number:03d}",
             "location": f"s3://open-data/asset_{number:03d}",
             "subject": draw.choice([None, {"subject_id": str(draw.randint(1, 9))}]),
-            "data_description": {"project_name": draw.choice(PROJECTS), "data_level": draw.choice(["raw", "derived"])},
+            "data_description": {"project_name": draw.choice(PROJECTS), "data_level": draw.choice(LEVELS)},
+            "rig": {"0.025": {"gain": 4}, "depth": draw.choice([1, 1.0, True, "1"]), "grid": [[1, 2], [{"x": 3}]]},
         }
         history = [{"status": draw.choice(STATUSES), "timestamp": "2024-01-01T00:00:00Z"}]
         if number % 2:
@@ -70,7 +73,7 @@ def plain_counts(records: list[Record]) -> dict[str, dict[str, int]]:
     for record in records:
         description = record["data_description"]
         counts["project"][description["project_name"] or "(unknown)"] += 1
-        counts["level"][description["data_level"]] += 1
+        counts["level"][description["data_level"].split()[0]] += 1
         listed = description.get("modality", []) + description.get("modalities", [])
         counts["modality"].update([one["abbreviation"] for one in listed] or ["(unknown)"])
         v1, v2 = record.get("session") or {}, record.get("acquisition") or {}
@@ -116,7 +119,9 @@ def test_each_frequent_value_of_a_field_stands_with_what_selects_its_records(lab
     block = call_catalog(lab, "--describe=1").stdout.split("\n\n")[-1]
     found = [line.partition("   --docdb_query=") for line in block.splitlines()[1:] if " --docdb_query=" in line]
     assert len(found) > 20
-    for left, _, query in found[::5]:
+    of_rig = [line for line in found if "rig." in line[2]]
+    assert len(of_rig) == 3
+    for left, _, query in [*found[::5], *of_rig]:
         selected = call_catalog(lab, f"--docdb_query={shlex.split(query)[0]}", "--skip_errors=1")
         assert len(selected.jobs) == int(left.split()[-1].replace(",", "")), left
 
