@@ -115,15 +115,19 @@ def _begin(ending: set[int], notes: int, alive: int, parent: int) -> None:
     """Let signals end this process, and let the kernel end it when the parent is gone."""
     global _notes
     _notes = notes
-    # The pipe's other end closes with the parent, whatever ends it, and then the kernel sends SIGIO.
-    with contextlib.suppress(OSError):  # a system without this: such a run goes on to its end
-        fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(alive, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    end_with(alive)
     for number in ending:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ending, signal.SIGCHLD})
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
+
+
+def end_with(pipe: int) -> None:
+    """Let the kernel end this process when the other end of a pipe is closed, as it is when its process ends."""
+    with contextlib.suppress(OSError):  # a system without this: such a run goes on to its end
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
 
 
 def _wait(child: int, ending: set[int]) -> tuple[int | None, int]:

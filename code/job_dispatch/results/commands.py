@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
+import secrets
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job_dispatch.messages import DispatchError, RequestError, configure_logging, logger, naming_flags
-from job_dispatch.results import analysis, gathering, page, records, running, status, table
+from job_dispatch.messages import DispatchError, RequestError, configure_logging, is_terminal, logger, naming_flags
+from job_dispatch.results import analysis, gathering, page, records, running, states, status, table
 from job_dispatch.results.gathering import Results
-from job_dispatch.results.minding import Order
+from job_dispatch.results.minding import Order, Outcome
 from job_dispatch.results.states import Status
 
 SUMMARY = Path("analysis_summary")
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,13 +39,51 @@ def run(arguments: argparse.Namespace) -> int:
         analysis.settings(arguments.set),
         arguments.timeout * 60 if arguments.timeout else None,
         arguments.attempt,
+        secrets.token_hex(8),
     )
-    running.run(order, arguments.jobs, running.Only.ALL if arguments.again else only, arguments.workers)
+    jobs = running.jobs_to_run(order, arguments.jobs, running.Only.ALL if arguments.again else only)
+    shown = _Shown(len(jobs))
+    for outcome in running.run(order, jobs, arguments.workers):
+        shown.add(outcome)
+    shown.close()
     results = gathering.gather(arguments.output)
     written = list(_write(results))
     for line in [*status.summary(results), *written]:
         print(line)
     return results.exit_code
+
+
+class _Shown:
+    """A line that tells how far a run is: on a terminal after each job, else every ten seconds."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = self._failed = 0
+        self._began = self._told = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a job that has ended."""
+        if outcome.status == "taken":
+            self._total -= 1
+        self._done += outcome.status == "done"
+        self._failed += outcome.status == "failed"
+        now = time.monotonic()
+        if is_terminal():
+            print(f"\r\x1b[K{self._line(now)}", end="", file=sys.stderr, flush=True)
+        elif now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = now
+            logger.info("%s", self._line(now))
+
+    def _line(self, now: float) -> str:
+        ended = self._done + self._failed
+        left = self._total - ended
+        seconds = left * (now - self._began) / max(ended, 1)
+        return f"{self._done:,} done, {self._failed:,} failed, {left:,} left, about {states.duration(seconds)}"
+
+    def close(self) -> None:
+        """Take the line off the terminal."""
+        if is_terminal():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def show_status(arguments: argparse.Namespace) -> int:
@@ -124,9 +164,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add(
         "jobs", metavar="FOLDER", type=Path, nargs="+", help="output folder of a dispatch, worker folders, or job files"
     )
-    add(
-        "--workers", metavar="N", type=_workers, default=os.cpu_count() or 1, help="jobs at a time (default: the cores)"
-    )
+    add("--workers", metavar="N", type=_workers, default=running.cores(), help="jobs at a time (default: the cores)")
     add("--timeout", metavar="MINUTES", type=_minutes, help="end a job that takes longer, such as 0.5")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(

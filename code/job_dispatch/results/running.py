@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 
 from job_dispatch import stopping
-from job_dispatch.messages import RequestError, counted, is_terminal, logger
+from job_dispatch.messages import RequestError, counted, logger
 from job_dispatch.results import claims, job_files, minding, provenance, records, states
 from job_dispatch.results.job_files import JobFile
 from job_dispatch.results.minding import Order, Outcome
 from job_dispatch.results.records import Record
 
-_SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_TO_END = 5.0
+ToRun = tuple[JobFile, Record | None]
 
 
 class Only(Enum):
@@ -32,20 +31,13 @@ class Only(Enum):
     ALL = "all"
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a run did, in the order in which its jobs ended."""
-
-    outcomes: Sequence[Outcome]
-    seconds: float
-
-    def of(self, status: str) -> list[Outcome]:
-        """Return the outcomes with a status."""
-        return [one for one in self.outcomes if one.status == status]
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(order: Order, places: Sequence[Path], only: Only, workers: int) -> Ran:
-    """Run the jobs of some folders, `workers` at a time.
+def jobs_to_run(order: Order, places: Sequence[Path], only: Only) -> list[ToRun]:
+    """Return the jobs of some folders that are to be run, each with the record of its last run.
 
     Parameters
     ----------
@@ -53,34 +45,38 @@ def run(order: Order, places: Sequence[Path], only: Only, workers: int) -> Ran:
     places : sequence of pathlib.Path
         Output folders of a dispatch, worker folders, or job files.
     only : Only
-    workers : int
 
     Raises
     ------
     RequestError
-        There are no jobs, or the analysis cannot be imported or has no function `analyse`.
+        There are no jobs.
     """
     found = job_files.find(places)
     records.write_note(order.results, places, order.analysis, order.given)
     wanted = list(_wanted(order, found, only))
-    logger.info("%s to run, %s already done", counted(len(wanted), "job"), f"{len(found) - len(wanted):,}")
-    order = replace(order, run=secrets.token_hex(8), code=provenance.code(order.analysis))
+    logger.info("%s of %s to run", f"{len(wanted):,}", counted(len(found), "job"))
+    return wanted
+
+
+def run(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
+    """Run jobs, `workers` at a time, and yield each outcome.
+
+    Raises
+    ------
+    RequestError
+        The analysis cannot be imported or has no function `analyse`.
+    """
+    order = replace(order, code=provenance.code(order.analysis))
     stopping.note(run=order.run, results=str(order.results.absolute()))
     claims.folder(order.results).mkdir(parents=True, exist_ok=True)
     minding.prepare()
-    began = time.monotonic()
-    shown = _Shown(len(wanted), workers)
-    outcomes = []
-    for outcome in _each(order, wanted, workers):
+    for outcome in _each(order, jobs, workers):
         if outcome.status == "refused":
             raise RequestError(outcome.reason)
-        outcomes.append(outcome)
-        shown.add(outcome)
-    shown.close()
-    return Ran(outcomes, time.monotonic() - began)
+        yield outcome
 
 
-def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[tuple[JobFile, Record | None]]:
+def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[ToRun]:
     """Yield the jobs to run, each with the record of its last run."""
     current = states.Current(order.analysis, order.given)
     held = claims.read_all(order.results)
@@ -97,7 +93,7 @@ def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[tupl
             yield job, records.read(order.results / job.name) if is_running else state.record
 
 
-def _each(order: Order, jobs: Sequence[tuple[JobFile, Record | None]], workers: int) -> Iterator[Outcome]:
+def _each(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
     """Run jobs and yield each outcome; if the caller stops early, the jobs that run are ended."""
     lifeline, living = os.pipe()
     waiting = iter(jobs)
@@ -150,39 +146,6 @@ def _outcome(job: JobFile, answer: int, status: int) -> Outcome:
     if told:
         return Outcome(**json.loads(told))
     return Outcome(job.name, "failed", f"its process was killed (signal {os.WTERMSIG(status)})")
-
-
-class _Shown:
-    """A line that tells how far a run is: on a terminal after each job, else every ten seconds."""
-
-    def __init__(self, total: int, workers: int) -> None:
-        self._total, self._workers = total, workers
-        self._done = self._failed = 0
-        self._began = self._told = time.monotonic()
-
-    def add(self, outcome: Outcome) -> None:
-        """Count a job that has ended."""
-        if outcome.status == "taken":
-            self._total -= 1
-        self._done += outcome.status == "done"
-        self._failed += outcome.status == "failed"
-        now = time.monotonic()
-        if is_terminal():
-            print(f"\r\x1b[K{self._line(now)}", end="", file=sys.stderr, flush=True)
-        elif now - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told = now
-            logger.info("%s", self._line(now))
-
-    def _line(self, now: float) -> str:
-        ended = self._done + self._failed
-        left = self._total - ended
-        seconds = left * (now - self._began) / max(ended, 1)
-        return f"{self._done:,} done, {self._failed:,} failed, {left:,} left, about {states.duration(seconds)}"
-
-    def close(self) -> None:
-        """Take the line off the terminal."""
-        if is_terminal():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def wait_for_the_end(results: Path, run: str) -> None:

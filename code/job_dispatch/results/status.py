@@ -8,11 +8,16 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from job_dispatch.messages import counted
+from job_dispatch.results import table
 from job_dispatch.results.gathering import Results, Row, failed_lines
 from job_dispatch.results.states import Status, duration, seconds_since_1970
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FAILED_AT_MOST = 20
 
@@ -28,6 +33,44 @@ class Estimate:
     spread: float
     workers: int
     basis: str
+
+
+@dataclass(frozen=True, repr=False)
+class RunStatus:
+    """How a run stands; it shows what `job-dispatch status` prints.
+
+    Attributes
+    ----------
+    results : Results
+        All jobs, with what became of them.
+    """
+
+    results: Results
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many jobs are done, failed, running and left."""
+        return self.results.counts
+
+    @property
+    def failed(self) -> list[Row]:
+        """The jobs that failed, with `reason`, `where` and `log`."""
+        return self.results.of(Status.FAILED)
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """How long the jobs that are left will take; None if that is not known."""
+        return estimate(self.results)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per job, as `read_results` does."""
+        return table.frame(self.results)
+
+    def __repr__(self) -> str:
+        return "\n".join(lines(self.results))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
 
 def estimate(results: Results) -> Estimate | None:

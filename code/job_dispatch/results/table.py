@@ -6,12 +6,16 @@ import csv
 import importlib.util
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from job_dispatch.results import records
 from job_dispatch.results.gathering import Results, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME, PARQUET = "table.csv", "table.parquet"
 _OWN = ("job", "status", *records.TRAITS, *records.LISTS)
@@ -21,10 +25,7 @@ _LAST = ("seconds", "attempts", "reason")
 def write(results: Results, folder: Path) -> Path:
     """Write `table.csv`, and `table.parquet` if pyarrow is installed; return the path of the first."""
     rows = [_row(row) for row in results.rows]
-    columns = [*_OWN]
-    for part in ("group", "parameters", "values"):
-        columns += dict.fromkeys(name for row in rows for name in row if name.startswith(f"{part}."))
-    columns += _LAST
+    columns = _columns(rows)
     path = folder / NAME
     unfinished = folder / f".{NAME}.{secrets.token_hex(8)}"
     # Half a character, which JSON may hold, is spelled out.
@@ -49,6 +50,48 @@ def _write_parquet(rows: Sequence[dict[str, Any]], columns: Sequence[str], path:
         is_number = all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in cells)
         arrays[_title(name, columns)] = cells if is_number else [_cell(one) for one in cells]
     pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+
+
+def frame(results: Results) -> pd.DataFrame:
+    """Return the table as a data frame, in which values are as the analysis returned them.
+
+    `session` is a date-time in UTC, and `day` a date; both are missing where a job has several sessions.
+    """
+    import pandas as pd  # takes half a second to load
+
+    rows = [_row(row) for row in results.rows]
+    columns = _columns(rows)
+    starts = pd.Series([row["session"] for row in rows], dtype=str)
+    cells: dict[str, Any] = {}
+    for name in columns:
+        cells[_title(name, [*columns, "day"])] = _numbers([row.get(name) for row in rows])
+        if name == "session":
+            cells[name] = pd.to_datetime(starts, utc=True, format="ISO8601", errors="coerce")
+            cells["day"] = [_day(start) for start in starts]
+    return pd.DataFrame(cells).astype({"seconds": float})
+
+
+def _numbers(cells: list[Any]) -> list[Any]:
+    """Return infinite numbers, which JSON has as text, as numbers again if all others are numbers."""
+    is_number = [isinstance(one, float | int) and not isinstance(one, bool) for one in cells]
+    others = {repr(one) for one, is_one in zip(cells, is_number, strict=True) if not is_one}
+    if not any(is_number) or not others <= {"None", "'inf'", "'-inf'"}:
+        return cells
+    return [float(one) if isinstance(one, str) else one for one in cells]
+
+
+def _day(start: str) -> date | None:
+    try:
+        return datetime.fromisoformat(start).date()
+    except ValueError:  # of several sessions
+        return None
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    columns = [*_OWN]
+    for part in ("group", "parameters", "values"):
+        columns += dict.fromkeys(name for row in rows for name in row if name.startswith(f"{part}."))
+    return [*columns, *_LAST]
 
 
 def _title(name: str, columns: Sequence[str]) -> str:
