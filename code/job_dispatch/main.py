@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from job_dispatch import __version__, stopping
 from job_dispatch.messages import (
+    PANEL_LABELS,
     DispatchError,
     ServiceError,
     configure_logging,
     counted,
+    is_in_capsule,
     logger,
     naming_flags,
     showing_progress,
 )
-from job_dispatch.request import flags, panel
+from job_dispatch.request import flags
 
 if TYPE_CHECKING:
     from job_dispatch.jobs.building import Jobs
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
     debug = False
     program = "run_capsule.py" if argv is not None else sys.argv[0]
     command = ["python", program] if program.endswith(".py") else [Path(program).name]
-    with naming_flags(panel.LABELS if panel.is_used() else {}):
+    with naming_flags(PANEL_LABELS if is_in_capsule() else {}):
         try:
             settings = flags.parse(argv, __version__, home)
             debug = settings.log_level == "DEBUG"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from job_dispatch.metadata.records import (
     values_in,
 )
 from job_dispatch.model import Asset
+from job_dispatch.request.dates import DAY
 from job_dispatch.request.fields import NAMES, all_of
 from job_dispatch.request.query import Query
 from job_dispatch.request.selection import Selection
@@ -35,7 +35,6 @@ from job_dispatch.request.selection import Selection
 [_PROJECT] = NAMES["@project"]
 _MODALITIES = NAMES["@modality"]
 _FIELDS = (*ASSET_FIELDS, _PROJECT, LEVEL, SUBJECT_FIELD, *_MODALITIES, *SESSION_FIELDS, *quality_control.FIELDS)
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MONTH_LENGTH, _DAY_LENGTH = 7, 10
 _SAMPLED = 2_000
 _EXAMPLES = 5
@@ -331,11 +330,11 @@ def _text(value: object) -> str:
 
 
 def _month(value: object) -> str:
-    return _text(value) if _DAY.fullmatch(f"{value}-01") else ""
+    return _text(value) if DAY.fullmatch(f"{value}-01") else ""
 
 
 def _day(value: object) -> str:
-    return _text(value) if _DAY.fullmatch(_text(value)) else ""
+    return _text(value) if DAY.fullmatch(_text(value)) else ""
 
 
 def _sample(metadata: MetadataSource, query: Filter, size: int) -> Iterator[list[Record]]:

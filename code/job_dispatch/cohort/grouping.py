@@ -15,13 +15,16 @@ from typing import Any
 
 import pandas as pd
 
-from job_dispatch.metadata.records import Record, value_at, value_of
-from job_dispatch.model import Asset, Group, Grouping
+from job_dispatch.messages import RequestError, carrying, counted, logger, warn_listing
+from job_dispatch.metadata.diagnosis import known_fields, suggestion
+from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at, value_of
+from job_dispatch.model import Asset, Group, Grouping, Reason, Skipped
 from job_dispatch.request import fields
-from job_dispatch.request.dates import instant, is_number, of_number
+from job_dispatch.request.dates import LONG_AGO, instant, is_number, of_number
+from job_dispatch.request.json_text import is_unicode
+from job_dispatch.request.selection import Selection
 
 _DATES_IN_NAMES = re.compile(r"\d{4}-\d{2}-\d{2}(?:_\d{2}-\d{2}-\d{2})?")
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,73 @@ class Arranged:
     remarks: Remarks = Remarks()
 
 
-def fields_without_value(records: Sequence[Record], grouping: Grouping) -> list[str]:
-    """Return the fields of a grouping that no record has."""
-    return [field for field in grouping.fields if all(value_of(record, field) is None for record in records)]
+def grouped(
+    metadata: MetadataSource, selection: Selection, found: Sequence[tuple[Asset, Record]], grouping: Grouping
+) -> tuple[list[Group], list[Skipped]]:
+    """Return the groups, and the assets that are in none; the log reports what was skipped and chosen.
+
+    Raises
+    ------
+    RequestError
+        No record has a value of a field, or none is left.
+    """
+    assets, records = [asset for asset, _ in found], [record for _, record in found]
+    examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
+    without_value = [field for field in grouping.fields if all(value_of(record, field) is None for record in records)]
+    _refuse_unknown(metadata, examples, without_value, grouping.drop_nulls)
+    arranged = arrange(assets, records, grouping)
+    skipped = [Skipped.asset(Reason.NO_VALUE, asset) for asset in arranged.without_value]
+    skipped += [Skipped.asset(Reason.NOT_LATEST, asset) for asset in arranged.not_latest]
+    if arranged.without_value:
+        named = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
+        headline = f"{counted(len(arranged.without_value), 'record')} without a value of {named} skipped:"
+        warn_listing(headline, [asset.name for asset in arranged.without_value])
+    with carrying(skipped):
+        if not arranged.groups:
+            raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
+        for group in arranged.groups:
+            if not is_unicode(group.metadata):
+                raise RequestError(
+                    f"--group_by: a value of the asset {group.assets[0]} holds text with a lone surrogate"
+                )
+    if arranged.not_latest:
+        number = counted(len(arranged.not_latest), "record")
+        logger.info("%s skipped: not the latest by %s", number, grouping.filter_latest)
+    _tell(arranged.remarks, grouping)
+    if grouping.group_by:
+        logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
+    if arranged.in_several:
+        logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
+    return arranged.groups, skipped
+
+
+def _tell(remarks: Remarks, grouping: Grouping) -> None:
+    flag = f"--filter_latest={grouping.filter_latest}"
+    if remarks.numbers:
+        warn_listing(f"{flag}: numbers beside dates are read as seconds or milliseconds since 1970:", remarks.numbers)
+    if remarks.mixed:
+        headline = f"{flag}: {counted(len(remarks.mixed), 'choice')} between values that cannot be compared:"
+        warn_listing(headline, remarks.mixed)
+    if remarks.ties:
+        logger.warning(
+            "%s: %s between records with the same value: the one that was created last, then the one with the latest"
+            " date in its name, is taken",
+            flag,
+            counted(remarks.ties, "choice"),
+        )
+
+
+def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: Sequence[str], drop_nulls: bool) -> None:
+    """Refuse fields of which no record has a value, except those that are null where null is a value."""
+    if not without_value:
+        return
+    known = known_fields(metadata, examples)
+    if unknown := [field for field in without_value if known.keys().isdisjoint(fields.paths(field))]:
+        details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
+        raise RequestError("no selected record has a value of these fields; correct their names", details)
+    if drop_nulls:
+        details = [f"{field}   is null in every record" for field in without_value]
+        raise RequestError("no selected record has a value of these fields; --drop_null_groups=0 keeps nulls", details)
 
 
 def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Grouping) -> Arranged:
@@ -124,9 +191,9 @@ def _latest(
 
 def _made(asset: Asset, record: Record) -> tuple[datetime, datetime, str]:
     """Return what tells records with the same value apart: when each was made, the last date in its name, its `_id`."""
-    created = next((date for name in ("created", "_created") if (date := instant(record.get(name)))), _LONG_AGO)
+    created = next((date for name in ("created", "_created") if (date := instant(record.get(name)))), LONG_AGO)
     named = instant(_DATES_IN_NAMES.findall(asset.name)[-1]) if _DATES_IN_NAMES.search(asset.name) else None
-    return created, named or _LONG_AGO, asset.record_id
+    return created, named or LONG_AGO, asset.record_id
 
 
 def _unwound(table: pd.DataFrame, field: str) -> pd.DataFrame:

@@ -6,10 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from job_dispatch.cohort.duplicates import latest
-from job_dispatch.cohort.excluding import is_excluded
 from job_dispatch.messages import RequestError, carrying, counted, logger, warn_listing
-from job_dispatch.metadata.records import LEVEL, Filter, MetadataSource, Record, asset_of, level_of, value_of
+from job_dispatch.metadata.records import (
+    LEVEL,
+    Filter,
+    MetadataSource,
+    Record,
+    asset_of,
+    known_as,
+    latest_of_asset,
+    level_of,
+    value_of,
+)
 from job_dispatch.model import Asset, Group, Reason, Skipped
 from job_dispatch.request.exclusions import Exclusions
 
@@ -76,7 +84,9 @@ def with_raw(
     skipped = [*(Skipped.asset(Reason.RAW_OF_A_PAIR, asset) for asset in raw.values()), *missing]
     with carrying(skipped):
         _report(missing, len(derived), skip_errors)
-    excluded = {raw.record_id for same in known.values() for raw, record in same if is_excluded(record, exclusions)}
+    excluded = {
+        raw.record_id for same in known.values() for raw, record in same if exclusions.has_asset(*known_as(record))
+    }
     torn = [one for one, raws in partners.items() if not excluded.isdisjoint(raw.record_id for raw in raws)]
     detail = f"its raw asset is excluded by {exclusions.place}"
     skipped += [Skipped.asset(Reason.EXCLUDED, assets[one], detail) for one in torn]
@@ -111,7 +121,7 @@ def _by_name(metadata: MetadataSource, names: Iterable[str], fields: Sequence[st
         for record in _read(metadata, wanted, fields):
             found = (asset_of(record), record)
             same = known.setdefault(record["name"], {})
-            same[found[0].location] = max(same.get(found[0].location, found), found, key=latest)
+            same[found[0].location] = max(same.get(found[0].location, found), found, key=latest_of_asset)
             further += () if _is_origin(record) else _raw_names(record)
         names = further
     return {name: list(same.values()) for name, same in known.items()}

@@ -16,6 +16,7 @@ from typing import Any
 from job_dispatch.messages import RequestError, carrying, counted, logger
 from job_dispatch.metadata.records import Record
 from job_dispatch.model import Asset, Reason, Skipped
+from job_dispatch.request.dates import LONG_AGO, instant
 
 FAIL, PENDING, PASS = "Fail", "Pending", "Pass"
 NONE = "no quality control"
@@ -171,12 +172,8 @@ def _status(entry: Mapping[str, Any]) -> str:
 
 
 def _time(entry: Mapping[str, Any]) -> datetime:
-    """Return when a status was given, in UTC where no zone is named; long ago where that cannot be read."""
-    try:
-        moment = datetime.fromisoformat(str(entry.get("timestamp")))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return datetime.min.replace(tzinfo=UTC)
+    """Return when a status was given; long ago where that cannot be read."""
+    return instant(entry.get("timestamp")) or LONG_AGO
 
 
 def _objects(value: object) -> Iterable[Mapping[str, Any]]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from job_dispatch.cohort import duplicates, pairs, quality_control, sampling, table_rows
-from job_dispatch.cohort.excluding import without_excluded
+from job_dispatch.cohort import pairs, quality_control, table_rows
 from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, warn_listing
 from job_dispatch.messages import progress as progress_of
 from job_dispatch.metadata.records import (
@@ -23,22 +22,24 @@ from job_dispatch.metadata.records import (
     Record,
     Source,
     asset_of,
+    identity,
+    known_as,
+    latest_of_asset,
     projection,
 )
 from job_dispatch.model import Asset, Cohort, Group, Grouping, Reason, Skipped, Skips
 from job_dispatch.request import tables, values
 from job_dispatch.request.exclusions import Exclusions, read_exclusions
-from job_dispatch.request.fields import paths
 from job_dispatch.request.flags import Settings, check_combinations
-from job_dispatch.request.json_text import compact, is_unicode
+from job_dispatch.request.json_text import compact
 from job_dispatch.request.query import Query
 from job_dispatch.request.selection import Selection, read_query, selected_by
 
-if TYPE_CHECKING:
-    from job_dispatch.cohort.grouping import Remarks
-
 Several = str | int | Iterable[str] | Iterable[int]
 """One value or several."""
+Found = list[tuple[Asset, Record]]
+Parameters = Mapping[str, Sequence[Mapping[str, Any]]]
+Value = TypeVar("Value")
 
 
 def select(
@@ -146,7 +147,7 @@ def select(
         cohort = _Reading(records, selection, asked.grouping, asked.qc, with_raw, skip_errors, traits).cohort()
     if sample is None:
         return cohort
-    groups, rest = sampling.sample(cohort.groups, sample)
+    groups, rest = spread_sample(cohort.groups, sample)
     return replace(cohort, groups=groups, skipped=Skips([*cohort.skipped, *rest]))
 
 
@@ -190,22 +191,27 @@ class _Reading:
         traits = TRAIT_FIELDS if self.traits else ()
         judged = quality_control.FIELDS if self.qc else ()
         paired = pairs.FIELDS if self.with_raw else ()
-        return projection([*needed, *traits, *self.grouping.fields, *judged, *duplicates.FIELDS, *paired])
+        return projection([*needed, *traits, *self.grouping.fields, *judged, "@created", *paired])
 
     def cohort(self) -> Cohort:
         metadata, selection = self.metadata, self.selection
         fitting = self._fitting()
         skipped = [*metadata.skipped, *fitting.skipped]
         with carrying(skipped):
-            found, parameters, repeated = duplicates.without_duplicates(fitting.found, fitting.parameters)
+            found, parameters, repeated = _without_duplicates(fitting.found, fitting.parameters)
             skipped += repeated
             if self.qc:
                 found, judged_out = quality_control.Quality(self.qc, selection.modality).keep(found)
                 skipped += judged_out
-            groups, left = _grouped(metadata, selection, found, self.grouping)
-            skipped += left
+            if self.grouping.fields:
+                from job_dispatch.cohort.grouping import grouped  # pandas takes half a second to load
+
+                groups, left = grouped(metadata, selection, found, self.grouping)
+                skipped += left
+            else:
+                groups = [Group((asset,)) for asset, _ in found]
             groups = [one for group in groups for one in _by_parameters(group, parameters)]
-            groups, excluded = without_excluded(groups, fitting.found, selection.exclusions)
+            groups, excluded = _without_excluded(groups, fitting.found, selection.exclusions)
             skipped += excluded
             partners: Mapping[str, Sequence[str]] = {}
             if self.with_raw and groups:
@@ -253,9 +259,7 @@ def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, 
         yield replace(group, assets=tuple(members), parameters=different[text])
 
 
-def _find(
-    read: Callable[[Filter], Iterator[Record]], metadata: MetadataSource, query: Query
-) -> list[tuple[Asset, Record]]:
+def _find(read: Callable[[Filter], Iterator[Record]], metadata: MetadataSource, query: Query) -> Found:
     found: dict[str, tuple[Asset, Record]] = {}
     for record in read(query.filter):
         found.setdefault(record["_id"], (asset_of(record), record))
@@ -270,69 +274,106 @@ def _find(
     return sorted(found.values(), key=lambda one: (one[0].name, one[0].record_id))
 
 
-def _grouped(
-    metadata: MetadataSource, selection: Selection, found: Sequence[tuple[Asset, Record]], grouping: Grouping
+def _without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Parameters, list[Skipped]]:
+    """Return each asset once, by the record that `latest` prefers, and the other records.
+
+    `parameters` are those of the rows of each record, by its id; the record that stays takes those of the others.
+    """
+    same: dict[tuple[str, str], Found] = {}
+    for asset, record in found:
+        same.setdefault(identity(asset), []).append((asset, record))
+    taken = [max(alike, key=latest_of_asset) for alike in same.values()]
+    merged = dict(parameters)
+    skipped, details = [], []
+    for (asset, _), alike in zip(taken, same.values(), strict=True):
+        for other in (one for one, _ in alike if one.record_id != asset.record_id):
+            detail = f"{Reason.DUPLICATE.value}: {asset.record_id} is taken"
+            skipped.append(Skipped.asset(Reason.DUPLICATE, other, detail))
+            details.append(f"{other.name}: {asset.record_id} is taken, {other.record_id} is not")
+            further = [one for one in merged.get(other.record_id, ()) if one not in merged.get(asset.record_id, ())]
+            if further:
+                merged[asset.record_id] = [*merged.get(asset.record_id, ()), *further]
+    if skipped:
+        records = counted(len(skipped), "record")
+        warn_listing(f"{records} of assets that are registered twice skipped:", details)
+    return taken, merged, skipped
+
+
+def _without_excluded(
+    groups: Sequence[Group], found: Found, exclusions: Exclusions
 ) -> tuple[list[Group], list[Skipped]]:
-    """Return the groups, one per asset where none are asked for, and what is in none."""
-    if not grouping.fields:
-        return [Group((asset,)) for asset, _ in found], []
-    from job_dispatch.cohort.grouping import arrange, fields_without_value
+    """Return the groups without excluded assets, and those assets.
 
-    assets, records = [asset for asset, _ in found], [record for _, record in found]
-    examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
-    _refuse_unknown(metadata, examples, fields_without_value(records, grouping), grouping.drop_nulls)
-    arranged = arrange(assets, records, grouping)
-    skipped = [Skipped.asset(Reason.NO_VALUE, asset) for asset in arranged.without_value]
-    skipped += [Skipped.asset(Reason.NOT_LATEST, asset) for asset in arranged.not_latest]
-    if arranged.without_value:
-        fields = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
-        headline = f"{counted(len(arranged.without_value), 'record')} without a value of {fields} skipped:"
-        warn_listing(headline, [asset.name for asset in arranged.without_value])
-    with carrying(skipped):
-        if not arranged.groups:
-            raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
-        for group in arranged.groups:
-            if not is_unicode(group.metadata):
-                raise RequestError(
-                    f"--group_by: a value of the asset {group.assets[0]} holds text with a lone surrogate"
-                )
-    if arranged.not_latest:
-        number = counted(len(arranged.not_latest), "record")
-        logger.info("%s skipped: not the latest by %s", number, grouping.filter_latest)
-    _tell(arranged.remarks, grouping)
-    if grouping.group_by:
-        logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
-    if arranged.in_several:
-        logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
-    return arranged.groups, skipped
+    It comes after the latest records were found, so that no earlier one takes the place of an excluded one. An asset is
+    excluded by each of its records: `found` are all that were selected, also those of the same asset.
+    """
+    if not exclusions.assets:
+        return list(groups), []
+    unmatched = exclusions.assets.difference(*(known_as(record) for _, record in found))
+    if unmatched:
+        entries = counted(len(exclusions.assets), "entry", "entries")
+        logger.info("--exclude: %d of %s in %s match no selected asset", len(unmatched), entries, exclusions.place)
+    excluded_ones = {identity(asset) for asset, record in found if exclusions.has_asset(*known_as(record))}
+    grouped = dict.fromkeys(asset for group in groups for asset in group.assets)
+    excluded = {asset for asset in grouped if identity(asset) in excluded_ones}
+    detail = f"excluded by {exclusions.place}"
+    skipped = [Skipped.asset(Reason.EXCLUDED, one, detail) for one in grouped if one in excluded]
+    kept = (replace(one, assets=tuple(asset for asset in one.assets if asset not in excluded)) for one in groups)
+    return [group for group in kept if group.assets], skipped
 
 
-def _tell(remarks: Remarks, grouping: Grouping) -> None:
-    flag = f"--filter_latest={grouping.filter_latest}"
-    if remarks.numbers:
-        warn_listing(f"{flag}: numbers beside dates are read as seconds or milliseconds since 1970:", remarks.numbers)
-    if remarks.mixed:
-        headline = f"{flag}: {counted(len(remarks.mixed), 'choice')} between values that cannot be compared:"
-        warn_listing(headline, remarks.mixed)
-    if remarks.ties:
-        logger.warning(
-            "%s: %s between records with the same value: the one that was created last, then the one with the latest"
-            " date in its name, is taken",
-            flag,
-            counted(remarks.ties, "choice"),
-        )
+def spread_sample(groups: Sequence[Group], size: int) -> tuple[list[Group], list[Skipped]]:
+    """Return at most `size` of the groups (each asset is one where nothing is grouped) in their order, and the rest.
+
+    Each subject gets as many as any other, as far as it has them, and within a subject each day; a group
+    counts as its first asset. The same groups make the same sample.
+    """
+    order = sorted(range(len(groups)), key=lambda number: _rank(groups[number]))
+    kept = set(_spread(order, size, groups, (lambda asset: asset.subject, lambda asset: asset.day)))
+    taken = [group for number, group in enumerate(groups) if number in kept]
+    assets = {asset.record_id for group in taken for asset in group.assets}
+    rest = {asset.record_id: asset for group in groups for asset in group.assets if asset.record_id not in assets}
+    logger.info("--sample=%d: %s of %s taken", size, f"{len(taken):,}", f"{len(groups):,}")
+    return taken, [Skipped.asset(Reason.NOT_IN_SAMPLE, asset) for asset in rest.values()]
 
 
-def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: Sequence[str], drop_nulls: bool) -> None:
-    """Refuse fields of which no record has a value, except those that are null where null is a value."""
-    if not without_value:
-        return
-    from job_dispatch.metadata.diagnosis import known_fields, suggestion
+def _rank(group: Group) -> tuple[str, str, str, str]:
+    first = group.assets[0]
+    return first.subject, first.day, first.name, first.record_id
 
-    known = known_fields(metadata, examples)
-    if unknown := [field for field in without_value if known.keys().isdisjoint(paths(field))]:
-        details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
-        raise RequestError("no selected record has a value of these fields; correct their names", details)
-    if drop_nulls:
-        details = [f"{field}   is null in every record" for field in without_value]
-        raise RequestError("no selected record has a value of these fields; --drop_null_groups=0 keeps nulls", details)
+
+def _spread(
+    numbers: Sequence[int], size: int, groups: Sequence[Group], traits: Sequence[Callable[[Asset], str]]
+) -> list[int]:
+    """Return `size` of the ordered numbers, shared out evenly over the values of each trait in turn."""
+    if size >= len(numbers):
+        return list(numbers)
+    if not traits:
+        return _evenly(numbers, size)
+    first, *further = traits
+    parts: dict[str, list[int]] = {}
+    for number in numbers:
+        parts.setdefault(first(groups[number].assets[0]), []).append(number)
+    if size < len(parts):
+        return [_evenly(parts[value], 1)[0] for value in _evenly(list(parts), size)]
+    return [
+        number
+        for part, share in zip(parts.values(), _shares(list(map(len, parts.values())), size), strict=True)
+        for number in _spread(part, share, groups, further)
+    ]
+
+
+def _evenly(values: Sequence[Value], size: int) -> list[Value]:
+    """Return `size` of the values at equal distances."""
+    return [values[(2 * number + 1) * len(values) // (2 * size)] for number in range(size)]
+
+
+def _shares(lengths: Sequence[int], size: int) -> list[int]:
+    """Share `size` out so that no part gets more than it has, nor more than one more than one that has more."""
+    shares = [0] * len(lengths)
+    left = size
+    for done, part in enumerate(sorted(range(len(lengths)), key=lambda part: (lengths[part], part))):
+        # From the smallest part on: what it cannot take is left for the others.
+        shares[part] = min(lengths[part], left // (len(lengths) - done))
+        left -= shares[part]
+    return shares

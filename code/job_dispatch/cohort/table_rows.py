@@ -33,9 +33,10 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Asset, Reason, Skipped
 from job_dispatch.request import json_text
+from job_dispatch.request.dates import sessions_of
 from job_dispatch.request.fields import NAMES
 from job_dispatch.request.query import Query
-from job_dispatch.request.tables import Key, Row, Table, sessions_of
+from job_dispatch.request.tables import Key, Row, Table
 
 [SUBJECT_FIELD] = NAMES["@subject"]
 SESSION_FIELDS = NAMES["@session"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, Self
 
 from job_dispatch.messages import RequestError
 from job_dispatch.model import Asset, File, Skipped
 from job_dispatch.request import fields
-from job_dispatch.request.dates import is_time_of_day
+from job_dispatch.request.dates import DAY, LONG_AGO, instant, is_time_of_day
 
 Record = Mapping[str, Any]
 Filter = fields.Filter
@@ -21,7 +21,6 @@ Filter = fields.Filter
 ID_FIELDS = ("external_links", "other_identifiers")
 _ID_KEY = "Code Ocean"
 LEVEL = "data_description.data_level"
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # All files of an asset, in a catalog: then nothing is listed. A database is not trusted with it.
 FILES_FIELD = "files"
 ASSET_FIELDS = ("name", "location", FILES_FIELD, *ID_FIELDS)
@@ -198,6 +197,23 @@ def asset_of(record: Record) -> Asset:
     )
 
 
+def identity(asset: Asset) -> tuple[str, str]:
+    """Return what all records of one asset share."""
+    return (asset.name, asset.location) if asset.location else ("", asset.record_id)
+
+
+def latest_of_asset(found: tuple[Asset, Record]) -> tuple[bool, datetime, str]:
+    """Return what orders records of one asset: whether it has a Code Ocean id, its `@created`, then its `_id`."""
+    asset, record = found
+    return bool(code_ocean_ids(record)), instant(value_of(record, "@created")) or LONG_AGO, asset.record_id
+
+
+def known_as(record: Record) -> tuple[str, ...]:
+    """Return all names and ids by which an asset can be excluded."""
+    asset = asset_of(record)
+    return asset.record_id, asset.name, *code_ocean_ids(record)
+
+
 def _files(record: Record) -> tuple[File, ...] | None:
     """Return the files that a record lists."""
     listed = record.get(FILES_FIELD)
@@ -223,7 +239,7 @@ def _text_of(record: Record, name: str) -> str:
 
 
 def _day(record: Record) -> str:
-    days = (_DAY.match(_text_of(record, name)) for name in ("@session", "created"))
+    days = (DAY.match(_text_of(record, name)) for name in ("@session", "created"))
     return next((day[0] for day in days if day), "")
 
 

@@ -15,12 +15,11 @@ from jinja2 import Template
 from markupsafe import Markup
 
 from job_dispatch.cohort.describing import VERSIONS, Cell, Overview
-from job_dispatch.messages import RequestError, ServiceError, counted, logger
+from job_dispatch.messages import PANEL_LABELS, RequestError, ServiceError, counted, logger
 from job_dispatch.metadata.records import LEVEL
 from job_dispatch.pages import templates
 from job_dispatch.report import files
 from job_dispatch.report import overview as shown
-from job_dispatch.request import panel
 from job_dispatch.request.fields import NAMES
 from job_dispatch.request.flags import Settings, text_of
 from job_dispatch.request.selection import read_query
@@ -147,7 +146,7 @@ def _contents(
         "values": values,
         "subjects": [row.number for section in sections if section.trait.name == "subject" for row in section.rows],
         "base": {"query": base.query, "flags": base.flags, "table": base.table, "command": list(base.command)},
-        "labels": {name: panel.LABELS[name] for name in sorted(COMPOSED)},
+        "labels": {name: PANEL_LABELS[name] for name in sorted(COMPOSED)},
         "levelField": LEVEL,
         "levelSpellings": {level: overview.spelled(level) for level in values["level"]},
         "sessionFields": NAMES["@session"],

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+
+from job_dispatch.messages import RequestError, printable
 
 # A day, a time of day, and a zone. Hyphens or a comma may stand for what ISO 8601 has.
 _MOMENT = re.compile(
     r"(?P<day>\d{4}(?:-\d{2}-\d{2}|/\d{2}/\d{2}))"
     r"(?:[T ,_] ?(?P<time>\d{2}(?:[:-]\d{2}(?:[:-]\d{2})?)?(?P<fraction>[.,]\d+)?)"
     r" ?(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?",
+    re.IGNORECASE,
+)
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+# The start of a session in a table.
+_SESSION = re.compile(
+    r"(?P<day>\d{4}-\d{2}-\d{2})[T ](?P<hour>\d{1,2}):(?P<minute>\d{2})"
+    r"(?P<second>:\d{2})?(?P<part>[.,]\d{1,9})? ?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?",
     re.IGNORECASE,
 )
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
@@ -52,6 +62,48 @@ def instant(value: object) -> datetime | None:
         return midnight + timedelta(hours=hour, minutes=minute, seconds=second, microseconds=round(fraction * 1e6))
     except (ValueError, OverflowError):
         return None
+
+
+def session(said: str) -> str:
+    """Return the start of a session in a table: a day as it is, and a time in UTC with the precision that it has.
+
+    Raises
+    ------
+    RequestError
+        It is neither; the order of days and months is not guessed.
+    """
+    try:
+        if DAY.fullmatch(said):
+            return date.fromisoformat(said).isoformat()
+        if time := _SESSION.fullmatch(said):
+            zone = (time["zone"] or "Z").upper()
+            clock = f"{int(time['hour']):02d}:{time['minute']}{time['second'] or ':00'}"
+            part = f".{time['part'][1:7]:0<6}" if time["part"] else ""
+            precision = "microseconds" if part else "seconds" if time["second"] else "minutes"
+            return _in_utc(datetime.fromisoformat(f"{time['day']}T{clock}{part}{zone}"), precision)
+    except (ValueError, OverflowError):
+        if DAY.match(said):
+            raise RequestError(f"there is no day or time {printable(said, 60)}") from None
+    raise RequestError(
+        f"{printable(said, 60)!r} is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z"
+    )
+
+
+def sessions_of(start: str) -> Iterable[str]:
+    """Yield each form in which a row may give the start of a session, as `session` returns it.
+
+    The day is that on the session's own clock; a time that names no zone is UTC.
+    """
+    if not DAY.match(start):
+        return
+    yield start[:10]
+    if moment := instant(start):
+        with contextlib.suppress(OverflowError):
+            yield from (_in_utc(moment, precision) for precision in ("minutes", "seconds", "microseconds"))
+
+
+def _in_utc(moment: datetime, precision: str) -> str:
+    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def of_number(value: float) -> datetime | None:

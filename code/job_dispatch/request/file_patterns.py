@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job_dispatch.messages import RequestError
+from job_dispatch.request import values
 
 STORE_ENDINGS = (".zarr", ".n5", ".nwb")
 _WILD = frozenset("*?[]\\")
@@ -56,23 +55,13 @@ def patterns(text: str) -> tuple[str, ...]:
     RequestError
         One cannot be read or leads into a store, or all exclude.
     """
-    pieces = list(dict.fromkeys(piece.strip() for piece in _listed(text) if piece.strip()))
+    is_list = re.match(r'\[\s*"', text)  # [ab]*.csv is a pattern
+    listed = values.listed(text, "**/*.nwb") if is_list else text.split(",")
+    pieces = list(dict.fromkeys(piece.strip() for piece in listed if piece.strip()))
     takes = [compiled(piece).takes for piece in pieces]  # all of them, so that each mistake is found
     if not any(takes):
         raise RequestError(f"{text!r} includes no file; give a pattern without ! first, such as **/*.nwb")
     return tuple(pieces)
-
-
-def _listed(text: str) -> Sequence[str]:
-    if not re.match(r'\[\s*"', text):  # [ab]*.csv is a pattern
-        return text.split(",")
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise RequestError(f"{text!r} is not a JSON list of patterns")
-    return value
 
 
 @functools.cache

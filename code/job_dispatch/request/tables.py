@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from job_dispatch.messages import RequestError, counted, logger, printable, warn_listing
-from job_dispatch.request import json_text, table_files
+from job_dispatch.request import dates, json_text, table_files
 from job_dispatch.request.table_files import Content, Line
 
 _NAME = "data_asset_input"
@@ -34,12 +34,6 @@ _ID = re.compile(rf"(?:.*data[-_]assets/)?({_UUID})(?:[/?#].*)?", re.IGNORECASE)
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+(?:[eE][+-]?\d+)?")
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_TIME = re.compile(
-    r"(?P<day>\d{4}-\d{2}-\d{2})[T ](?P<hour>\d{1,2}):(?P<minute>\d{2})"
-    r"(?P<second>:\d{2})?(?P<part>[.,]\d{1,9})? ?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?",
-    re.IGNORECASE,
-)
 # As Excel, R and pandas spell them in a CSV.
 _TRUTHS = {"TRUE": True, "FALSE": False, "True": True, "False": False}
 
@@ -334,52 +328,6 @@ def subject(said: str) -> str:
     return whole[1] if whole else said
 
 
-def session(said: str) -> str:
-    """Return a day as it is, and a time in UTC with the precision that it has.
-
-    Raises
-    ------
-    RequestError
-        It is neither; the order of days and months is not guessed.
-    """
-    try:
-        if _DAY.fullmatch(said):
-            return date.fromisoformat(said).isoformat()
-        if time := _TIME.fullmatch(said):
-            zone = (time["zone"] or "Z").upper()
-            clock = f"{int(time['hour']):02d}:{time['minute']}{time['second'] or ':00'}"
-            part = f".{time['part'][1:7]:0<6}" if time["part"] else ""
-            precision = "microseconds" if part else "seconds" if time["second"] else "minutes"
-            return _instant(datetime.fromisoformat(f"{time['day']}T{clock}{part}{zone}"), precision)
-    except (ValueError, OverflowError):
-        if _DAY.match(said):
-            raise RequestError(f"there is no day or time {printable(said, _SHOWN)}") from None
-    raise RequestError(
-        f"{printable(said, _SHOWN)!r} is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z"
-    )
-
-
-def sessions_of(start: str) -> Iterable[str]:
-    """Yield each form in which a row may give the start of a session, as `session` returns it.
-
-    The day is that on the session's own clock; a time that names no zone is UTC.
-    """
-    if not _DAY.match(start):
-        return
-    yield start[:10]
-    try:
-        moment = datetime.fromisoformat(start)
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return
-    for precision in ("minutes", "seconds", "microseconds"):
-        yield _instant(moment, precision)
-
-
-def _instant(moment: datetime, precision: str) -> str:
-    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
-
-
 def parameter_value(cell: Any, has_decimal_comma: bool) -> Any:
     """Return the value of a parameter in a cell that is not blank: what it reads as in JSON, else its text.
 
@@ -419,5 +367,5 @@ _CLEAN: dict[str, Callable[[str], str]] = {
     "docdb_record_id": asset_id,
     "location": location,
     _SUBJECT: subject,
-    _SESSION: session,
+    _SESSION: dates.session,
 }

@@ -147,7 +147,7 @@ def fields(text: str) -> tuple[str, ...]:
         A field is neither a dotted path, nor several with `|` between them, nor a name such as `@subject`. A list is no
         JSON.
     """
-    pieces = [piece.strip() for piece in _listed(text)]
+    pieces = [piece.strip() for piece in listed(text)]
     for piece in pieces:
         field_names.paths(piece)
     return tuple(dict.fromkeys(pieces))
@@ -155,7 +155,7 @@ def fields(text: str) -> tuple[str, ...]:
 
 def words(text: str) -> tuple[str, ...]:
     """Return the values in a comma-separated text or a JSON list, each once."""
-    pieces = [piece.strip() for piece in _listed(text)]
+    pieces = [piece.strip() for piece in listed(text)]
     if not any(pieces):
         raise RequestError(f"{text!r} names nothing")
     return tuple(dict.fromkeys(piece for piece in pieces if piece))
@@ -171,7 +171,16 @@ def day(text: str) -> date:
         raise RequestError(f"there is no day {text}") from None
 
 
-def _listed(text: str) -> list[str]:
+def field(text: str) -> str:
+    """Return the one record field in a text."""
+    named = fields(text)
+    if len(named) != 1:
+        raise RequestError(f"{text!r} are {'several' if named else 'no'} fields; give one")
+    return named[0]
+
+
+def listed(text: str, example: str = "subject.subject_id") -> list[str]:
+    """Return the texts in a JSON list, or in a text with commas."""
     if not text.startswith("["):
         return text.split(",")
     try:
@@ -180,13 +189,5 @@ def _listed(text: str) -> list[str]:
         bare = _BARE_LIST.fullmatch(text)
         pieces = bare[1].split(",") if bare else None
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
-        raise RequestError(f'{text!r} is not a JSON list of texts such as ["subject.subject_id"]')
+        raise RequestError(f'{text!r} is not a JSON list of texts such as ["{example}"]')
     return pieces
-
-
-def field(text: str) -> str:
-    """Return the one record field in a text."""
-    named = fields(text)
-    if len(named) != 1:
-        raise RequestError(f"{text!r} are {'several' if named else 'no'} fields; give one")
-    return named[0]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job_dispatch.cohort.sampling import sample
+from job_dispatch.cohort.selecting import spread_sample
 from job_dispatch.model import Asset, Group, Reason
 from tests.conftest import World
 
@@ -24,7 +24,7 @@ def groups(traits: Sequence[tuple[str, str]]) -> list[Group]:
 
 
 def taken(found: list[Group], size: int) -> list[Asset]:
-    return [group.assets[0] for group in sample(found, size)[0]]
+    return [group.assets[0] for group in spread_sample(found, size)[0]]
 
 
 @given(traits=TRAITS, size=SIZES)
@@ -32,7 +32,7 @@ def test_as_many_as_asked_for_are_taken_in_their_order_and_the_rest_is_skipped(
     traits: list[tuple[str, str]], size: int
 ) -> None:
     found = groups(traits)
-    kept, skipped = sample(found, size)
+    kept, skipped = spread_sample(found, size)
     assets = [group.assets[0] for group in kept]
     assert len(assets) == min(size, len(traits))
     assert [asset.name for asset in assets] == sorted(asset.name for asset in assets)

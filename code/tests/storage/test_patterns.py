@@ -101,7 +101,7 @@ def test_order_counts_and_an_exclamation_mark_takes_back(text: str, found: list[
         ("*.csv, !../x.csv", "patterns are relative to the folder of each asset"),
         ("s3://bucket/*.csv", "patterns are relative to the folder of each asset"),
         ("#x", "begins with #, which starts a comment"),
-        ('["a", 1]', "is not a JSON list of patterns"),
+        ('["a", 1]', 'is not a JSON list of texts such as ["**/*.nwb"]'),
     ],
 )
 def test_what_includes_nothing_or_leads_into_a_store_is_refused(text: str, refused: str) -> None:
