@@ -11,7 +11,7 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack chromium pictures docs lint format audit bench pin clean stale
+.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack chromium pictures reference docs lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo 'make pin               pin the newest versions of all dependencies for the capsule'
 	@echo 'make chromium          install Chromium where it is missing, as root on Debian'
 	@echo 'make pictures          take the pictures in docs/ of the pages that the example makes, in Chromium'
+	@echo 'make reference         write the generated parts of docs/ again: flags, Python functions, job file'
 	@echo 'make docs              build the site of docs/ in site/'
 	@echo 'make clean             remove $(VENV) and caches, keep results/'
 
@@ -137,6 +138,9 @@ chromium:
 
 pictures: $(VENV)/browser.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pictures
+
+reference: $(VENV)/test.stamp
+	cd code && ../$(VENV_PYTHON) -m tools.reference
 
 # A link or an anchor that leads nowhere fails. Material prints an advertisement of another project without the variable.
 docs: $(VENV)/docs.stamp

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+import job_dispatch
 from job_dispatch import main
 from tests.conftest import CODE
+from tools import reference
 
 ROOT = CODE.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -178,6 +180,16 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", reference.PARTS)
+def test_a_generated_part_of_the_documentation_is_what_the_code_says(name: str) -> None:
+    path = reference.DOCS / name
+    assert path.read_text(encoding="utf-8") == reference.page(path), "run `make reference`"
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    assert sorted(name for names in reference.SECTIONS.values() for name in names) == sorted(job_dispatch.__all__)
 
 
 def test_the_readme_is_short() -> None:

@@ -42,18 +42,6 @@ def parser_defaults() -> dict[str, str]:
     return defaults
 
 
-def documented_flags() -> list[tuple[str, str, str]]:
-    """Give group, name and default of each flag, as the tables of the documentation list them."""
-    documented = []
-    group = ""
-    for line in (ROOT / "docs" / "running.md").read_text().splitlines():
-        if line.startswith("### "):
-            group = line.removeprefix("### ")
-        elif row := re.match(r"\| *`--(\w+)` *\| *(.*?) *\|", line):
-            documented.append((group, row[1], row[2].strip("`")))
-    return documented
-
-
 def without_local(defaults: dict[str, str]) -> dict[str, str]:
     return {flag: default for flag, default in defaults.items() if flag not in LOCAL_FLAGS}
 
@@ -121,16 +109,6 @@ def test_make_alone_lists_every_word() -> None:
     makefile = (ROOT / "Makefile").read_text()
     words = set(re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[0].split()) - {"help", "stale"}
     assert set(re.findall(r"echo 'make ([\w-]+)", makefile)) == words
-
-
-def test_the_documentation_lists_every_flag_in_the_groups_and_the_order_of_help() -> None:
-    declared = [(flag.group.casefold(), name) for name, flag in flags.declared().items()]
-    assert [(group.casefold(), name) for group, name, _ in documented_flags()] == declared
-
-
-def test_the_documentation_gives_the_parsers_default_of_every_flag() -> None:
-    documented = {name: default for _, name, default in documented_flags()}
-    assert without_local(documented) == without_local(parser_defaults())
 
 
 def test_the_workflows_run_every_suite_that_the_ci_script_runs() -> None:

@@ -87,15 +87,15 @@ class Jobs(Sequence[AnalysisDispatchModel]):
         In order, each content once.
     fixed_parameters : dict or None
     query : str or None
-        Compact JSON of the query, None where jobs do not tell it.
+        The query as compact JSON, None if it is not written into jobs.
     code : Code or None
         The code that will run the jobs, None where it is not known.
     skipped : sequence of Skipped
-        Jobs that are left out.
+        Jobs that are skipped, such as those that are processed already.
     left_off : LeftOff or None
-        What the cap left off, None where that is nothing.
+        How many jobs `max_jobs` left off, None if none.
     too_many : Extent or None
-        In a preview, what stops a run: more jobs than are written unasked. `planned` are the first of them then.
+        In a preview, the extent of a request for more than 200,000 jobs. `planned` then holds the first of them.
     """
 
     planned: Sequence[Job] = ()
@@ -276,21 +276,26 @@ def plan(
     split_files : bool
         One job per file instead of one per asset; the files of groups with metadata and of pairs stay together.
     query_in_jobs : bool
-        Jobs tell the query.
+        Write the query into each job.
     max_jobs : int, optional
-        No job beyond these is built; a warning tells how many are left off.
+        Plan at most so many jobs; a warning counts the others.
     progress : bool, optional
         Show progress; by default in a terminal and in a notebook.
-    code : Code or None
-        The code that will run them, None where it is not known.
-    leave_out : callable or None
-        Lets through the jobs that are to be done, in their order.
+    code : Code, optional
+        The code that will run the jobs, where it is known; for `--skip_processed`.
+    leave_out : callable, optional
+        Takes an iterable of jobs and yields those that are left to do; for `--skip_processed`.
     is_preview : bool
+        Warn about too many jobs instead of raising an error, and return the first of them.
+
+    Returns
+    -------
+    Jobs
 
     Raises
     ------
     RequestError
-        Without `max_jobs`, more jobs than are written unasked; a preview warns, and has the first of them.
+        The parameters cannot be read, or there are more than 200,000 jobs and `max_jobs` is not given.
 
     Examples
     --------

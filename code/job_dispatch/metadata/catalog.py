@@ -42,14 +42,22 @@ _Place = int | str
 
 
 class Catalog:
-    """The records of a `CatalogFile`; each query reads the file anew and raises what is wrong with it.
+    """Metadata records in a file: one JSON record per line, or one JSON list of records.
+
+    Each query reads the file again, and raises `RequestError` for a line that is not a record.
 
     Parameters
     ----------
     path : path or str
         The file, compressed if its name ends in `.gz`. Relative locations in it are relative to its folder.
-    content : file or None
-        A file without a name that is read instead; the path is only for messages then.
+    content : file, optional
+        An open file to read instead; the path is then only a name for messages.
+
+    Examples
+    --------
+    >>> import job_dispatch as jd
+    >>> jd.select(jd.Catalog("catalog.jsonl"), {"data_description.data_level": "derived"})
+    <Cohort: 8 assets in 8 groups, 0 skipped>
     """
 
     may_name_local_files = True
