@@ -1,4 +1,4 @@
-"""The analysis job dispatcher: from a request to jobs in worker folders.
+"""The analysis job dispatcher: from a request to jobs in worker folders, and to their results.
 
 The same functions run the command `job-dispatch`:
 
@@ -8,6 +8,8 @@ The same functions run the command `job-dispatch`:
     files = jd.locate(cohort, endings=[".nwb"])
     jobs = jd.plan(files, parameters={"parameter_grid": {"cutoff": [0.1, 0.2]}})
     jd.write(jobs, "results", workers=50)
+    jd.run("my_analysis.py", "results")
+    jd.read_results()
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from job_dispatch.metadata.catalog import Catalog
     from job_dispatch.metadata.docdb import DocDb
     from job_dispatch.model import Cohort, Files, Skipped
+    from job_dispatch.results.library import read_results, run, status
+    from job_dispatch.results.status import RunStatus
     from job_dispatch.storage.locating import locate
 
 __version__ = "0.2.0"
@@ -37,11 +41,15 @@ __all__ = [
     "Folder",
     "Jobs",
     "RequestError",
+    "RunStatus",
     "ServiceError",
     "Skipped",
     "locate",
     "plan",
+    "read_results",
+    "run",
     "select",
+    "status",
     "write",
 ]
 
@@ -55,11 +63,15 @@ _MODULES = {
     "Folder": "cohort.sources",
     "Jobs": "jobs.building",
     "RequestError": "messages",
+    "RunStatus": "results.status",
     "ServiceError": "messages",
     "Skipped": "model",
     "locate": "storage.locating",
     "plan": "jobs.building",
+    "read_results": "results.library",
+    "run": "results.library",
     "select": "cohort.selecting",
+    "status": "results.library",
     "write": "jobs.writing",
 }
 

@@ -130,7 +130,9 @@ def test_zipped_lists_of_unequal_length_are_named() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["Catalog", "DocDb", "Folder", "select", "locate", "plan", "write"])
+@pytest.mark.parametrize(
+    "name", ["Catalog", "DocDb", "Folder", "select", "locate", "plan", "write", "run", "status", "read_results"]
+)
 def test_the_example_of_a_public_name_does_what_it_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

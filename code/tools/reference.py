@@ -44,7 +44,8 @@ _MORE = {
 SECTIONS = {
     "Sources of records": ("DocDb", "Catalog", "Folder"),
     "The four steps": ("select", "locate", "plan", "write"),
-    "Results of the steps": ("Cohort", "Files", "Jobs", "AnalysisDispatchModel", "Skipped"),
+    "After the dispatch": ("run", "status", "read_results"),
+    "Results of the steps": ("Cohort", "Files", "Jobs", "AnalysisDispatchModel", "RunStatus", "Skipped"),
     "Errors": ("RequestError", "ServiceError"),
 }
 
@@ -105,8 +106,8 @@ def _signature(name: str, value: Any) -> Iterator[str]:
     for one in inspect.signature(value).parameters.values():
         if one.kind is one.KEYWORD_ONLY and not is_named:
             shown.append("*")
-            is_named = True
-        default = "…" if repr(one.default) == "<factory>" else repr(one.default)
+        is_named = is_named or one.kind in (one.KEYWORD_ONLY, one.VAR_POSITIONAL)
+        default = repr(str(one.default) if isinstance(one.default, Path) else one.default).replace("<factory>", "…")
         shown.append(str(one).partition(":")[0].partition("=")[0] + ("" if one.default is one.empty else f"={default}"))
     line = f"{name}({', '.join(shown)})"
     if len(line) > 90:
