@@ -82,9 +82,13 @@ PANEL_LABELS = {
     "describe": "Describe only",
     "report_directory": "Report folder",
     "skip_errors": "Skip unreadable assets",
+    "save_catalog": "Save catalog",
     "log_level": "Log detail",
+    "metadata_catalog": "Metadata catalog",
+    "name_pattern": "Name pattern",
     "docdb_host": "Metadata host",
     "docdb_version": "Metadata version",
+    "docdb_database": "Metadata database",
     "docdb_timeout": "DocDB timeout",
     "max_concurrency": "Requests in flight",
 }

@@ -15,16 +15,7 @@ CODE = Path(__file__).resolve().parent.parent
 ROOT = CODE.parent
 
 # Flags for work outside Code Ocean; the app panel does not offer them.
-LOCAL_FLAGS = {
-    "input_directory",
-    "output_directory",
-    "metadata_catalog",
-    "name_pattern",
-    "save_catalog",
-    "docdb_database",
-    "docdb_collection",
-    "version",
-}
+LOCAL_FLAGS = {"input_directory", "output_directory", "docdb_collection", "version"}
 
 
 def panel_parameters() -> dict[str, dict[str, Any]]:
