@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -711,3 +712,42 @@ def test_a_disk_that_takes_no_more_leaves_the_folders_of_an_earlier_run(desk: De
     assert run.code == 1
     assert desk.contents() == before
     assert not desk.holds_staging()
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "is_new"),
+    [
+        ('after(gzip.GzipFile, "write", countdown(3), signal.SIGKILL)', signal.SIGKILL, False),
+        ('after(os, "fsync", countdown(1), signal.SIGKILL)', signal.SIGKILL, False),
+        ('after(os, "fsync", countdown(1), signal.SIGTERM)', signal.SIGTERM, False),
+        ('after(Path, "replace", lambda _, to: to.name == "frozen.jsonl.gz", signal.SIGKILL)', signal.SIGKILL, True),
+    ],
+    ids=["while records are written", "before it is moved", "before it is moved, by a scheduler", "when it is moved"],
+)
+def test_a_kill_leaves_a_saved_catalog_whole_or_as_it_was_and_the_next_run_clears_the_rest(
+    desk: Desk, few: Path, moment: str, number: signal.Signals, is_new: bool
+) -> None:
+    frozen = desk.folder / "frozen.jsonl.gz"
+    frozen.write_bytes(gzip.compress(b"earlier"))
+    flags = (f"--save_catalog={frozen}", "--overwrite=1")
+
+    run = desk.run_patched(f"import gzip\n{moment}", few, *flags)
+
+    assert abs(run.code) == number or run.code == 128 + number
+    saved = gzip.decompress(frozen.read_bytes()).splitlines()
+    assert len(saved) == (FEW if is_new else 1)
+    again = desk.run(few, *flags)
+    assert (again.code, again.stderr.count("error: ")) == (0, 0)
+    assert len(gzip.decompress(frozen.read_bytes()).splitlines()) == FEW
+    assert [path.name for path in desk.folder.glob(".*")] == []
+
+
+def test_a_disk_that_takes_no_catalog_leaves_neither_catalog_nor_jobs(desk: Desk, few: Path) -> None:
+    fails = 'def fsync(_): raise OSError(28, "No space left on device")\nos.fsync = fsync'
+    run = desk.run_patched(fails, few, f"--save_catalog={desk.folder / 'frozen.jsonl'}")
+    assert run.errors == [
+        f"error: --save_catalog: {desk.folder}/frozen.jsonl cannot be written: No space left on device"
+    ]
+    assert run.code == 1
+    assert desk.jobs() == 0
+    assert sorted(path.name for path in desk.folder.iterdir()) == ["data", "few.jsonl", "patched.py"]

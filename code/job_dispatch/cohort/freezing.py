@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import gzip
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,9 +26,20 @@ from job_dispatch.storage.locating import path_within
 _RECORDS_A_QUERY = 100
 
 
+class Target(NamedTuple):
+    """Where a catalog is saved: its path, and the file that becomes it at the end of a run."""
+
+    path: Path
+    unfinished: Path
+
+    def failed(self, error: OSError) -> ServiceError:
+        """Return the error about a disk that fails."""
+        return ServiceError(f"--save_catalog: {self.path} cannot be written: {error.strerror}")
+
+
 @contextmanager
-def saving(path: Path | None, overwrite: bool) -> Iterator[IO[bytes] | None]:
-    """Give a file to write a catalog to, compressed if its name ends in `.gz`; it is there at the end, or not at all.
+def saving(path: Path | None, overwrite: bool) -> Iterator[Target | None]:
+    """Give a target to save a catalog to; at the end of the run it is there, or where that fails nothing of it.
 
     Without a path there is none.
 
@@ -44,33 +57,40 @@ def saving(path: Path | None, overwrite: bool) -> Iterator[IO[bytes] | None]:
         raise RequestError(f"--save_catalog: {path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
     if path.exists() and not overwrite:
         raise RequestError(f"--save_catalog: {path} exists; --overwrite=1 replaces it, or choose another name")
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        stopping.note(unfinished=str(unfinished))
-        with unfinished.open("xb") as file:
-            # Without a time in it, so that the same records make the same file.
-            content = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.name.endswith(".gz") else file
-            yield cast("IO[bytes]", content)
-            if content is not file:
-                content.close()
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise ServiceError(f"--save_catalog: {path} cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
+    _clear_leftovers(path)
+    target = Target(path, path.with_name(f".{secrets.token_hex(8)}.{path.name}"))
+    with contextlib.ExitStack() as opened:
+        stopping.note(unfinished=str(target.unfinished))
+        opened.callback(target.unfinished.unlink, missing_ok=True)
+        try:
+            file = opened.enter_context(target.unfinished.open("xb"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise target.failed(error) from error
+        yield target
+        try:
+            target.unfinished.replace(path)
+        except OSError as error:
+            raise target.failed(error) from error
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what runs that were killed have left of the same catalog: nobody holds its lock."""
+    for leftover in path.parent.glob(f".{'[0-9a-f]' * 16}.{glob.escape(path.name)}"):
+        with contextlib.suppress(OSError), leftover.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
 
 
 def save(
-    file: IO[bytes], source: MetadataSource, selected: Sequence[Asset], also: Sequence[str], files: Files | None
+    target: Target, source: MetadataSource, selected: Sequence[Asset], also: Sequence[str], files: Files | None
 ) -> None:
     """Write the whole records of the selected assets, with absolute locations.
 
     Parameters
     ----------
-    file : binary file
+    target : Target
+        Compressed if its name ends in `.gz`.
     source : MetadataSource
     selected : sequence of Asset
     also : sequence of str
@@ -84,13 +104,22 @@ def save(
         listed = {one.asset.record_id: [_entry(one.asset, file) for file in one.files or ()] for one in files.assets}
     encode = msgspec.json.Encoder().encode
     number = 0
-    for record in _whole(source, ids):
-        if source.is_database:
-            record = {key: value for key, value in record.items() if key != "files"}
-        if listed is not None:
-            record = {**record, "files": listed.get(record["_id"], [])}
-        file.write(encode(record) + b"\n")
-        number += 1
+    try:
+        with target.unfinished.open("wb") as file:
+            # Without a time in it, so that the same records make the same file.
+            is_compressed = target.path.suffix == ".gz"
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) if is_compressed else nullcontext(file) as content:
+                for record in _whole(source, ids):
+                    if source.is_database:
+                        record = {key: value for key, value in record.items() if key != "files"}
+                    if listed is not None:
+                        record = {**record, "files": listed.get(record["_id"], [])}
+                    content.write(encode(record) + b"\n")
+                    number += 1
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise target.failed(error) from error
     if number < len(ids):
         raise ServiceError(f"--save_catalog: {counted(len(ids) - number, 'record')} disappeared meanwhile; run again")
     logger.info("saved %s", counted(number, "record"))
