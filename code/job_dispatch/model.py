@@ -169,6 +169,8 @@ class Skipped:
         The whole reason in words.
     job : str
         The name of a job that is not written although its assets are there, else empty.
+    subject, day : str
+        Those of the asset, as far as they are known.
     """
 
     reason: Reason
@@ -178,11 +180,14 @@ class Skipped:
     location: str = ""
     detail: str = ""
     job: str = ""
+    subject: str = ""
+    day: str = ""
 
     @classmethod
     def asset(cls, reason: Reason, asset: Asset, detail: str = "") -> Self:
         """Return that an asset is skipped."""
-        return cls(reason, asset.name, asset.asset_id, asset.record_id, asset.location, detail or reason.value)
+        known = (asset.name, asset.asset_id, asset.record_id, asset.location)
+        return cls(reason, *known, detail or reason.value, subject=asset.subject, day=asset.day)
 
     @classmethod
     def of_job(cls, reason: Reason, job: str, assets: Iterable[Asset], detail: str = "") -> Self:

@@ -1,84 +1,143 @@
-"""Drawing column charts: where each column, tick and label stands, for the page's template to write as SVG.
+"""Drawing the report's pictures: where each bar, tick and label is, for the page's template to write as SVG.
 
 Of libraries, plotly (4.8 MB), bokeh (1.3 MB) and Vega-Lite (0.9 MB) fill or burst the page; the SVG of matplotlib,
 pygal and vl-convert has fixed colours and text that shrinks with the page: neither dark mode nor telephones.
+
+Positions across are in percent and heights in pixels, so that text keeps its size. Many bars are one path.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from markupsafe import Markup
 
-from job_dispatch.messages import counted
+from job_dispatch.messages import counted, with_unit
 
-_PLOT_HEIGHT = 160
-# Beyond this a column is thinner than a gap between two would be on a telephone.
-SINGLE_COLUMNS = 120
+_PLOT_HEIGHT = 150
+# With more folders, single bars are noise: they are drawn from the largest to the smallest.
+_SINGLE_BARS = 100
 _PERIODS = 100
+_SUBJECTS = 40
+_ROW_HEIGHT = 15
+_WIDEST = 12.5
+# What a character takes of the width of a picture, on a laptop and on a telephone.
+_CHARACTER, _CHARACTER_ON_TELEPHONE = 1.4, 3.1
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column and the words that it shows when pointed at."""
+class Label:
+    """A text below the bars; `is_minor` where a telephone has no room for it."""
+
+    x: str
+    anchor: str
+    text: str
+    is_minor: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar and the words that it shows when pointed at."""
 
     x: str
     width: str
     y: str
     height: str
     title: str
-    is_known: bool
-
-
-@dataclass(frozen=True)
-class Label:
-    """A text below the columns."""
-
-    x: str
-    anchor: str
-    text: str
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A column chart: across in percent of its width, down in pixels, so that text keeps its size.
-
-    `outline` is one path instead of `columns`, in a box one wide for each column and 1,000 high.
-    """
+    """A bar chart of worker folders."""
 
     title: str
     description: str
-    height: int
     ticks: Sequence[tuple[str, str]]
     labels: Sequence[Label]
-    columns: Sequence[Column]
-    outline: Markup
-    number: int
+    bars: Sequence[Bar]
+    height: int = _PLOT_HEIGHT
 
 
-def columns(title: str, values: Sequence[tuple[str, int | None]], text: Callable[[int], str], noun: str) -> Chart:
-    """Draw a column for each named value; `text` tells a value in words."""
-    known = [value for _, value in values if value is not None]
-    ticks = _ticks(max(known, default=0))
-    top = ticks[-1]
-    is_outline = len(values) > SINGLE_COLUMNS
-    longest = max(len(_short(name)) for name, _ in values)
-    slot = min(100 / len(values), max(14.0, 2.5 * longest))
-    low, high = (text(value) for value in (min(known), max(known)))
+@dataclass(frozen=True)
+class Folder:
+    """A worker folder: the number of its jobs and their bytes, None where those are unknown."""
+
+    name: str
+    jobs: int
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Jobs and bytes of the worker folders: how they spread, and pictures where folders can be compared."""
+
+    jobs: str
+    sizes: str
+    charts: Sequence[Chart]
+    unknown: int
+
+
+def work(folders: Sequence[Folder]) -> Work:
+    """Draw jobs per folder where they differ, and bytes where they are known."""
+    jobs = [(folder.name, folder.jobs) for folder in folders]
+    sizes = [(folder.name, folder.size) for folder in folders]
+    known = [size for _, size in sizes if size is not None]
+    drawn = []
+    if len({number for _, number in jobs}) > 1:
+        drawn.append(_by_folder("Jobs per worker folder", jobs, _written))
+    if len(folders) > 1 and known:
+        drawn.append(_by_folder("Bytes per worker folder", sizes, with_unit))
+    return Work(
+        jobs=_spread([number for _, number in jobs], _written, " jobs") if jobs else "",
+        sizes=_spread(known, with_unit, "") if known else "",
+        charts=drawn,
+        unknown=len(folders) - len(known),
+    )
+
+
+def _spread(amounts: Sequence[int], text: Callable[[int], str], unit: str) -> str:
+    low, middle, high = min(amounts), round(statistics.median(amounts)), max(amounts)
+    unit = unit.removesuffix("s") if high == 1 else unit
+    if len(amounts) == 1:
+        return f"{text(low)}{unit}"
+    return f"{text(low)}{unit} each" if low == high else f"{text(low)} to {text(high)}{unit}, median {text(middle)}"
+
+
+def _written(number: int) -> str:
+    return f"{number:,}"
+
+
+def _by_folder(title: str, values: Sequence[tuple[str, int | None]], text: Callable[[int], str]) -> Chart:
+    """Draw a bar for each folder whose value is known; `text` writes a value."""
+    known = [(place, name, value) for place, (name, value) in enumerate(values) if value is not None]
+    ticks = _ticks(max(value for _, _, value in known))
+    if len(values) > _SINGLE_BARS:
+        ranked = sorted(known, key=lambda one: -one[2])
+        known = [(place, name, value) for place, (_, name, value) in enumerate(ranked)]
+        slot, labels = 100 / len(known), [Label("0%", "start", "largest"), Label("100%", "end", "smallest")]
+    else:
+        slot, labels = 100 / len(values), _folder_labels([name for name, _ in values])
+    low, high = (text(extreme(value for _, _, value in known)) for extreme in (min, max))
     return Chart(
         title=title,
-        description=f"{counted(len(values), 'column')}, from {low} to {high}.",
-        height=_PLOT_HEIGHT,
-        ticks=[(f"{_PLOT_HEIGHT * (1 - tick / top):.1f}", text(tick)) for tick in ticks],
-        labels=_labels([name for name, _ in values], slot, longest),
-        columns=[] if is_outline else list(_drawn(values, slot, top, text, noun)),
-        outline=_outline([value for _, value in values], top) if is_outline else Markup(),
-        number=len(values),
+        description=f"{counted(len(known), 'bar')}, from {low} to {high}.",
+        ticks=[(f"{_PLOT_HEIGHT * (1 - tick / ticks[-1]):.1f}", text(tick)) for tick in ticks],
+        labels=labels,
+        bars=[
+            Bar(
+                x=f"{slot * (number + 0.1):.2f}%",
+                width=f"{slot * 0.8:.2f}%",
+                y=f"{_PLOT_HEIGHT * (1 - value / ticks[-1]):.1f}",
+                height=f"{_PLOT_HEIGHT * value / ticks[-1]:.1f}",
+                title=f"worker {name}: {text(value)}",
+            )
+            for number, name, value in known
+            if value
+        ],
     )
 
 
@@ -94,78 +153,185 @@ def _ticks(most: int) -> list[int]:
     return [step * number for number in range(max(1, -(-most // step)) + 1)]
 
 
-def _drawn(
-    values: Sequence[tuple[str, int | None]], slot: float, top: int, text: Callable[[int], str], noun: str
-) -> Iterator[Column]:
-    width = slot * (0.72 if len(values) <= 60 else 0.85)
-    for number, (name, value) in enumerate(values):
-        if value == 0:
-            continue
-        height = 12.0 if value is None else max(1.0, _PLOT_HEIGHT * value / top)
-        yield Column(
-            x=f"{slot * number + (slot - width) / 2:.2f}%",
-            width=f"{width:.2f}%",
-            y=f"{_PLOT_HEIGHT - height:.1f}",
-            height=f"{height:.1f}",
-            title=f"{noun} {name}: {'size unknown' if value is None else text(value)}".strip(),
-            is_known=value is not None,
-        )
+def _folder_labels(names: Sequence[str]) -> list[Label]:
+    """Label as many bars as a telephone has room for, in round steps."""
+    longest = max(len(_short(name)) for name in names)
+    step = _round_step(len(names), max(1, min(10, int(32 // longest))))
+    middles = [(100 * (index + 0.5) / len(names), _short(names[index])) for index in range(0, len(names), step)]
+    return [Label(f"{x:.2f}%", *_within(x, text)) for x, text in middles]
 
 
-def _outline(values: Sequence[int | None], top: int) -> Markup:
-    steps = "".join(f"V{round(1000 * (1 - (value or 0) / top))}h1" for value in values)
-    return Markup(f"M0 1000{steps}V1000z")
-
-
-def _labels(names: Sequence[str], slot: float, longest: int) -> list[Label]:
-    """Label as many columns as fit on a telephone, in round steps; none reaches beyond the edges."""
-    step = _round_step(len(names), max(2, min(8, 32 // longest)))
-    labels = []
-    for index in range(0, len(names), step):
-        left, right = slot * index, slot * (index + 1)
-        if longest > 4 and left < 10:
-            x, anchor = left, "start"
-        elif right > 90:
-            x, anchor = right, "end"
-        else:
-            x, anchor = (left + right) / 2, "middle"
-        labels.append(Label(f"{x:.2f}%", anchor, _short(names[index])))
-    return labels
+def _within(x: float, text: str) -> tuple[str, str]:
+    """Anchor a text at one of its ends where it would leave the picture."""
+    half = len(text) * _CHARACTER_ON_TELEPHONE / 2
+    return ("start" if x < half and len(text) > 2 else "end" if x + half > 100 and len(text) > 2 else "middle"), text
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    return name if len(name) <= 14 else f"{name[:13]}…"
 
 
-# Of each period its name, the running number of the one that holds a day, and how that one is written.
-_CALENDAR: tuple[tuple[str, Callable[[date], int], Callable[[int], str]], ...] = (
-    ("day", date.toordinal, lambda number: date.fromordinal(number).isoformat()),
+@dataclass(frozen=True)
+class _Period:
+    """A span of the calendar: the running number of the one that has a day, and its first day."""
+
+    name: str
+    place: Callable[[date], int]
+    first: Callable[[int], date]
+    text: Callable[[date], str]
+
+
+def _day_text(day: date) -> str:
+    return f"{day.day} {day:%b} {day.year}"
+
+
+def _first_of_month(number: int) -> date:
+    return date(number // 12, number % 12 + 1, 1)
+
+
+_MONTH = _Period(
+    "month", lambda day: 12 * day.year + day.month - 1, _first_of_month, lambda day: f"{day:%b} {day.year}"
+)
+_CALENDAR = (
+    _Period("day", date.toordinal, date.fromordinal, _day_text),
     # Day 1 of the calendar is a Monday.
-    (
-        "week, named by its Monday",
+    _Period(
+        "week",
         lambda day: (day.toordinal() - 1) // 7,
-        lambda number: date.fromordinal(7 * number + 1).isoformat(),
+        lambda number: date.fromordinal(7 * number + 1),
+        lambda day: f"week of {_day_text(day)}",
     ),
-    ("month", lambda day: 12 * day.year + day.month - 1, lambda number: f"{number // 12}-{number % 12 + 1:02}"),
-    ("year", lambda day: day.year, str),
+    _MONTH,
+    _Period("year", lambda day: day.year, lambda number: date(number, 1, 1), lambda day: str(day.year)),
 )
 
 
-def by_period(days: Mapping[date, int]) -> tuple[str, list[tuple[str, int | None]]]:
-    """Count by the shortest period of which not too many lie between the first day and the last, empty ones too."""
-    first, last = min(days), max(days)
-    period, place, name = next(
-        (one for one in _CALENDAR if one[1](last) - one[1](first) < _PERIODS),
-        _CALENDAR[-1],
+@dataclass(frozen=True)
+class Session:
+    """What the matrix draws of an asset: its subject, its day and whether it is skipped."""
+
+    subject: str
+    day: date
+    is_skipped: bool
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Assets by subject (down) and time (across), skipped ones in a colour of their own; above, both added up.
+
+    The paths are in a box `columns` × 10 wide; the bars are 1,000 high, each row of subjects 10.
+    """
+
+    period: str
+    span: str
+    columns: int
+    width: str
+    rows: Sequence[tuple[int, str, int]]
+    more: int
+    most: int
+    bars: Markup
+    skipped_bars: Markup
+    cells: Markup
+    skipped_cells: Markup
+    labels: Sequence[Label]
+    height: int
+    names: Sequence[str]
+    counts: Mapping[str, tuple[int, int]]
+
+
+def matrix(sessions: Sequence[Session]) -> Matrix:
+    """Draw the subjects with the most assets, by the shortest period of which not too many are needed."""
+    first, last = min(one.day for one in sessions), max(one.day for one in sessions)
+    period = next((one for one in _CALENDAR if one.place(last) - one.place(first) < _PERIODS), _CALENDAR[-1])
+    start = period.place(first)
+    number = period.place(last) - start + 1
+    by_column: dict[int, list[int]] = {column: [0, 0] for column in range(number)}
+    by_subject: dict[str, list[int]] = {}
+    by_cell: dict[tuple[str, int], list[int]] = {}
+    for one in sessions:
+        column = period.place(one.day) - start
+        for counts in (
+            by_column[column],
+            by_subject.setdefault(one.subject, [0, 0]),
+            by_cell.setdefault((one.subject, column), [0, 0]),
+        ):
+            counts[one.is_skipped] += 1
+    ranked = sorted(by_subject.items(), key=lambda item: (-sum(item[1]), item[0]))
+    rows = {subject: row for row, (subject, _) in enumerate(ranked[:_SUBJECTS])}
+    shown = {(rows[subject], column): counts for (subject, column), counts in by_cell.items() if subject in rows}
+    most = max(sum(counts) for counts in by_column.values())
+    slot = min(_WIDEST, 100 / number)
+    return Matrix(
+        period=period.name,
+        span=" to ".join(dict.fromkeys(_day_text(day) for day in (first, last))),
+        columns=number,
+        width=f"{slot * number:.2f}%",
+        rows=[(row, subject, sum(by_subject[subject])) for subject, row in rows.items()],
+        more=len(ranked) - len(rows),
+        most=most,
+        bars=_bars([(0, done) for done, _ in by_column.values()], most),
+        skipped_bars=_bars([(done, skipped) for done, skipped in by_column.values()], most),
+        cells=_cells((place, 0, 8) for place, (done, _) in shown.items() if done),
+        skipped_cells=_cells(
+            (place, 8 - height, height)
+            for place, (done, skipped) in shown.items()
+            if (height := -(-8 * skipped // (done + skipped)))
+        ),
+        labels=_time_labels(period, start, number, slot),
+        height=_ROW_HEIGHT * len(rows),
+        names=[period.text(period.first(start + column)) for column in range(number)],
+        counts={f"{row},{column}": (done, skipped) for (row, column), (done, skipped) in shown.items()}
+        | {f"-1,{column}": (done, skipped) for column, (done, skipped) in by_column.items() if done or skipped},
     )
-    counts = Counter[int]()
-    for day, number in days.items():
-        counts[place(day)] += number
-    return period, [(name(number), counts[number]) for number in range(place(first), place(last) + 1)]
 
 
-def ranked(title: str, values: Sequence[tuple[str, int | None]], text: Callable[[int], str]) -> Chart:
-    """Draw folders from the largest to the smallest: in their order, many of them are nothing but noise."""
-    ranked = sorted(((name, value) for name, value in values if value is not None), key=lambda one: -one[1])
-    labels = [Label("0%", "start", "largest"), Label("50%", "middle", "median"), Label("100%", "end", "smallest")]
-    return dataclasses.replace(columns(title, ranked, text, "worker"), labels=labels)
+def _bars(values: Sequence[tuple[int, int]], most: int) -> Markup:
+    """Return bars from a base to a height, of which `most` fills the plot."""
+    drawn = [
+        f"M{10 * column + 1} {1000 - round(1000 * base / most)}v{-round(1000 * height / most)}h8"
+        f"v{round(1000 * height / most)}z"
+        for column, (base, height) in enumerate(values)
+        if height
+    ]
+    return Markup("".join(drawn))
+
+
+def _cells(cells: Iterable[tuple[tuple[int, int], int, int]]) -> Markup:
+    drawn = [f"M{10 * column + 1} {10 * row + 1 + top}h8v{height}h-8z" for (row, column), top, height in cells]
+    return Markup("".join(drawn))
+
+
+def _time_labels(period: _Period, start: int, number: int, slot: float) -> list[Label]:
+    """Label days at their Mondays, longer periods at the first of their months, as densely as there is room."""
+    firsts = [period.first(start + column) for column in range(number)]
+    is_daily = period.name == "day"
+    places = [day.toordinal() - 1 if is_daily else _MONTH.place(day) for day in firsts]
+    # Each is a multiple of the one before, so that a telephone shows some of the labels of a laptop.
+    steps = (1, 7, 14, 28, 56) if is_daily else (1, 3, 6, 12, 24, 120, 240, 1200)
+    longest = 6 if is_daily else 4
+
+    def ticks(character: float) -> list[int]:
+        """Return the first column of each span of the shortest length that leaves room for the labels."""
+        found: list[int] = []
+        for step in steps:
+            found = [
+                column
+                for column in range(number)
+                if (places[column] // step != places[column - 1] // step if column else places[0] % step == 0)
+            ]
+            if all((after - before) * slot >= character * longest for before, after in itertools.pairwise(found)):
+                break
+        return [column for column in found if slot * column <= 100 - character * longest]
+
+    wide = ticks(_CHARACTER) or [0]
+    narrow = ticks(_CHARACTER_ON_TELEPHONE) or wide[:1]
+    return [
+        Label(f"{slot * column:.2f}%", "start", _tick_text(firsts[column], is_daily), column not in narrow)
+        for column in wide
+    ]
+
+
+def _tick_text(day: date, is_daily: bool) -> str:
+    if is_daily:
+        return f"{day.day} {day:%b}"
+    return f"{day.year}" if day.month == 1 else f"{day:%b}"

@@ -111,6 +111,22 @@ class Dispatch:
             return f"{self.jobs.left_off} beyond these: a run would stop and ask for {CAP}"
         return f"{self.jobs.left_off} left off by {CAP}={len(self.jobs)}" if self.jobs.left_off else ""
 
+    @property
+    def factors(self) -> str:
+        """What the number of jobs is the product of."""
+        settings = self.settings
+        if settings.group_by:
+            work = counted(len(self.files.cohort.groups), "group")
+        elif settings.wants_files and settings.split_files:
+            work = counted(sum(len(one.files or ()) for one in self.files.assets), "file")
+        else:
+            work = counted(len(self.files.assets), "asset")
+        rows = len(self.files.cohort.groups) - len({group.assets for group in self.files.cohort.groups})
+        if rows and not settings.group_by:
+            work += f" and {counted(rows, 'further row')} of the table"
+        sets = len(self.parameters.sets)
+        return f"{work} × {counted(sets, 'parameter set')}" if sets else work
+
     def assets_by(self, trait: str) -> list[tuple[str, int]]:
         """Return how many assets have each value of `project`, `subject` or `day`, the most frequent first."""
         counts = Counter(getattr(asset, trait) or "unknown" for asset in self.cohort.assets)
@@ -148,7 +164,7 @@ def summary(run: Dispatch) -> list[str]:
         return [*found, f"jobs     none, nothing is written: {run.nothing_left}"]
     return [
         *found,
-        f"jobs     {len(run.jobs):,} of {_factors(run)}{left_off}, written in {written_in:.1f} s",
+        f"jobs     {len(run.jobs):,} of {run.factors}{left_off}, written in {written_in:.1f} s",
         f"folders  {len(run.folders.shares):,} in {settings.output_directory}{_each(run)}, {in_all:.1f} s in all",
     ]
 
@@ -161,21 +177,6 @@ def _each(run: Dispatch) -> str:
     jobs = counted(most, "job") if fewest == most else f"{fewest:,} {several} {counted(most, 'job')}"
     balance = f" and {_balance(run.folders.shares, run.folders.sizes)}" if run.folders.sizes else ""
     return f", {jobs}{balance} each"
-
-
-def _factors(run: Dispatch) -> str:
-    settings = run.settings
-    if settings.group_by:
-        work = counted(len(run.files.cohort.groups), "group")
-    elif settings.wants_files and settings.split_files:
-        work = counted(sum(len(one.files or ()) for one in run.files.assets), "file")
-    else:
-        work = counted(len(run.files.assets), "asset")
-    rows = len(run.files.cohort.groups) - len({group.assets for group in run.files.cohort.groups})
-    if rows and not settings.group_by:
-        work += f" and {counted(rows, 'further row')} of the table"
-    sets = len(run.parameters.sets)
-    return f"{work} × {counted(sets, 'parameter set')}" if sets else work
 
 
 def _balance(shares: Sequence[Sequence[int]], sizes: Sequence[int]) -> str:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import functools
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+import itertools
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
+from markupsafe import Markup
 
+from job_dispatch.jobs.building import Job
 from job_dispatch.messages import counted, with_unit
-from job_dispatch.pages import parameter_table, templates
+from job_dispatch.model import Asset
+from job_dispatch.pages import parameter_table, table, templates
 from job_dispatch.report import charts
+from job_dispatch.report.dispatched import Dispatch
 
-_PAGE_BYTES = 1_000_000
+_PAGE_BYTES = 2_000_000
 # Rows of a table and files of a job: the first pair with which the page is small enough is taken.
-_ROWS_AND_FILES = ((1_000, 20), (1_000, 5), (1_000, 2), (1_000, 1), (700, 1), (400, 1), (100, 1), (10, 1))
-_VALUES_OF_TRAIT = 300
-_BLOCK_CHARACTERS_PER_ROW = 150
+_ROWS_AND_FILES = ((40_000, 20), (15_000, 2), (5_000, 2), (1_000, 1), (100, 1), (10, 1))
+_BLOCK_CHARACTERS = 100_000
+_FIRST_JOB_CHARACTERS = 10_000
 _BARS = 12
+_VALUES = 300
+_SETS = 100
 _SETS_OPEN = 10
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A worker folder: the number of its jobs and their bytes, None where those are unknown."""
-
-    name: str
-    jobs: int
-    size: int | None
+_PARAMETERS = 12
+# A name within a path that begins as its asset's does is shortened if it shares so much with it.
+_SHARED_CHARACTERS = 12
+_TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 
 @dataclass(frozen=True)
@@ -38,27 +42,28 @@ class JobRow:
     """A job as a row: files are None where none were listed, bytes None where unknown."""
 
     worker: str
-    file: str
+    name: str
     assets: tuple[str, ...]
     files: tuple[str, ...] | None
     size: int | None
-    parameter_set: str
-    group: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    group: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An asset or id that no job analyses, and the reason; ids are empty where they are not known."""
+    """An asset, job or id that is skipped, and the reason; ids are empty where they are not known."""
 
     name: str
     reason: str
+    detail: str
     asset_id: str = ""
     record_id: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page tells; text may come from records, whatever it holds.
+    """What the page shows; text may come from records, whatever it holds.
 
     Attributes
     ----------
@@ -66,67 +71,186 @@ class Page:
         The run in one sentence.
     is_preview : bool
         Nothing was written.
-    finished : str
-        When, with the time zone.
-    versions : mapping of str to str
-        Version of each package.
-    source : str
-        Where the records came from.
-    selection : str
-        The query as indented JSON, or which ids were asked for.
-    command : str
-        Shell text that runs it again.
-    folders : sequence of Folder
-        In their order.
+    amount : str
+        The bytes and files of all jobs in words; empty where no files were listed.
+    command, folder : str
+        Shell text that runs it again, and the folder to run it in.
+    reasons : mapping of str to int
+        How many are skipped for each reason.
+    sessions : sequence of charts.Session
+        Assets with their subject and day, as far as both are known.
+    undrawn : int
+        How many assets have no subject or no day.
     assets_by : mapping of str to sequence of (str, int)
-        By the name of a trait, its values with the number of assets, in the order to show. The values of `day` are
-        ISO dates; others are counted beside the picture.
+        By the name of a trait, its values with the number of assets, in the order to show.
     funnel : sequence of (str, int)
         How many are left after each step.
-    skipped, jobs : sequence
-        The first of them; 1,000 are shown at most.
-    skipped_total, jobs_total : int
-        How many there are.
+    factors : str
+        What the number of jobs is the product of.
+    folders, skipped, jobs : sequence
+        In their order; of jobs the first, of `jobs_total`.
     fixed_parameters : mapping of str to object
         In every job.
     parameter_sets : sequence of mapping of str to object
         One of them in each job.
-    details : sequence of str
-        What ended a run that failed, beside the headline.
+    selection : str
+        The query as indented JSON, or which ids were asked for.
+    first_job : str
+        The file of the first job.
+    source, finished : str
+        Where the records came from; when the run ended, with the time zone.
     seconds : sequence of (str, float)
         How long each step took.
-    folder : str
-        The folder in which the command was given.
+    versions : mapping of str to str
+        Version of each package.
     has_failed : bool
-        No job was written; the headline says why.
+        No job was written; the headline says why, and `details` are beside it.
     """
 
     headline: str
-    is_preview: bool
-    finished: str
-    versions: Mapping[str, str]
-    source: str
-    selection: str
-    command: str
-    folders: Sequence[Folder]
-    assets_by: Mapping[str, Sequence[tuple[str, int]]]
-    funnel: Sequence[tuple[str, int]]
-    skipped: Sequence[Skipped]
-    skipped_total: int
-    fixed_parameters: Mapping[str, object]
-    parameter_sets: Sequence[Mapping[str, object]]
-    jobs: Sequence[JobRow]
-    jobs_total: int
-    details: Sequence[str] = ()
-    seconds: Sequence[tuple[str, float]] = ()
-    folder: str = ""
+    is_preview: bool = False
     has_failed: bool = False
+    details: Sequence[str] = ()
+    amount: str = ""
+    command: str = ""
+    folder: str = ""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    sessions: Sequence[charts.Session] = ()
+    undrawn: int = 0
+    assets_by: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    funnel: Sequence[tuple[str, int]] = ()
+    factors: str = ""
+    folders: Sequence[charts.Folder] = ()
+    skipped: Sequence[Skipped] = ()
+    fixed_parameters: Mapping[str, object] = field(default_factory=dict)
+    parameter_sets: Sequence[Mapping[str, object]] = ()
+    jobs: Sequence[JobRow] = ()
+    jobs_total: int = 0
+    selection: str = ""
+    first_job: str = ""
+    source: str = ""
+    finished: str = ""
+    seconds: Sequence[tuple[str, float]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finished: datetime) -> Page:
+    """Return what the page shows of a run."""
+    loads = [(worker, jobs, [job.size for job in jobs]) for worker, jobs in run.folder_jobs()]
+    jobs_of_folders = ((worker, job) for worker, jobs, _ in loads for job in jobs)
+    sessions = list(_sessions(run))
+    drawn = [charts.Session(*one) for one in sessions if one]
+    traits = ("project",) if _has_days(drawn) else ("project", "subject")
+    return Page(
+        headline=run.headline,
+        is_preview=run.settings.dry_run,
+        has_failed=run.error is not None,
+        details=run.error.details if run.error else (),
+        amount=_amount(run.jobs.planned),
+        command=_shell(command),
+        folder=str(Path.cwd()),
+        reasons=run.skipped_by_reason(),
+        sessions=drawn,
+        undrawn=len(sessions) - len(drawn),
+        assets_by={trait: run.assets_by(trait) for trait in traits},
+        funnel=run.funnel,
+        factors=run.factors if len(run.jobs) else "",
+        folders=[charts.Folder(worker, len(jobs), _sum(sizes)) for worker, jobs, sizes in loads],
+        skipped=[
+            Skipped(one.known_as, one.reason.value, one.detail, one.asset_id, one.record_id) for one in run.skipped
+        ],
+        fixed_parameters=run.parameters.fixed or {},
+        parameter_sets=run.parameters.sets,
+        jobs=[_row(worker, job) for worker, job in itertools.islice(jobs_of_folders, _ROWS_AND_FILES[0][0])],
+        jobs_total=len(run.jobs),
+        selection=_selection(run),
+        first_job=run.jobs.model(loads[0][1][0]).to_json() if loads else "",
+        source=run.settings.source,
+        finished=finished.strftime(_TIME),
+        seconds=list(run.seconds.items()),
+        versions=versions,
+    )
+
+
+def _sessions(run: Dispatch) -> Iterator[tuple[str, date, bool] | None]:
+    """Yield each asset once as far as it is known, whether it is in a job or skipped; None without subject or day."""
+    analysed = {asset.record_id: asset for job in run.jobs.planned for asset in job.group.assets}
+    yield from (_session(asset.subject, asset.day, is_skipped=False) for asset in analysed.values())
+    skipped = {one.record_id or one.known_as: one for one in run.skipped if not one.job}
+    yield from (
+        _session(one.subject, one.day, is_skipped=True) for name, one in skipped.items() if name not in analysed
+    )
+
+
+def _session(subject: str, day: str, is_skipped: bool) -> tuple[str, date, bool] | None:
+    try:
+        return (subject, date.fromisoformat(day), is_skipped) if subject else None
+    except ValueError:
+        return None
+
+
+def _has_days(sessions: Sequence[charts.Session]) -> bool:
+    return len({one.day for one in sessions}) > 1
+
+
+def _amount(jobs: Sequence[Job]) -> str:
+    """Return the bytes of the jobs' files, each file once."""
+    files = {file.address: file.size for job in jobs for file in job.files or ()}
+    sizes = [size for size in files.values() if size is not None]
+    if not files:
+        return ""
+    unknown = f" and {counted(len(files) - len(sizes), 'store')} of unknown size" if len(sizes) < len(files) else ""
+    return f"{with_unit(sum(sizes))} in {counted(len(sizes), 'file')}{unknown}"
+
+
+def _sum(sizes: Sequence[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _row(worker: str, job: Job) -> JobRow:
+    return JobRow(
+        worker=worker,
+        name=job.name,
+        assets=tuple(asset.name for asset in job.group.assets),
+        files=None if job.files is None else tuple(_short_path(file.address, job.group.assets) for file in job.files),
+        size=job.size,
+        parameters=job.parameter_set or {},
+        group=job.group.metadata or {},
+    )
+
+
+def _short_path(address: str, assets: Iterable[Asset]) -> str:
+    """Return an address within its asset, with `…` for what its parts repeat of the asset's name."""
+    for asset in assets:
+        if address.startswith(f"{asset.location}/"):
+            parts = address.removeprefix(f"{asset.location}/").split("/")
+            return "/".join(_without_name(part, asset.name) for part in parts)
+    return address
+
+
+def _without_name(part: str, name: str) -> str:
+    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(part, name, strict=False)))
+    while part[shared - 1 : shared + 1].isalnum() and 0 < shared < len(part):  # within a word
+        shared -= 1
+    return f"…{part[shared:]}" if shared >= _SHARED_CHARACTERS else part
+
+
+def _selection(run: Dispatch) -> str:
+    query, selected = run.selection.query, run.selection.table
+    parts = [str(selected)] if selected is not None else []
+    return "\nand ".join([*parts, *([json.dumps(query.filter, indent=4, ensure_ascii=False)] if query else [])])
+
+
+def _shell(command: Sequence[str]) -> str:
+    program, flags = shlex.join(command[:2]), map(shlex.quote, command[2:])
+    return " \\\n    ".join([program, *flags])
 
 
 def render(page: Page) -> str:
-    """Return the page as HTML, less than 1 MB of UTF-8.
+    """Return the page as HTML, less than 2 MB of UTF-8.
 
-    Tables show their first 1,000 rows and each job its first 20 files, fewer where the page would be larger.
+    Tables have their first 40,000 rows and each job its first 20 files, fewer where the page would be larger.
     """
     text = ""
     for rows, files in _ROWS_AND_FILES:
@@ -134,39 +258,6 @@ def render(page: Page) -> str:
         if len(text.encode()) < _PAGE_BYTES:
             break
     return text
-
-
-def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
-    block = rows * _BLOCK_CHARACTERS_PER_ROW
-    return {
-        "page": page,
-        "selection": templates.lines(page.selection, block),
-        "command": templates.lines(page.command, block),
-        "work": _work(page.folders),
-        "folders": page.folders[:rows],
-        "traits": [
-            _trait(name, values, min(rows, _VALUES_OF_TRAIT)) for name, values in page.assets_by.items() if values
-        ],
-        "funnel": list(_funnel(page.funnel)),
-        "details": page.details[:rows],
-        "skipped": page.skipped[:rows],
-        "fixed": [
-            (".".join(path), parameter_table.shown(value))
-            for path, value in parameter_table.flat(page.fixed_parameters)
-        ],
-        "sets_open": _SETS_OPEN,
-        "sets": parameter_table.table(page.parameter_sets, rows),
-        "jobs": page.jobs[:rows],
-        "files_shown": files,
-        "has": {
-            "asset_ids": any(one.asset_id for one in page.skipped),
-            "record_ids": any(one.record_id for one in page.skipped),
-            "files": any(job.files is not None for job in page.jobs),
-            "sizes": any(job.size is not None for job in page.jobs),
-            "sets": any(job.parameter_set for job in page.jobs),
-            "groups": any(job.group for job in page.jobs),
-        },
-    }
 
 
 @functools.cache
@@ -178,47 +269,108 @@ def _number(number: int) -> str:
     return f"{number:,}"
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Jobs and bytes of the worker folders: how they spread, and pictures where folders can be compared."""
+def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
+    cells, block = min(rows, _VALUES), min(rows * 100, _BLOCK_CHARACTERS)
+    matrix = charts.matrix(page.sessions) if _has_days(page.sessions) else None
+    return {
+        "page": page,
+        "command": templates.lines(page.command, block),
+        "selection": templates.lines(page.selection, block),
+        "first_job": templates.lines(page.first_job, min(block, _FIRST_JOB_CHARACTERS)),
+        "details": page.details[:cells],
+        "matrix": matrix,
+        "matrix_data": templates.script_json({"names": matrix.names, "counts": matrix.counts}) if matrix else Markup(),
+        "traits": [_trait(name, values, cells) for name, values in page.assets_by.items() if values],
+        "funnel": _funnel(page.funnel),
+        "work": charts.work(page.folders),
+        "folders": page.folders[:cells],
+        "skipped_rows": min(rows, len(page.skipped)),
+        "skipped": templates.script_json(_skipped_table(page.skipped[:rows])),
+        "fixed": [
+            (".".join(path), parameter_table.shown(value))
+            for path, value in parameter_table.flat(page.fixed_parameters)
+        ],
+        "sets": parameter_table.table(page.parameter_sets, min(rows, _SETS)),
+        "sets_open": _SETS_OPEN,
+        "job_rows": min(rows, len(page.jobs)),
+        "jobs": templates.script_json(_jobs_table(page.jobs[:rows], files)),
+    }
 
-    jobs: str
-    sizes: str
-    charts: Sequence[charts.Chart]
-    is_ranked: bool
-    unknown: int
+
+def _skipped_table(skipped: Sequence[Skipped]) -> dict[str, Any]:
+    columns = [
+        table.column("Name", "asset", [one.name for one in skipped]),
+        table.column("Reason", "text", [one.reason for one in skipped]),
+    ]
+    if any(one.detail != one.reason for one in skipped):
+        details = ["" if one.detail == one.reason else one.detail for one in skipped]
+        columns.append(table.column("Detail", "text", details))
+    for label, ids in (
+        ("Asset id", [one.asset_id for one in skipped]),
+        ("Record id", [one.record_id for one in skipped]),
+    ):
+        if any(ids):
+            columns.append(table.column(label, "id", ids))
+    return {
+        "noun": "row",
+        "label": "Skipped",
+        "filter": "Filter by name, reason or id",
+        "rows": len(skipped),
+        "columns": columns,
+    }
 
 
-def _work(folders: Sequence[Folder]) -> _Work:
-    jobs = [(folder.name, folder.jobs) for folder in folders]
-    sizes = [(folder.name, folder.size) for folder in folders]
-    known = [size for _, size in sizes if size is not None]
-    is_ranked = len(folders) > charts.SINGLE_COLUMNS
-    draw = charts.ranked if is_ranked else _worker_chart
-    drawn = []
-    if len(folders) > 1:
-        drawn.append(draw("Jobs of each worker folder", jobs, _number))
-        if known:
-            drawn.append(draw("Bytes of each worker folder", sizes, with_unit))
-    return _Work(
-        jobs=_spread([number for _, number in jobs], _number, " jobs") if jobs else "",
-        sizes=_spread(known, with_unit, "") if known else "",
-        charts=drawn,
-        is_ranked=is_ranked,
-        unknown=len(folders) - len(known),
+def _jobs_table(jobs: Sequence[JobRow], files: int) -> dict[str, Any]:
+    """Lay out the jobs; of their parameters those that differ are columns."""
+    columns = [
+        table.column("Job", "id", [job.name[:8] for job in jobs]),
+        table.column(
+            "Worker", "short number", [int(job.worker) if job.worker.isdecimal() else job.worker for job in jobs]
+        ),
+        _list_column("Assets", "asset", [job.assets for job in jobs], files),
+    ]
+    if any(job.files is not None for job in jobs):
+        columns.append(_list_column("Files", "file", [job.files or () for job in jobs], files))
+    if any(job.size is not None for job in jobs):
+        columns.append(table.column("Size", "short number bytes", [job.size for job in jobs]))
+    columns += _named_columns([job.parameters for job in jobs], only_differing=True)
+    columns += _named_columns([job.group for job in jobs], only_differing=False)
+    return {
+        "noun": "job",
+        "label": "Jobs",
+        "filter": "Filter by job, asset, file …",
+        "rows": len(jobs),
+        "columns": columns,
+    }
+
+
+def _list_column(label: str, noun: str, items: Sequence[Sequence[str]], at_most: int) -> dict[str, Any]:
+    return table.column(
+        label,
+        f"list {noun}",
+        ["\n".join(one[:at_most]) for one in items],
+        noun=noun,
+        none="none",
+        more={row: len(one) - at_most for row, one in enumerate(items) if len(one) > at_most},
     )
 
 
-def _worker_chart(title: str, values: Sequence[tuple[str, int | None]], text: Callable[[int], str]) -> charts.Chart:
-    return charts.columns(title, values, text, "worker")
+def _named_columns(mappings: Sequence[Mapping[str, object]], only_differing: bool) -> list[dict[str, Any]]:
+    """Return a column for each name; nested ones have dotted names."""
+    flat = {id(one): {".".join(path): value for path, value in parameter_table.flat(one)} for one in mappings}
+    columns = []
+    for name in dict.fromkeys(name for one in flat.values() for name in one):
+        values = [flat[id(one)].get(name) for one in mappings]
+        cells = [_cell(value) for value in values]
+        if not only_differing or len(set(cells)) > 1:
+            columns.append(table.column(name, "parameter", cells))
+    return columns[:_PARAMETERS]
 
 
-def _spread(amounts: Sequence[int], text: Callable[[int], str], unit: str) -> str:
-    low, middle, high = min(amounts), round(statistics.median(amounts)), max(amounts)
-    unit = unit.removesuffix("s") if high == 1 else unit
-    if len(amounts) == 1:
-        return f"{text(low)}{unit}"
-    return f"{text(low)}{unit} each" if low == high else f"{text(low)} to {text(high)}{unit}, median {text(middle)}"
+def _cell(value: object) -> str | int | float | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53):
+        return value
+    return parameter_table.shown(value)
 
 
 @dataclass(frozen=True)
@@ -226,65 +378,37 @@ class _Bar:
     name: str
     number: int
     percent: str
+    remark: str = ""
 
 
 @dataclass(frozen=True)
 class _Trait:
-    """Assets by one of their traits: bars for the first values, or columns on a scale of time; the rest as a table."""
+    """Assets by one of their traits: bars for the first values, the rest as a table."""
 
     name: str
     number: int
     bars: Sequence[_Bar]
-    chart: charts.Chart | None
-    remarks: Sequence[str]
     table: Sequence[tuple[str, int]]
 
 
 def _trait(name: str, values: Sequence[tuple[str, int]], rows: int) -> _Trait:
-    days = {day: number for value, number in values if (day := _day(value))} if name == "day" else {}
-    if len(days) > 1:
-        period, columns = charts.by_period(days)
-        undated = sum(number for value, number in values if not _day(value))
-        remarks = [f"Each column is a {period}."] if period != "day" else []
-        remarks += [f"{counted(undated, 'asset')} of unknown day not drawn."] if undated else []
-        title = f"Assets by {period}"
-        return _Trait(name, len(values), [], charts.columns(title, columns, _number, ""), remarks, values[:rows])
-    most = max(number for _, number in values)
-    bars = [_Bar(value, number, f"{100 * number / max(1, most):.1f}%") for value, number in values[:_BARS]]
-    return _Trait(name, len(values), bars, None, [], values[_BARS:rows])
+    bars = [_Bar(value, number, _percent(number, values[0][1])) for value, number in values[:_BARS]]
+    return _Trait(name, len(values), bars, values[_BARS:rows])
 
 
-def _day(value: str) -> date | None:
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        return None
+def _percent(number: int, of: int) -> str:
+    return f"{100 * number / max(1, of):.1f}%"
 
 
-@dataclass(frozen=True)
-class _Step:
-    label: str
-    number: int
-    percent: str
-    remark: str
-    is_own_scale: bool
+def _funnel(steps: Sequence[tuple[str, int]]) -> list[tuple[str, list[_Bar]]]:
+    """Draw what is left of the assets, and apart from it what is left of the jobs, which are another number."""
+    first_of_jobs = next((place for place, (label, _) in enumerate(steps) if label.startswith("jobs")), len(steps))
+    parts = (("assets", steps[:first_of_jobs], "skipped"), ("jobs", steps[first_of_jobs:], "left out"))
+    return [(name, list(_steps(part, lost))) for name, part, lost in parts if part]
 
 
-def _funnel(steps: Sequence[tuple[str, int]]) -> Iterator[_Step]:
-    """Draw all steps on one scale; one that grows counts something else, and begins a scale of its own."""
-    scale = max((number for _, number in steps[:1]), default=0)
-    before, were_jobs = None, False
+def _steps(steps: Sequence[tuple[str, int]], lost: str) -> Iterator[_Bar]:
+    before = most = steps[0][1]
     for label, number in steps:
-        grows, are_jobs = number > scale, label.startswith("jobs")
-        remark = ""
-        if grows:
-            scale = number
-            remark = (
-                f"{number // before:,} × {before:,}, on a scale of its own"
-                if before and number % before == 0
-                else "on a scale of its own"
-            )
-        elif before is not None and number < before and are_jobs == were_jobs:
-            remark = f"{before - number:,} {'left off' if are_jobs else 'fewer'}"
-        yield _Step(label, number, f"{100 * number / max(1, scale):.1f}%", remark, grows)
-        before, were_jobs = number, are_jobs
+        yield _Bar(label, number, _percent(number, most), f"{before - number:,} {lost}" if number < before else "")
+        before = number

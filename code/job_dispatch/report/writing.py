@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from job_dispatch.messages import DispatchError, ServiceError, logger
-from job_dispatch.report import contents, files, manifest, page
+from job_dispatch.report import files, manifest, page
 from job_dispatch.report.dispatched import Dispatch
 from job_dispatch.report.files import JOBS, MANIFEST, PAGE, SKIPPED
 from job_dispatch.report.manifest import Manifest, ManifestAsset, ManifestItem
@@ -30,7 +30,7 @@ def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) 
     texts = {
         JOBS: jobs_csv(run),
         SKIPPED: skipped_csv(run),
-        PAGE: page.render(contents.of(run, versions, command, finished)),
+        PAGE: page.render(page.of(run, versions, command, finished)),
     }
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     summed_up = _manifest(run, command, versions, finished, hashes)

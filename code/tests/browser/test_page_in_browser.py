@@ -6,12 +6,14 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from job_dispatch.report.page import Folder, Page, Skipped, render
+from job_dispatch.report.charts import Folder
+from job_dispatch.report.page import JobRow, Page, Skipped, render
 from tests.report.test_page import INJECTED, SKIPPED_NAME, job, large, sample
 
 if TYPE_CHECKING:
@@ -47,30 +49,38 @@ def opened(browser: Browser, tmp_path: Path) -> Opened:
     return open_page
 
 
-def rows(tab: Tab, table: str) -> Locator:
-    return tab.locator(f"#{table}-table tbody tr").locator("visible=true")
+def cells(tab: Tab, table: str, label: str) -> list[str]:
+    """Return what a table shows of a column."""
+    return [text.strip() for text in tab.locator(f'#{table} td[data-label="{label}"]').all_inner_texts()]
 
 
-def first_cells(tab: Tab, table: str) -> list[str]:
-    return [text.strip() for text in tab.locator(f"#{table}-table tbody td:first-child").all_inner_texts()]
+def column(tab: Tab, table: str, label: str) -> Locator:
+    return tab.locator(f"#{table} th", has_text=label)
 
 
 def run(**changes: Any) -> Page:
     """Give the sample with names that are hard to fit."""
-    skipped = [*sample().skipped, Skipped(LONG, LONG)]
+    skipped = [*sample().skipped, Skipped(LONG, LONG, LONG)]
     assets_by = {**sample().assets_by, "subject": [(LONG, 5), ("774659", 1)]}
+    sessions = [*sample().sessions, dataclasses.replace(sample().sessions[0], subject=LONG)]
     folders = [*sample().folders, Folder(LONG, 1, 10**15)]
     sets = [{LONG: LONG, "threshold": 1}, {LONG: LONG, "threshold": 2}]
     hard: dict[str, Any] = {
-        "skipped": skipped, "skipped_total": 4, "assets_by": assets_by, "folders": folders, "parameter_sets": sets,
-        "fixed_parameters": {LONG: LONG}, "source": LONG, "selection": LONG, "command": LONG, "headline": LONG,
-        "versions": {LONG: "1"}, "jobs": [job(0, 1, (LONG,)), *sample().jobs],
-    }  # fmt: skip
+        **dict.fromkeys(("source", "selection", "command", "first_job", "headline", "amount"), LONG),
+        "skipped": skipped,
+        "reasons": {LONG: 4},
+        "assets_by": assets_by,
+        "sessions": sessions,
+        "folders": folders,
+        "parameter_sets": sets,
+        "fixed_parameters": {LONG: LONG},
+        "versions": {LONG: "1"},
+        "jobs": [job(0, 1, (LONG,)), *sample().jobs],
+    }
     return sample(**hard | changes)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1_280, "light")])
 def test_opens_without_a_word_on_the_console_and_asks_for_nothing_but_itself(
     browser: Browser, tmp_path: Path, width: int, scheme: Any
 ) -> None:
@@ -85,14 +95,15 @@ def test_opens_without_a_word_on_the_console_and_asks_for_nothing_but_itself(
     tab.on("dialog", lambda dialog: said.append(dialog.message))
     context.on("request", lambda request: asked.append(request.url))
     tab.goto(path.as_uri(), wait_until="networkidle")
-    tab.locator("#skipped-table-filter").fill("behavior")
-    tab.locator("#jobs-table th button").first.click()
+    tab.get_by_label("Filter by name, reason or id").fill("behavior")
+    tab.locator("#jobs th button").first.dispatch_event("click")
+    tab.locator(".matrix [data-rows]").first.hover()
     context.close()
     assert said == []
     assert asked == [path.as_uri()]
 
 
-@pytest.mark.parametrize("page", [sample(), run(), large()], ids=["sample", "long names", "10,000 jobs"])
+@pytest.mark.parametrize("page", [sample(), run(), large()], ids=["sample", "long names", "20,000 jobs"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_overflows_even_where_names_are_long_and_everything_is_unfolded(
     opened: Opened, page: Page, width: int
@@ -105,9 +116,9 @@ def test_nothing_overflows_even_where_names_are_long_and_everything_is_unfolded(
 
 def test_the_name_of_a_processed_asset_takes_two_lines_at_most_on_a_laptop(opened: Opened) -> None:
     name = "multiplane-ophys_774659_2025-06-07_14-31-15_processed_2025-06-08_03-49-49"
-    jobs = [dataclasses.replace(one, assets=(name,), parameter_set='{"window": 1}') for one in sample().jobs]
+    jobs = [dataclasses.replace(one, assets=(name,)) for one in sample().jobs]
     with opened(sample(jobs=jobs), width=1_280) as tab:
-        cell = tab.locator("#jobs-table td.assets").first
+        cell = tab.locator("#jobs td.asset").first
         lines = cell.evaluate(
             "cell => { const range = document.createRange(); range.selectNodeContents(cell);"
             " return new Set([...range.getClientRects()].map(one => Math.round(one.top))).size }"
@@ -115,65 +126,98 @@ def test_the_name_of_a_processed_asset_takes_two_lines_at_most_on_a_laptop(opene
         assert lines <= 2
 
 
-def test_filtering_the_skipped_to_one_name_leaves_one_row_though_another_name_begins_with_it(opened: Opened) -> None:
-    with opened(sample()) as tab:
-        assert rows(tab, "skipped").count() == 3
-        tab.get_by_label("Filter by name, reason or id").fill(SKIPPED_NAME)
-        assert rows(tab, "skipped").count() == 1
-        assert "1 of 3 shown: exactly this; 1 more contains it" in tab.locator("#skipped output").inner_text()
-
-
-@pytest.mark.parametrize(("typed", "left"), [("774659 DENIED", 1), ("14-31", 2), ("nowhere", 0), ("", 3)])
-def test_a_row_stays_that_holds_all_words_of_the_filter_in_whatever_case(opened: Opened, typed: str, left: int) -> None:
+@pytest.mark.parametrize(
+    ("typed", "left", "said"),
+    [
+        ("774659 DENIED", 1, "1 of 3 shown"),
+        ("14-31", 2, "2 of 3 shown"),
+        ("nowhere", 0, "0 of 3 shown"),
+        (SKIPPED_NAME, 1, "1 of 3 shown: exactly this; 1 more contains it"),
+        ("", 3, ""),
+    ],
+)
+def test_the_filter_keeps_rows_with_all_words_and_of_an_exact_name_that_row_alone(
+    opened: Opened, typed: str, left: int, said: str
+) -> None:
     with opened(sample()) as tab:
         tab.get_by_label("Filter by name, reason or id").fill("xyz")
         tab.get_by_label("Filter by name, reason or id").fill(typed)
-        assert rows(tab, "skipped").count() == left
-        assert tab.locator("#skipped output").inner_text() == f"{left} of 3 shown"
+        assert len(cells(tab, "skipped", "Name")) == left
+        assert tab.locator("#skipped .filter output").inner_text() == said
 
 
-def test_jobs_sort_by_size_with_the_unknown_last_in_both_directions(opened: Opened) -> None:
+def test_a_click_on_a_reason_shows_what_was_skipped_for_it_also_after_sorting(opened: Opened) -> None:
     with opened(sample()) as tab:
-        header = tab.locator("#jobs-table th", has_text="Size")
-        header.get_by_role("button").click()
-        assert first_cells(tab, "jobs") == ["2", "0", "1"]
-        assert header.get_attribute("aria-sort") == "ascending"
-        header.get_by_role("button").press("Enter")
-        assert first_cells(tab, "jobs") == ["0", "2", "1"]
-        assert header.get_attribute("aria-sort") == "descending"
-        assert tab.locator("#jobs-table th:not([aria-sort=none])").count() == 1
+        tab.get_by_role("link", name="2 not readable").click()
+        assert cells(tab, "skipped", "Reason") == ["not readable"] * 2
+        column(tab, "skipped", "Name").get_by_role("button").click()
+        assert cells(tab, "skipped", "Name")[0] == INJECTED
 
 
-def test_worker_numbers_sort_as_numbers_and_names_in_the_order_of_words(opened: Opened) -> None:
-    with opened(sample(jobs=[job(worker) for worker in (10, 9, 100)])) as tab:
-        tab.locator("#jobs-table th", has_text="Worker").get_by_role("button").click()
-        assert first_cells(tab, "jobs") == ["9", "10", "100"]
-        tab.locator("#skipped-table th", has_text="Reason").get_by_role("button").click()
-        assert first_cells(tab, "skipped")[0] == f"{SKIPPED_NAME}_processed_2025-06-08_03-49-49"
+def test_jobs_sort_by_number_with_the_unknown_last_in_both_directions(opened: Opened) -> None:
+    jobs = [job(10, 8_000_000), job(9, None), job(100, 2_000_000)]
+    with opened(sample(jobs=jobs)) as tab:
+        size = column(tab, "jobs", "Size")
+        size.get_by_role("button").click()
+        assert cells(tab, "jobs", "Size") == ["2 MB", "8 MB", "unknown"]
+        assert size.get_attribute("aria-sort") == "ascending"
+        size.get_by_role("button").press("Enter")
+        assert cells(tab, "jobs", "Size") == ["8 MB", "2 MB", "unknown"]
+        assert tab.locator("#jobs th:not([aria-sort=none])").count() == 1
+        column(tab, "jobs", "Worker").get_by_role("button").click()
+        assert cells(tab, "jobs", "Worker") == ["9", "10", "100"]
 
 
-def test_a_filter_survives_sorting(opened: Opened) -> None:
+@pytest.mark.parametrize(("width", "rows"), [(400, 20), (1_280, 50)])
+def test_20_000_jobs_are_shown_page_by_page_and_one_is_found_by_the_name_of_its_file(
+    opened: Opened, width: int, rows: int
+) -> None:
+    jobs = [JobRow("0", f"{number:08x}-4e21-482f-8901-5c38d75d6bcd", ("a",), None, None) for number in range(20_000)]
+    with opened(sample(jobs=jobs, jobs_total=20_000), width) as tab:
+        assert len(cells(tab, "jobs", "Job")) == rows
+        assert tab.evaluate("document.scrollingElement.scrollHeight") < 12_000
+        tab.get_by_role("button", name="Last").click()
+        assert tab.locator("#jobs .pager output").inner_text() == f"{20_000 - rows + 1:,} to 20,000 of 20,000"
+        tab.get_by_label("Filter by job, asset, file").fill(f"{jobs[7_777].name}.json")
+        assert cells(tab, "jobs", "Job") == [jobs[7_777].name[:8]]
+
+
+def test_many_files_of_a_job_are_folded_and_those_left_out_are_counted(opened: Opened) -> None:
+    files = [tuple("abcd"), (), tuple(f"{number}" for number in range(2_020))]
+    with opened(sample(jobs=[job(0, files=one) for one in files])) as tab:
+        assert cells(tab, "jobs", "Files") == ["4 files", "none", "2,020 files"]
+        tab.locator("#jobs summary").nth(1).click()
+        assert "2,000 more in jobs.csv" in cells(tab, "jobs", "Files")[2]
+
+
+def test_the_command_is_copied_by_a_button(opened: Opened) -> None:
     with opened(sample()) as tab:
-        tab.get_by_label("Filter by name, reason or id").fill("denied")
-        tab.locator("#skipped-table th button").first.click()
-        assert rows(tab, "skipped").count() == 1
+        tab.get_by_role("button", name="Copy").click()
+        assert tab.evaluate("getSelection().toString()").strip() == sample().command
+        assert tab.get_by_role("button", name="Copied").is_visible()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_name_that_looks_like_markup_shows_as_text(opened: Opened, width: int) -> None:
-    with opened(sample(), width) as tab:
+def test_a_cell_of_the_matrix_tells_subject_day_and_number_where_the_pointer_is(opened: Opened) -> None:
+    with opened(sample()) as tab:
+        cells_of_matrix = tab.locator(".matrix [data-rows]").nth(1)
+        cells_of_matrix.hover(position={"x": 5, "y": 5})
+        assert tab.locator(".tip").inner_text() == "774659, 2 Jun 2025: 1 skipped"
+
+
+def test_a_name_that_looks_like_markup_shows_as_text(opened: Opened) -> None:
+    with opened(sample()) as tab:
         assert tab.locator("img").count() == 0
-        assert tab.locator("#skipped-table").get_by_text(INJECTED, exact=True).is_visible()
-        assert tab.locator("#assets").get_by_text(INJECTED, exact=True).is_visible()
+        assert tab.locator("#skipped td").get_by_text(INJECTED, exact=True).first.is_visible()
+        assert tab.locator("#assets th").get_by_text(INJECTED, exact=True).is_visible()
         assert tab.locator("#jobs").get_by_text(f"a/{INJECTED}.nwb", exact=True).first.is_visible()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_without_script_every_row_is_there_and_no_control_that_does_nothing(opened: Opened, width: int) -> None:
-    with opened(sample(), width, script=False) as tab:
-        assert rows(tab, "skipped").count() == 3
-        assert rows(tab, "jobs").count() == 3
+def test_without_script_pictures_are_there_and_the_tables_of_rows_are_named(opened: Opened) -> None:
+    with opened(sample(), script=False) as tab:
         assert tab.locator("input, button").locator("visible=true").count() == 0
+        assert tab.locator(".matrix path").count() == 4
+        assert tab.get_by_text("skipped.csv has all rows").is_visible()
+        assert tab.get_by_text("jobs.csv has all rows").is_visible()
         tab.locator("#work summary").click()
         assert tab.locator("#work details table").is_visible()
 
@@ -196,6 +240,7 @@ def test_text_and_pictures_stand_out_from_the_page_in_both_schemes(opened: Opene
             ("a", "color", 4.5),
             ("svg text", "fill", 4.5),
             (".column", "fill", 3),
+            (".skipped", "fill", 3),
         ):
             shade = tab.evaluate(LUMINANCE, [one, property_])
             assert (max(page, shade) + 0.05) / (min(page, shade) + 0.05) >= least, one
@@ -203,13 +248,14 @@ def test_text_and_pictures_stand_out_from_the_page_in_both_schemes(opened: Opene
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_labels_below_a_picture_do_not_touch(opened: Opened, width: int) -> None:
+    days = [date(2025, 6, 2) + timedelta(days=7 * number) for number in range(52)]
     page = sample(
         folders=[Folder(str(number), 1, number) for number in range(100)],
-        assets_by={"day": [("2025-06-02", 1), ("2025-09-08", 4)]},
+        sessions=[dataclasses.replace(sample().sessions[0], day=day) for day in days],
     )
     with opened(page, width) as tab:
         for number in range(tab.locator("svg[role=img]").count()):
-            labels = tab.locator("svg[role=img]").nth(number).locator("text")
+            labels = tab.locator("svg[role=img]").nth(number).locator("text").locator("visible=true")
             boxes = [labels.nth(index).bounding_box() for index in range(labels.count())]
             ends = [(box["x"], box["x"] + box["width"]) for box in boxes if box]
             assert len(ends) >= 2
