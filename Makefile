@@ -57,6 +57,7 @@ example-results: $(VENV)/example.stamp
 	@cd example_results && ../$(VENV)/bin/job-dispatch run ../pipeline/example/reward_response.py jobs
 	@cd example_results && ../$(VENV)/bin/job-dispatch status
 	@echo 'Table to open: example_results/analysis_results/table.csv'
+	@echo 'Page to open:  example_results/analysis_results/results.html'
 
 # Started again, it analyses only what is new.
 pipeline: $(VENV)/example.stamp

@@ -8,6 +8,7 @@ The overhead is the computing of all processes of a run, without that of a run i
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -64,10 +65,10 @@ def time_status(folder: Path, jobs: int) -> None:
     [note] = (folder / "analysis_results").glob(".jobs.*.json")
     note.write_text(json.dumps(json.loads(note.read_text()) | {"jobs": [str(folder / "results")]}))
     record = json.loads((folder / "analysis_results" / names[0] / "job.json").read_text())
-    record.pop("input")
     for name in names[1:]:
         (folder / "analysis_results" / name).mkdir()
-        text = json.dumps(record | {"job": name, "asset_name": [name]}, indent=4)
+        digest = hashlib.sha256((folder / "results" / "0" / f"{name}.json").read_bytes()).hexdigest()
+        text = json.dumps(record | {"job": name, "asset_name": [name], "job_file": digest}, indent=4)
         (folder / "analysis_results" / name / "job.json").write_text(text)
     seconds, computing = timed(folder, "status")
     print(f"status: {jobs:,} jobs in {seconds:.1f} s, {computing:.1f} s of computing")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import DispatchError, RequestError, configure_logging, is_terminal, logger, naming_flags
-from job_dispatch.results import analysis, gathering, page, records, running, states, status, table
+from job_dispatch.results import analysis, gathering, records, running, states, status, table
 from job_dispatch.results.gathering import Results
 from job_dispatch.results.minding import Order, Outcome
 from job_dispatch.results.states import Status
@@ -133,6 +133,8 @@ def summarise(results: Results, path: Path) -> None:
 
 
 def _write(results: Results) -> Iterator[str]:
+    from job_dispatch.results import page  # Jinja takes 0.1 s, and status needs none of it
+
     yield f"table: {table.write(results, results.folder)}"
     yield f"page:  {page.write(results, results.folder)}"
 

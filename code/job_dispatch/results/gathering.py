@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,12 @@ class Row:
         """Return the pictures that it wrote, by path."""
         if self.status is not Status.DONE:
             return []
-        return sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+        return sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(self.folder)
+            for name in names
+            if name.lower().endswith(_PICTURES)
+        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,8 @@ def gather(place: Path = FOLDER) -> Results:
     files = {job.name: job for job in _noted_files(note)}
     held = claims.read_all(folder)
     listed = _listed(folder.parent / "jobs.csv")
-    with_records = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()]
+    with os.scandir(folder) as entries:
+        with_records = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     current = states.Current(Path(note["analysis"]) if note else None, note.get("set", {}))
     rows = []
     for name in dict.fromkeys([*files, *held, *listed, *with_records]):
@@ -197,9 +204,12 @@ def _row(
     listed: Mapping[str, Any],
     given: Mapping[str, Any],
 ) -> Row:
-    content = job.content if job is not None else listed
-    record = dict(state.record or {"parameters": plain(merged(content, given)), **records.about(name, content)})
+    record = state.record
+    if record is None:
+        content = job.content if job is not None else listed
+        record = {"parameters": plain(merged(content, given)), **records.about(name, content)}
     is_of_record = state.record is not None
+    is_to_run = not is_of_record or bool(state.changed)
     claim: Claim | None = state.claim
     return Row(
         name,
@@ -225,7 +235,7 @@ def _row(
         reason=_KILLED if state.status is Status.FAILED and not is_of_record else record.get("reason", ""),
         where=record.get("where", ""),
         changed=state.changed,
-        input_bytes=job.input_bytes if job is not None else None,
+        input_bytes=job.input_bytes if job is not None and is_to_run else record.get("input_bytes"),
     )
 
 

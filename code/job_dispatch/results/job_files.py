@@ -29,24 +29,44 @@ class JobFile:
         """The name of the job."""
         return self.path.stem
 
-    @cached_property
+    @property
     def content(self) -> dict[str, Any]:
         """What the file holds.
 
         Raises
         ------
         RequestError
-            It is no JSON object.
+            It is no job file.
         """
+        return self._read[0]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the text from which the content was read."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, Any], str]:
+        text = self._text()
         try:
-            content = json.loads(self.path.read_bytes())
-        except FileNotFoundError:
-            raise RequestError(f"{self.path}: no such job file") from None
+            content = json.loads(text)
         except ValueError:
             content = None
         if not isinstance(content, dict) or "s3_location" not in content:
             raise RequestError(f"{self.path}: not a job file; give the folder that the dispatcher wrote")
-        return content
+        return content, hashlib.sha256(text).hexdigest()
+
+    def _text(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            raise RequestError(f"{self.path}: no such job file") from None
+
+    def is_as_in(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether the input is the same as when a record was written; mostly the file is, which is soon seen."""
+        if hashlib.sha256(self._text()).hexdigest() == record.get("job_file"):
+            return True
+        return bool(record.get("input", self.fingerprint) == self.fingerprint)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -89,7 +109,10 @@ def _in_place(place: Path) -> list[JobFile]:
         return [JobFile(place)]
     if not place.is_dir():
         raise RequestError(f"{place}: no such folder; give the output folder of a dispatch, such as results")
-    workers = sorted(
-        (path for path in place.iterdir() if _WORKER_FOLDER.fullmatch(path.name)), key=lambda one: int(one.name)
-    )
-    return [JobFile(path) for folder in workers or [place] for path in sorted(folder.glob("[!.]*.json"))]
+    workers = [path for path in place.iterdir() if _WORKER_FOLDER.fullmatch(path.name)]
+    return [
+        JobFile(path)
+        for folder in sorted(workers, key=lambda one: int(one.name)) or [place]
+        for path in sorted(folder.iterdir(), key=lambda one: one.name)
+        if path.name.endswith(".json") and not path.name.startswith(".")
+    ]

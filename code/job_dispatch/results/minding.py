@@ -86,7 +86,9 @@ class _Ended:
 
 
 def prepare() -> None:
-    """Load what calls of the system need, before processes are forked."""
+    """Load what each job needs before processes are forked."""
+    from job_dispatch.results import job  # noqa: F401
+
     _prctl(0, 0)
 
 
@@ -140,6 +142,8 @@ def mind(order: Order, job: JobFile, last: Record | None, lifeline: int) -> Outc
         "host": claim.host,
         "attempt": attempt,
         "input": job.fingerprint,
+        "input_bytes": job.input_bytes,
+        "job_file": job.digest,
         "set": dict(order.given),
     }
     failure = _failure(ended, told, order)

@@ -40,7 +40,8 @@ def read(folder: Path) -> Record | None:
     """Return the record of a job, None if it has none or one that was damaged."""
     for name in (DONE, FAILED):
         try:
-            record = json.loads((folder / name).read_bytes())
+            with open(f"{folder}/{name}", "rb") as file:  # noqa: PTH123 - faster for ten thousand
+                record = json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             continue
         if isinstance(record, dict) and isinstance(record.get("job"), str):

@@ -46,7 +46,7 @@ class Current:
 
     def change(self, record: Mapping[str, Any], job: JobFile | None) -> str:
         """Return what changed since a record was written, "" if nothing did."""
-        if job is not None and record.get("input", job.fingerprint) != job.fingerprint:
+        if job is not None and not job.is_as_in(record):
             return "input"
         if self._path is None:
             return ""

@@ -12,7 +12,6 @@ from typing import Any
 
 from job_dispatch.messages import RequestError
 from job_dispatch.results import analysis, records
-from job_dispatch.results.job import Job
 
 
 class AnalysisError(Exception):
@@ -50,6 +49,8 @@ def work(path: Path, content: Mapping[str, Any], given: Mapping[str, Any], folde
     if analyse is None:
         raise RequestError(f"{path}: no function analyse(job, parameters, results); see docs/results.md")
     records.empty(folder)
+    from job_dispatch.results.job import Job  # pydantic takes 0.2 s; `prepare` has loaded it
+
     told: dict[str, Any] = {}
     try:
         job = Job.model_validate(content)

@@ -163,3 +163,11 @@ def test_worker_folders_and_job_files_can_be_given_one_by_one(desk: Desk) -> Non
     assert desk.started() == ["a"]
     assert desk.call("run", "analysis.py", "results/0").code == 0
     assert desk.started() == ["a", "b"]
+
+
+def test_a_job_file_that_was_written_again_with_the_same_work_is_done(desk: Desk) -> None:
+    job = desk.job("a")
+    assert desk.run().code == 0
+    path = desk.folder / "results" / "0" / f"{job}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=4))
+    assert desk.counts() == {"done": 1}

@@ -17,8 +17,9 @@ from job_dispatch.results import claims, gathering
 from job_dispatch.results.states import Status
 from tests.results.conftest import ANALYSIS, Desk, ended
 
-# `make kill-test` has 200.
+# `make kill-test` has 200, twenty in a test, so that none takes long.
 KILLS = int(os.environ.get("KILLS", "8"))
+KILLS_OF_A_TEST = 20
 JOBS = 5
 HOW = (
     "time.sleep(0.05); (results / 'half.txt').write_text('x');"
@@ -35,10 +36,10 @@ class Moment:
     seconds: float
 
 
-def moments() -> list[Moment]:
-    chance = random.Random(24)
+def moments(first: int) -> list[Moment]:
+    chance = random.Random(first)
     found = []
-    for _ in range(KILLS):
+    for _ in range(first, min(first + KILLS_OF_A_TEST, KILLS)):
         target = chance.choice(["command", "run", "minder", "job", "all"])
         numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT] if target == "command" else [signal.SIGKILL]
         number = chance.choice(numbers)
@@ -119,8 +120,9 @@ def meet(moment: Moment, folder: Path) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are looked up in /proc")
-def test_a_run_that_is_killed_at_random_moments_is_completed_by_the_next(tmp_path: Path) -> None:
-    chosen = moments()
+@pytest.mark.parametrize("first", range(0, KILLS, KILLS_OF_A_TEST))
+def test_a_run_that_is_killed_at_random_moments_is_completed_by_the_next(tmp_path: Path, first: int) -> None:
+    chosen = moments(first)
     with ThreadPoolExecutor(4) as pool:
         became = list(pool.map(lambda one: meet(one[1], tmp_path / str(one[0])), enumerate(chosen)))
     # The moments are no proof unless they meet runs at work.
