@@ -78,19 +78,16 @@ test: lint $(WRAPPERS:=/stamp)
 storage-test: $(VENV)/storage.stamp
 	cd code && ../$(VENV_PYTHON) -m pytest tests/servers
 
-# Nextflow is there before the tests, which run side by side, ask for it.
+# What an engine needs and cannot be had here is a reason to skip tests, which `-rs` shows.
 pipeline-test: $(VENV)/test.stamp .venv-wrapper-new/stamp
-	pipeline/tests/nextflow -version
-	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml -n auto --dist loadfile ../pipeline/tests
+	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml -rs -n auto --dist loadfile ../pipeline/tests
 
-# Its tests wait more than they compute. Those that install Slurm's packages begin one after the other.
+# Its tests wait more than they compute.
 slurm-test: $(VENV)/test.stamp .venv-wrapper-new/stamp
-	pipeline/tests/nextflow -version
 	cd code && PIPELINE_ON_SLURM=$(ALL) ../$(VENV_PYTHON) -m pytest -c pyproject.toml -rs \
-	    $(if $(ALL),-n auto --dist loadfile ../pipeline/tests,-n 3 ../pipeline/tests/slurm)
+	    $(if $(ALL),-n auto --dist loadfile ../pipeline/tests,-n 3 --dist worksteal ../pipeline/tests/slurm)
 
 container-test: $(VENV)/test.stamp
-	pipeline/tests/nextflow -version
 	cd code && ../$(VENV_PYTHON) -m pytest -c pyproject.toml -rs ../pipeline/tests/containers
 
 browser-test: $(VENV)/browser.stamp

@@ -25,15 +25,18 @@ process DISPATCH {
     output:
     path 'jobs/*/*.json', optional: true, emit: jobs
     path 'report/*', optional: true, emit: report
+    path 'catalog/*', optional: true, emit: catalog
 
     script:
     def named = named_files instanceof List ? named_files : [named_files]
     def own = ['--input_directory=input', '--output_directory=jobs', '--overwrite=1', '--query_in_jobs=0']
     def all = own + (report ? ['--report_directory=report'] : []) + flags.collect { flag ->
-        flag.file == null ? quoted("--${flag.name}=${flag.text}") : "--${flag.name}=${realPath(named[flag.file])}"
+        quoted("--${flag.name}=") + flag.parts.collect { part ->
+            (part.path == null ? '' : realPath(named[part.number])) + quoted(part.rest)
+        }.join(',')
     }
     """
-    mkdir -p input
+    mkdir -p input catalog
     job-dispatch ${all.join(' ')}
     """
 }
@@ -100,7 +103,9 @@ process ANALYSE_GROUP {
 
 process COLLECT {
     cache false
-    publishDir params.output_directory, mode: 'copy', overwrite: true, saveAs: { name -> file(name).name }
+    publishDir params.output_directory, pattern: '{analysis_results/table.csv,report/*}', mode: 'copy', overwrite: true, saveAs: { name -> file(name).name }
+    // The page has links to the folders of jobs and to the table.
+    publishDir params.output_directory, pattern: 'analysis_results/*', mode: 'copy', overwrite: true
 
     input:
     path results, stageAs: 'analysis_results/*'
@@ -148,7 +153,7 @@ process SUMMARISE {
 workflow {
     refuse(mistakes())
     def flags = dispatcherFlags()
-    def named = flags.findAll { flag -> flag.file != null }.collect { flag -> flag.path }
+    def named = flags.collectMany { flag -> flag.parts.findAll { part -> part.path != null }.collect { part -> part.path } }
     def code = Code.files(file(params.analysis, glob: false))
     def files = code.collect { one -> one.path }
     def places = code.collect { one -> one.place }
@@ -172,6 +177,7 @@ workflow {
     def ready = all.map { folders -> [folders] }.combine(reported)
     COLLECT(ready.map { both -> both[0] + Run.folders.values() }, ready.map { both -> both[1] })
     SUMMARISE(all.filter { folders -> folders && Code.hasSummary(files[0]) }, files, places)
+    DISPATCH.out.catalog.subscribe { catalog -> catalog.copyTo(savedCatalog()) }
     COLLECT.out.table.subscribe { table -> Run.collected = true }
     SUMMARISE.out.subscribe { summary -> Run.summarised = true }
 
@@ -198,6 +204,11 @@ def ownFlags() {
     return ['input_directory', 'output_directory', 'report_directory', 'overwrite', 'query_in_jobs']
 }
 
+// Where the selected records are kept; the dispatcher writes them into its task.
+def savedCatalog() {
+    return params.containsKey('save_catalog') && params.save_catalog ? file(params.save_catalog.toString(), glob: false) : null
+}
+
 def mistakes() {
     def found = []
     def reserved = params.keySet().findAll { name -> name in ownFlags() && name != 'output_directory' }
@@ -207,6 +218,9 @@ def mistakes() {
     }
     if (params.input_files && !file(params.input_files, glob: false).isDirectory()) {
         found << "--input_files: no such folder: ${params.input_files}"
+    }
+    if (savedCatalog()?.exists()) {
+        found << "--save_catalog: ${savedCatalog()} exists; give the name of a new file"
     }
     if (!(params.jobs_per_task.toString() ==~ /[1-9][0-9]{0,5}/)) {
         found << "--jobs_per_task: '${params.jobs_per_task}' is not a whole number from 1"
@@ -229,7 +243,7 @@ def placeholders(Map config) {
         if (value instanceof Map) {
             return placeholders(value).collectEntries { below, found -> ["${name}.${below}".toString(), found] }
         }
-        value.toString() =~ /^(PARTITION|QUEUE|REGION|NAMESPACE|CLAIM)$|BUCKET\/|registry\.example\// ? [(name): value] : [:]
+        value.toString() =~ /^(PARTITION|QUEUE|REGION|NAMESPACE|CLAIM)$|BUCKET\/|^\/PATH\/TO\/|registry\.example\// ? [(name): value] : [:]
     }
 }
 
@@ -239,17 +253,23 @@ def refuse(List found) {
     }
 }
 
-// Every flag of the dispatcher that is set, as text; those that name a file know its place among the staged ones.
+// Every flag of the dispatcher that is set, in parts: a path that is staged, by its number, and the text behind it.
 def dispatcherFlags() {
     def own = ['input_files', 'analysis', 'set', 'jobs_per_task', 'max_failures', 'output_directory', 'jobs-per-task']
-    def paths = []
+    def number = 0
     return params.findAll { name, value -> !(name in own) && value != null && value != '' }.collect { name, value ->
-        def path = namedFile(name, value)
-        if (path != null) {
-            paths << path
-        }
-        [name: name, text: value instanceof Number ? asTyped(name, value) : asText(value), file: path == null ? null : paths.size() - 1, path: path]
+        def parts = name == 'save_catalog' ? [[rest: "catalog/${savedCatalog().name}"]] : partsOf(name, value)
+        [name: name, parts: parts.collect { part -> part.path == null ? part : part + [number: number++] }]
     }
+}
+
+def partsOf(String name, value) {
+    def text = value instanceof Number ? asTyped(name, value) : asText(value)
+    def isQuery = text.trim().startsWith('{') || text.trim().startsWith('[')
+    if (!(name in ['analysis_parameters', 'docdb_query', 'exclude', 'metadata_catalog', 'parameter_schema', 'use_data_asset_csv']) || isQuery) {
+        return [[rest: text]]
+    }
+    return (name == 'exclude' ? text.split(',').toList() : [text]).collect { one -> place(name, one.trim()) }
 }
 
 // Nextflow reads what looks like a number as a number; the command line has it as it was typed.
@@ -268,18 +288,18 @@ def asText(value) {
     return value instanceof Map ? groovy.json.JsonOutput.toJson(value) : value.toString()
 }
 
-// The file that a flag names, counted from the folder in which Nextflow is started; a catalog may lie among the
-// input files. None: the dispatcher finds it there, or says what is wrong.
-def namedFile(name, value) {
-    def isQuery = value.toString().trim().startsWith('{') || value.toString().trim().startsWith('[')
-    if (!(name in ['analysis_parameters', 'docdb_query', 'exclude', 'metadata_catalog', 'parameter_schema', 'use_data_asset_csv']) || isQuery) {
-        return null
+// The file or folder that a flag names, counted from the folder in which Nextflow is started; a catalog may be among the
+// input files. Of a pattern it is the folder before the first wildcard. None: the dispatcher finds it, or says what is wrong.
+def place(String name, String text) {
+    def whole = text.replaceFirst('^~(?=/|$)', System.getProperty('user.home'))
+    if (name != 'metadata_catalog') {
+        def path = file(whole, glob: false)
+        return path.isFile() || name == 'exclude' && path.isDirectory() ? [path: path, rest: ''] : [rest: text]
     }
-    def places = [value.toString()]
-    if (name == 'metadata_catalog' && params.input_files) {
-        places << "${params.input_files}/${value}".toString()
-    }
-    return places.collect { place -> file(place, glob: false) }.find { path -> path.isFile() }
+    def fixed = whole.replaceFirst('(^|/)[^/]*[*?\\[].*$', '')
+    def starts = fixed ? [fixed] + (params.input_files ? ["${params.input_files}/${fixed}".toString()] : []) : ['.']
+    def path = whole.contains('://') ? null : starts.collect { one -> file(one, glob: false).toAbsolutePath().normalize() }.find { one -> one.exists() }
+    return path == null ? [rest: text] : [path: path, rest: fixed ? whole.substring(fixed.length()) : "/${whole}".toString()]
 }
 
 // `--set` holds one name=value or several, each behind a semicolon; in a file of parameters also a list or an object.

@@ -147,7 +147,6 @@ def test_a_job_that_fails_stops_no_other_and_alone_runs_again(first: Finished, l
     ("flag", "is_shown"),
     [
         ("--dry_run", '"threshold": 1'),
-        ("--dry_run=True", '"threshold": 1'),
         ("--describe=1", "3 assets in catalog"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,14 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = ("docker.io", "iptables")
+from packages import MissingError, install
+
+PROGRAMS, PACKAGES = ("dockerd", "docker", "setpriv"), ("docker.io", "iptables")
 # What Python's own modules need of Debian.
 LIBRARIES = "ca-certificates,libssl3,libffi8,libsqlite3-0,libbz2-1.0,liblzma5,libreadline8,zlib1g"
 SECONDS_AT_MOST = 600
-
-
-class MissingError(Exception):
-    """Containers cannot run here; the text is the reason."""
 
 
 def docker(*words: str | Path, input: Path | None = None, check: bool = True) -> str:
@@ -51,7 +50,9 @@ def running() -> Iterator[None]:
     if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
         yield
         return
-    _install()
+    if os.geteuid() != 0:
+        raise MissingError("no Docker daemon runs, and to start one needs root")
+    install(PROGRAMS, PACKAGES)
     with tempfile.TemporaryDirectory(prefix="docker-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -77,21 +78,10 @@ def running() -> Iterator[None]:
             else:
                 os.environ["DOCKER_HOST"] = before
             daemon.terminate()
-            daemon.wait(timeout=60)
-
-
-def _install() -> None:
-    if os.geteuid() != 0:
-        raise MissingError("no Docker daemon runs, and to start one needs root")
-    if all(map(shutil.which, ("dockerd", "docker", "setpriv"))):
-        return
-    if shutil.which("apt-get") is None:
-        raise MissingError("no Docker is installed, and there is no apt-get to install it")
-    variables = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update", "--quiet"], ["install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(["apt-get", *words], env=variables, capture_output=True, text=True, timeout=300)
-        if done.returncode != 0:
-            raise MissingError(f"apt-get {words[0]}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
+            try:
+                daemon.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(daemon.pid, signal.SIGKILL)
 
 
 def _wait(daemon: subprocess.Popen[bytes], folder: Path) -> None:
@@ -104,18 +94,12 @@ def _wait(daemon: subprocess.Popen[bytes], folder: Path) -> None:
         time.sleep(0.2)
 
 
-def make_base_image(names: dict[str, str], folder: Path) -> None:
-    """Make images of these names, each with its version of Python, where they cannot be pulled.
-
-    They hold Debian, a Python of this machine, and what pip and apt-get need on this machine to reach their registries.
-    """
-    missing = {name: version for name, version in names.items() if not _is_there(name)}
-    if not missing:
-        return
-    if shutil.which("debootstrap") is None:
-        done = subprocess.run(["apt-get", "install", "--yes", "--quiet", "debootstrap"], capture_output=True)
-        if done.returncode != 0:
-            raise MissingError(f"{next(iter(missing))} cannot be pulled, and there is no debootstrap to make it")
+def make_base_image(name: str, version: str, folder: Path) -> None:
+    """Make an image of Debian with a Python of this machine, and what pip and apt-get need here to reach registries."""
+    try:
+        install(["debootstrap"], ["debootstrap"])
+    except MissingError as error:
+        raise MissingError(f"{name} can neither be pulled nor be made: {error}") from error
     root = folder / "root"
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)[
         "VERSION_CODENAME"
@@ -135,21 +119,22 @@ def make_base_image(names: dict[str, str], folder: Path) -> None:
     ).stdout
     pairs = [line.partition("=") for line in settings.splitlines()]
     chosen = {pair[0].rpartition(".")[2]: pair[2].strip("'") for pair in pairs}
-    lines = [f"{name} = {value}" for name, value in chosen.items()]
+    lines = [f"{key} = {value}" for key, value in chosen.items()]
     (root / "etc" / "pip.conf").write_text("\n".join(["[global]", *lines, ""]))
-    for version in sorted(set(missing.values())):
-        _add_python(root, version)
-        archive = folder / "root.tar"
-        subprocess.run(["tar", "--create", f"--file={archive}", f"--directory={root}", "."], check=True, timeout=300)
-        for name in (name for name, wanted in missing.items() if wanted == version):
-            docker("import", "--change=ENV PIP_ROOT_USER_ACTION=ignore", "-", name, input=archive)
-        archive.unlink()
+    _add_python(root, version)
+    archive = folder / "root.tar"
+    subprocess.run(["tar", "--create", f"--file={archive}", f"--directory={root}", "."], check=True, timeout=300)
+    docker("import", "--change=ENV PIP_ROOT_USER_ACTION=ignore", "-", name, input=archive)
+    archive.unlink()
 
 
-def _is_there(name: str) -> bool:
+def is_there(name: str) -> bool:
+    """Tell whether there is an image of this name, here or to pull."""
     if docker("image", "ls", "--quiet", name).strip():
         return True
-    return subprocess.run(["docker", "pull", "--quiet", name], capture_output=True, timeout=300).returncode == 0
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return subprocess.run(["docker", "pull", "--quiet", name], capture_output=True, timeout=300).returncode == 0
+    return False
 
 
 def _add_python(root: Path, version: str) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLE, PIPELINE, ROOT, SECONDS_AT_MOST, TESTS
-from engine import MissingError, docker, make_base_image, running
+from conftest import EXAMPLE, PIPELINE, ROOT, TESTS, ended
+from engine import docker, is_there, make_base_image, running
+from packages import MissingError
 
 PYTHON = "3.12"
 USER = 12_345
@@ -33,12 +34,19 @@ def base(folder: Path) -> Iterator[str]:
     """A running daemon with the base images; gives the registry of the capsule's."""
     image = json.loads((ROOT / ".codeocean" / "environment.json").read_text())["base_image"]
     [slim] = re.findall(r"^FROM (\S+)$", (PIPELINE / "Dockerfile").read_text(), re.MULTILINE)
-    try:
-        with running():
-            make_base_image({slim: PYTHON, f"registry.test/{image}": PYTHON}, folder)
-            yield "registry.test"
-    except MissingError as error:
-        pytest.skip(str(error))
+    made = ["my-analysis-test", "job-dispatch-test", "capsule-test", f"registry.test/{image}"]
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(running())
+            if not is_there(slim):
+                made.append(slim)
+                make_base_image(slim, PYTHON, folder)
+        except MissingError as error:
+            pytest.skip(str(error))
+        # The daemon may be somebody's own.
+        stack.callback(docker, "image", "rm", "--force", *made, check=False)
+        docker("tag", slim, f"registry.test/{image}")
+        yield "registry.test"
 
 
 @pytest.fixture(scope="session")
@@ -51,12 +59,12 @@ def capsule(base: str) -> str:
 @pytest.fixture(scope="session")
 def image(base: str, folder: Path) -> str:
     """The pipeline's image, and from it one for the analysis of the example."""
-    docker("build", "--network=host", f"--file={PIPELINE / 'Dockerfile'}", "--tag=job-dispatch:latest", ROOT)
+    docker("build", "--network=host", f"--file={PIPELINE / 'Dockerfile'}", "--tag=job-dispatch-test", ROOT)
     (folder / "analysis").mkdir()
-    text = "FROM job-dispatch:latest\nRUN pip install --no-cache-dir zarr matplotlib\n"
+    text = "FROM job-dispatch-test\nRUN pip install --no-cache-dir zarr matplotlib\n"
     (folder / "analysis" / "Dockerfile").write_text(text)
-    docker("build", "--network=host", "--tag=my-analysis:latest", folder / "analysis")
-    return "my-analysis:latest"
+    docker("build", "--network=host", "--tag=my-analysis-test", folder / "analysis")
+    return "my-analysis-test"
 
 
 def test_the_capsule_dispatches_with_code_and_data_that_it_cannot_write_to(capsule: str, folder: Path) -> None:
@@ -75,6 +83,7 @@ def test_the_pipeline_runs_as_an_ordinary_user_on_data_that_it_cannot_write_to(i
     home.mkdir()
     shutil.copytree(EXAMPLE, data)
     (home / "lab.config").write_text(
+        f"process.container = 'job-dispatch-test'\n"
         f"process.containerOptions = '--network=none -v {data}:{data}:ro'\n"
         f"process {{ withName: 'ANALYSE|ANALYSE_GROUP|SUMMARISE' {{ container = '{image}' }} }}\n"
     )
@@ -86,23 +95,16 @@ def test_the_pipeline_runs_as_an_ordinary_user_on_data_that_it_cannot_write_to(i
         *(f"--analysis={PIPELINE / 'example' / 'reward_response.py'}", "--file_extension=.nwb"),
     ]
     socket = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    os.chown(socket, USER, USER)
-    done = subprocess.run(
+    returncode, output = ended(
         command,
-        cwd=home,
-        user=USER,
-        group=USER,
-        extra_groups=[],
-        env={**os.environ, "HOME": str(home), "NXF_HOME": str(home / ".nextflow")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS_AT_MOST,
+        home,
+        {**os.environ, "HOME": str(home), "NXF_HOME": str(home / ".nextflow")},
+        **{"user": USER, "group": USER, "extra_groups": [Path(socket).stat().st_gid]},
     )
-    assert done.returncode == 0, done.stdout
+    assert returncode == 0, output
     assert len(list(home.glob("results/analysis_results/*/*.png"))) == 8
     assert {path.stat().st_uid for path in (home / "results").rglob("*")} == {USER}
-    assert "MPLCONFIGDIR" not in done.stdout
+    assert "MPLCONFIGDIR" not in output
 
 
 def test_an_image_that_is_missing_ends_the_run_with_its_name(image: str, folder: Path) -> None:
@@ -115,8 +117,8 @@ def test_an_image_that_is_missing_ends_the_run_with_its_name(image: str, folder:
         *("-c", "lab.config", f"--input_files={EXAMPLE}", "--metadata_catalog=catalog.jsonl", "--docdb_query={}"),
         "--analysis=analysis.py",
     ]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=SECONDS_AT_MOST)
-    assert done.returncode == 1
-    last = (done.stdout + done.stderr).rstrip().splitlines()[-1]
+    returncode, output = ended(command, home, os.environ)
+    assert returncode == 1
+    last = output.rstrip().splitlines()[-1]
     assert last.startswith("error: the container cannot be started: ")
     assert "no-such-image" in last

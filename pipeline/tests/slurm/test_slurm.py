@@ -10,25 +10,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, MissingError, install, running
-from conftest import ANALYSIS, EXAMPLE, PIPELINE, ROOT, SECONDS_AT_MOST, TESTS, Finished, Lab, failed, succeeded
+from cluster import Cluster
+from conftest import (
+    ANALYSIS,
+    EXAMPLE,
+    ON_SLURM,
+    PIPELINE,
+    ROOT,
+    SECONDS_AT_MOST,
+    TESTS,
+    Finished,
+    Lab,
+    failed,
+    succeeded,
+)
 
-# Nextflow asks Slurm as often as tests need; users leave that alone.
-CONFIGURATION = """
-process.queue = 'test'
-executor {
-    pollInterval = '300 ms'
-    queueStatInterval = '1 sec'
-    exitReadTimeout = '10 sec'
-    submitRateLimit = '100/1sec'
-}
-"""
 # Goes wrong as the name of the asset says, each time that it is tried, but for `grows`, which needs more memory.
 ENDINGS = """
 import os
@@ -42,10 +44,11 @@ def analyse(job, parameters, results):
         held = bytearray(450_000_000 if name == "grows" else 2_000_000_000)
         held[::4096] = bytes(len(held[::4096]))
         time.sleep(5)
-    if name == "cancelled":
+    if name == "cancelled" and "MENDED" not in os.environ:
         Path(os.environ["STARTED"] + ".part").write_text(os.environ["SLURM_JOB_ID"])
         os.rename(os.environ["STARTED"] + ".part", os.environ["STARTED"])
-    if name in ("slow", "cancelled"):
+        time.sleep(600)
+    if name == "slow":
         time.sleep(600)
     if name.startswith("waits"):
         time.sleep(5)
@@ -53,20 +56,10 @@ def analyse(job, parameters, results):
 """
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    try:
-        install()
-    except MissingError as error:
-        pytest.skip(str(error))
-    with running() as cluster:
-        yield cluster
-
-
 @pytest.fixture
 def lab(cluster: Cluster, tmp_path: Path) -> Lab:
     """A lab of its own, which runs its tasks on the cluster."""
-    (tmp_path / "test.config").write_text(CONFIGURATION)
+    (tmp_path / "test.config").write_text(ON_SLURM)
     engine = ["-profile", "slurm", "-c", str(tmp_path / "test.config")]
     lab = Lab(tmp_path / "lab", cluster.environment, engine)
     lab.assets("a", "c", "e")
@@ -83,17 +76,27 @@ def sentences(finished: Finished) -> list[str]:
     return [line for line in finished.output.splitlines() if line.startswith("error: ")]
 
 
-def test_the_example_runs_there_and_again_without_an_analysis(lab: Lab) -> None:
+def test_what_is_ended_for_its_time_is_tried_again_and_told_as_that(lab: Lab) -> None:
+    lab.assets("slow")
+    (lab.folder / "analysis.py").write_text(ENDINGS)
+    configure(lab, "process { withName: ANALYSE { time = '1 min' } }")
+    done = failed(lab.run())
+    assert causes(done) == {"slow": "it reached its time limit of 1m; give it more (process.time)"}
+    assert len(done.analysed) == 3
+
+
+def test_the_example_runs_where_jobs_get_no_environment_and_again_without_an_analysis(lab: Lab) -> None:
+    configure(lab, f"process.beforeScript = 'source {Path(sys.executable).parent / 'activate'}'")
     command: Sequence[str] = [
         *(str(TESTS / "nextflow"), "run", str(PIPELINE / "main.nf"), "-resume", "-ansi-log", "false", *lab.engine),
         *(f"--input_files={EXAMPLE}", f"--analysis={PIPELINE / 'example' / 'reward_response.py'}"),
         *("--metadata_catalog=catalog.jsonl", '--docdb_query={"name": {"$regex": "^behavior_.*_processed_"}}'),
         "--file_extension=.nwb",
     ]
-    first = succeeded(lab.nextflow(command))
+    first = succeeded(lab.nextflow(command, SBATCH_EXPORT="NONE"))
     assert len(first.analysed) == len(lab.rows) > 0
     assert len(list((lab.results / "analysis_summary").glob("*.png"))) == 1
-    assert succeeded(lab.nextflow(command)).analysed == []
+    assert succeeded(lab.nextflow(command, SBATCH_EXPORT="NONE")).analysed == []
 
 
 def test_a_submission_that_slurm_refuses_ends_the_run_with_what_it_said(lab: Lab) -> None:
@@ -123,15 +126,42 @@ def test_what_is_ended_for_its_memory_gets_more_of_it_and_a_cancelled_job_is_lef
     }
     assert done.last_line == "error: 2 failed, 5 jobs are done; -resume tries again only what failed"
     assert sorted(lab.analysed_assets) == ["grows", *(f"waits {number}" for number in range(4))]
+    # The same sentence is wherever somebody looks.
+    folder = lab.results / "analysis_results"
+    records = [json.loads(path.read_text()) for path in folder.glob("*/failed.json")]
+    assert {record["asset_name"][0]: record["reason"] for record in records} == causes(done) == lab.reasons
+    status = lab.dispatch("status", "results", returncode=4)
+    page = (folder / "results.html").read_text()
+    assert all(sentence in text for sentence in causes(done).values() for text in (status, page))
+    # More memory is no other work: only what failed runs.
+    configure(lab, "process { withName: ANALYSE { memory = 3.GB } }")
+    again = succeeded(lab.run(MENDED="1"))
+    assert len(again.analysed) == 2
+    assert len(lab.analysed_assets) == 7
 
 
-def test_what_is_ended_for_its_time_is_tried_again_and_told_as_that(lab: Lab) -> None:
+def test_a_job_whose_node_is_lost_is_tried_again_and_told_as_that(lab: Lab, cluster: Cluster) -> None:
     lab.assets("slow")
     (lab.folder / "analysis.py").write_text(ENDINGS)
-    configure(lab, "process { withName: ANALYSE { time = '1 min' } }")
-    done = failed(lab.run())
-    assert causes(done) == {"slow": "it reached its time limit of 1m; give it more (process.time)"}
+    stopped = threading.Event()
+    losing = threading.Thread(target=lose_its_node, args=(cluster, stopped))
+    losing.start()
+    try:
+        done = failed(lab.run())
+    finally:
+        stopped.set()
+        losing.join()
+    assert causes(done) == {"slow": "its node was lost; -resume runs it again"}
     assert len(done.analysed) == 3
+
+
+def lose_its_node(cluster: Cluster, stopped: threading.Event) -> None:
+    """Take the node away from each job that runs an analysis."""
+    while not stopped.wait(0.5):
+        if any(text.startswith("RUNNING nf-ANALYSE") for text in cluster.jobs().values()):
+            cluster.set_node("DOWN")
+            cluster.wait_until(lambda: not cluster.jobs(), "the jobs of a lost node do not end")
+            cluster.set_node("RESUME")
 
 
 def causes(finished: Finished) -> dict[str, str]:

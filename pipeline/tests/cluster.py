@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from packages import MissingError, install
 
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
@@ -53,54 +53,19 @@ PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscr
 """
 
 
-class MissingError(Exception):
-    """A Slurm cannot run here; the text is the reason."""
-
-
-def install() -> None:
-    """Install Debian's packages where they are missing.
-
-    Raises
-    ------
-    MissingError
-        They are not to be had here.
-    """
-    if os.geteuid() != 0:
-        raise MissingError("Slurm's daemons need root")
-    with Path(tempfile.gettempdir(), "slurm-packages.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run side by side install them once
-        if not all(map(shutil.which, PROGRAMS)):
-            _install()
-
-
-def _install() -> None:
-    if shutil.which("apt-get") is None:
-        raise MissingError("no Slurm is installed, and there is no apt-get to install it")
-    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
-    for words in (["apt-get", "update", "--quiet"], command):
-        done = subprocess.run(
-            words,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        if done.returncode != 0:
-            raise MissingError(f"{' '.join(words)}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
-
-
 class Cluster:
     """The daemons, and commands of Slurm that talk to them."""
 
     def __init__(self, folder: Path, cpus: int = 4, memory: int = 64_000) -> None:
         self._folder = folder
+        self._host = socket.gethostname().partition(".")[0]
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         folder.chmod(0o755)
         for name in ("munge", "state", "spool"):
             (folder / name).mkdir(mode=0o755)
         text = CONFIGURATION.format(
             folder=folder,
-            host=socket.gethostname().partition(".")[0],
+            host=self._host,
             controller_port=_free_port(),
             node_port=_free_port(),
             cpus=cpus,
@@ -125,6 +90,10 @@ class Cluster:
         """End the controller alone, as when its machine is away for a while."""
         self._end("slurmctld")
 
+    def set_node(self, state: str) -> None:
+        """Set the node's state, such as DOWN and RESUME."""
+        self.ask("scontrol", "update", f"NodeName={self._host}", f"State={state}", "Reason=test")
+
     def end_jobs(self) -> None:
         """End all jobs."""
         self.ask("scancel", "--user=root", "--full", "--signal=KILL")
@@ -132,7 +101,10 @@ class Cluster:
         self.wait_until(lambda: not self.jobs(), "jobs do not end")
 
     def stop(self) -> None:
-        """End all daemons."""
+        """End all jobs and daemons."""
+        if "slurmctld" in self._started:
+            with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
+                self.end_jobs()
         for name in list(self._started):
             self._end(name)
 
@@ -197,13 +169,24 @@ class Cluster:
 
 @contextlib.contextmanager
 def running() -> Iterator[Cluster]:
-    """Give a cluster that runs, and stop it at the end."""
+    """Give a cluster that runs, and stop it at the end.
+
+    Raises
+    ------
+    MissingError
+        It cannot run here.
+    """
+    if os.geteuid() != 0:
+        raise MissingError("Slurm's daemons need root")
+    install(PROGRAMS, PACKAGES)
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         cluster = Cluster(Path(folder))
         try:
-            cluster.start()
+            try:
+                cluster.start()
+            except (TimeoutError, subprocess.TimeoutExpired, KeyError, OSError) as error:
+                raise MissingError(f"Slurm does not start here: {error}") from error
             yield cluster
-            cluster.end_jobs()
         finally:
             cluster.stop()
 
