@@ -288,7 +288,7 @@ def test_the_password_in_an_endpoint_is_not_shown(desk: World, monkeypatch: pyte
 
     assert completed.returncode in (1, 2)
     assert_no_secret_is_shown(completed, "known-endpoint-password")
-    written = list(report.iterdir())
+    written = list((report / "failed").iterdir())
     assert written
     assert not any("known-endpoint-password" in path.read_text() for path in written)
 

@@ -18,6 +18,8 @@ from job_dispatch.jobs.output_folder import HIDDEN
 from job_dispatch.messages import RequestError
 
 PAGE, JOBS, SKIPPED, MANIFEST = "report.html", "jobs.csv", "skipped.csv", "manifest.json"
+FAILED = "failed"
+"""The folder, in that of the report, for the report of a run that failed."""
 _NAMES = (PAGE, JOBS, SKIPPED, MANIFEST)
 _NAME_BYTES = 255
 _READY = ".ready"
@@ -84,6 +86,17 @@ def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
                 raise
             _move(ready, directory)
         stopping.note(report="")
+
+
+def remove(directory: Path) -> None:
+    """Remove a report as it was written; what somebody has changed or added stays."""
+    if directory.is_symlink() or not directory.is_dir():
+        return
+    with _opened(directory) as folder:
+        for name in _written_by_a_report(folder):
+            os.unlink(name, dir_fd=folder)
+    with contextlib.suppress(OSError):  # something else is in it
+        directory.rmdir()
 
 
 def recover(directory: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from job_dispatch.messages import DispatchError, ServiceError, logger
 from job_dispatch.report import files, manifest, page
 from job_dispatch.report.dispatched import Dispatch
-from job_dispatch.report.files import JOBS, MANIFEST, PAGE, SKIPPED
+from job_dispatch.report.files import FAILED, JOBS, MANIFEST, PAGE, SKIPPED
 from job_dispatch.report.manifest import Manifest, ManifestAsset, ManifestItem
 from job_dispatch.report.tables import jobs_csv, skipped_csv, writable
 
 
 def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) -> None:
-    """Write `report.html`, `jobs.csv`, `skipped.csv` and `manifest.json`.
+    """Write `report.html`, `jobs.csv`, `skipped.csv` and `manifest.json`; remove the report of an earlier failed run.
 
     Raises
     ------
@@ -37,6 +37,8 @@ def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) 
     texts[MANIFEST] = summed_up.model_dump_json(indent=4) + "\n"
     try:
         files.replace(directory, texts, run.settings.overwrite)
+        if run.error is None:
+            files.remove(directory / FAILED)
     except OSError as error:
         state = "nothing else is written" if run.settings.dry_run or run.error else "the jobs are written"
         raise ServiceError(
@@ -51,17 +53,20 @@ def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) 
 
 
 def write_failure(run: Dispatch, directory: Path, command: Sequence[str], version: str) -> None:
-    """Write the report of a run that failed, and let its error say where the whole of it stands."""
+    """Write the report of a run that failed, and let its error name the file with all details.
+
+    It has a folder of its own: the report of an earlier run, which `--exclude` may need, stays as it is.
+    """
     error = run.error
     if error is None:
         return
     try:
-        write(run, directory, command, version)
+        write(run, directory / FAILED, command, version)
     except DispatchError as unwritten:
         logger.warning("%s", unwritten.headline)
         return
     is_told_by_table = len(run.skipped) >= len(error.details)
-    error.all_details_in = str(directory / (SKIPPED if is_told_by_table else MANIFEST))
+    error.all_details_in = str(directory / FAILED / (SKIPPED if is_told_by_table else MANIFEST))
 
 
 def _manifest(

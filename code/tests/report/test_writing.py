@@ -222,8 +222,8 @@ def test_a_line_break_in_a_name_does_not_break_a_row(world: World, tmp_path: Pat
 def test_a_run_that_fails_has_a_report_with_the_reason_and_all_missing_ids(world: World, tmp_path: Path) -> None:
     ids = [f"unknown-{number}" for number in range(50)]
     (world.input_directory / "data_asset_input.csv").write_text("\n".join(["asset_id", *ids]))
-    report = tmp_path / "report"
-    done = world.call("--use_data_asset_csv=1", f"--report_directory={report}")
+    report = tmp_path / "report" / "failed"
+    done = world.call("--use_data_asset_csv=1", f"--report_directory={tmp_path / 'report'}")
     assert (done.returncode, done.folders) == (2, {})
     assert done.stderr.endswith(f"  … and 30 more (all in {report / 'skipped.csv'})\n")
     rows = table(report, "skipped.csv")
@@ -242,7 +242,7 @@ def test_a_run_that_fails_names_every_unreadable_asset_with_ids_location_and_rea
         record["location"] = f"s3://no-such-bucket-there/{record['_id']}"
     done = world.call("--docdb_query={}", "--file_extension=.nwb", f"--report_directory={tmp_path / 'report'}")
     assert done.returncode == 1
-    rows = table(tmp_path / "report", "skipped.csv")
+    rows = table(tmp_path / "report" / "failed", "skipped.csv")
     found = {(row["record id"], row["name"], row["location"]) for row in rows}
     assert found == {(one["_id"], one["name"], one["location"]) for one in world.records}
     assert all("NoSuchBucket" in row["reason"] for row in rows)
@@ -251,11 +251,37 @@ def test_a_run_that_fails_names_every_unreadable_asset_with_ids_location_and_rea
 def test_a_run_that_fails_while_reading_the_request_has_a_report_too(world: World, tmp_path: Path) -> None:
     (world.input_directory / "analysis_parameters.json").write_text("[]")
     done = world.call("--docdb_query={}", f"--report_directory={tmp_path / 'report'}")
-    manifest = Manifest.model_validate_json((tmp_path / "report" / "manifest.json").read_text())
+    manifest = Manifest.model_validate_json((tmp_path / "report" / "failed" / "manifest.json").read_text())
     assert done.returncode == 2
     assert manifest.error is not None
     assert manifest.error in done.stderr
     assert manifest.query == {}
+
+
+def test_a_run_that_fails_leaves_the_report_of_an_earlier_one_and_one_that_succeeds_removes_that_of_the_failed(
+    world: World, tmp_path: Path
+) -> None:
+    report = tmp_path / "report"
+    query = f"--docdb_query={json.dumps({'_id': world.records[0]['_id']})}"
+    flags = (f"--report_directory={report}", "--overwrite=1")
+    assert world.call(query, *flags).returncode == 0
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    assert world.call('--docdb_query={"typo": 1}', *flags).returncode == 2
+    assert {path.name: path.read_bytes() for path in report.iterdir() if path.is_file()} == before
+    assert "Stopped: " in (report / "failed" / "report.html").read_text()
+
+    left = world.call("--docdb_query={}", f"--exclude={report / 'jobs.csv'}", *flags)
+    assert left.returncode == 0
+    assert len(left.jobs) == len(world.records) - 1
+    assert {path.name for path in report.iterdir()} == set(before)
+
+
+def test_of_the_report_of_a_failed_run_what_was_changed_stays(world: World, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    assert world.call('--docdb_query={"typo": 1}', f"--report_directory={report}").returncode == 2
+    (report / "failed" / "skipped.csv").write_text("my notes")
+    assert world.call("--docdb_query={}", f"--report_directory={report}").returncode == 0
+    assert [path.name for path in (report / "failed").iterdir()] == ["skipped.csv"]
 
 
 def test_text_that_utf8_cannot_hold_is_escaped_in_the_report(world: World, tmp_path: Path) -> None:
