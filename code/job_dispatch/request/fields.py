@@ -171,7 +171,7 @@ def _on_paths(name: str, condition: Any) -> Filter:
 
 
 def _on_first(wanted: Sequence[str], condition: Any) -> Filter:
-    """Return a condition on the first of several fields that has a value; a time of day alone counts by its day."""
+    """Return a condition on the first of several fields that has a value; a time of day counts with its day."""
     first, *others = wanted
     if not others:
         return {first: condition}
@@ -182,10 +182,27 @@ def _on_first(wanted: Sequence[str], condition: Any) -> Filter:
     else:
         there = [
             {"$and": [{first: {"$ne": None}}, {first: {"$not": _TIME_OF_DAY}}, {first: condition}]},
-            {"$and": [{first: _TIME_OF_DAY}, {day: {"$ne": None}}, {day: condition}]},
+            {"$and": [{first: _TIME_OF_DAY}, {day: {"$ne": None}}, _on_both(day, first, condition)]},
         ]
         absent = {"$or": [{first: None}, {first: _TIME_OF_DAY, day: None}]}
     return {"$or": [*there, {"$and": [absent, _on_first(others, condition)]}]}
+
+
+def _on_both(day: str, time: str, condition: Any) -> Filter:
+    """Return a condition on a day and a time of day in two fields, as it would be on the text of both."""
+    parts: list[Filter] = []
+    for operator, operand in condition.items() if is_expression(condition) else [("$eq", condition)]:
+        date, clock = (operand[:10], operand[11:]) if isinstance(operand, str) else (operand, "")
+        same = {day: date, time: clock}
+        if operator in ("$gt", "$gte", "$lt", "$lte") and clock:
+            parts.append({"$or": [{day: {operator[:3]: date}}, {day: date, time: {operator: clock}}]})
+        elif operator in ("$gt", "$lte"):  # any time of a day is greater than the text of the day
+            parts.append({day: {"$gte" if operator == "$gt" else "$lt": date}})
+        elif operator in ("$eq", "$ne") and clock:
+            parts.append(same if operator == "$eq" else {"$nor": [same]})
+        else:
+            parts.append({day: {operator: operand}})
+    return all_of(parts)
 
 
 def _by_missing(condition: Any) -> list[tuple[Any, bool]]:

@@ -224,6 +224,35 @@ def test_a_name_in_a_query_asks_for_the_fields_of_both_versions(desk: World, que
     assert found_by(desk, query) == expected
 
 
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({"$gte": "2022-06-08T12:00:00"}, "bd"),
+        ({"$gt": "2022-06-08T09:00:00"}, "bd"),
+        ({"$lt": "2022-06-08T12:00:00"}, "ac"),
+        ({"$lte": "2022-06-08T09:00:00", "$gte": "2022-06-08"}, "a"),
+        ({"$gte": "2022-06-08", "$lt": "2022-06-09"}, "ab"),
+        ({"$gt": "2022-06-08"}, "abd"),
+        ({"$lte": "2022-06-08"}, "c"),
+        ("2022-06-08T21:58:54", "b"),
+        ({"$ne": "2022-06-08T21:58:54"}, "acd"),
+        ({"$lt": "2022-06-08"}, "c"),
+    ],
+    ids=json.dumps,
+)
+def test_a_time_of_day_is_compared_together_with_its_day_and_never_alone(
+    desk: World, condition: object, expected: str
+) -> None:
+    """As schemas before 0.10 have it; without its day a time is none, and the record's own date counts."""
+    times = {"a": ("2022-06-08", "09:00:00"), "b": ("2022-06-08", "21:58:54"), "c": ("2022-06-07", "23:00:00")}
+    desk.records[:] = [
+        record(name, data_description={"creation_date": day, "creation_time": time}, created="2030-01-01")
+        for name, (day, time) in times.items()
+    ]
+    desk.records.append(record("d", data_description={"creation_time": "10:00:00"}, created="2022-06-09"))
+    assert found_by(desk, {"@created": condition}) == expected
+
+
 def test_a_query_without_names_reaches_docdb_as_it_was_written(desk: World) -> None:
     query = {"$and": [{"subject.subject_id": {"$in": ["1"]}}, {"a": {"b": 1, "$x": 2}}], "$comment": "mine"}
     desk.call(f"--docdb_query={json.dumps(query)}")
