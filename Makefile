@@ -11,14 +11,15 @@ PYTHON ?= $(addprefix python3.,19 18 17 16 15 14 13 12 11) python3 python
 # A virtual environment outlives the interpreter it links to: then the stamps do not count.
 STALE := $(shell $(VENV_PYTHON) -c '' 2>/dev/null || echo stale)
 
-.PHONY: help run example-results kill-test pipeline test storage-test pipeline-test slurm-test container-test browser-test attack chromium pictures reference docs lint format audit bench pin clean stale
+.PHONY: help run example-results kill-test pipeline test long-test storage-test pipeline-test slurm-test container-test browser-test attack chromium pictures reference docs lint format audit bench pin clean stale
 .NOTPARALLEL:
 
 help:
 	@echo 'make run               dispatch the bundled example into results/'
 	@echo 'make example-results   dispatch the example, run its analysis on this machine and show the results'
 	@echo 'make pipeline          dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
-	@echo 'make test              lint, then all tests, about three minutes'
+	@echo 'make test              lint, then the tests, about three minutes'
+	@echo 'make long-test         the tests that compute for more than two seconds each, about three minutes'
 	@echo 'make storage-test      list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
 	@echo 'make pipeline-test     run the pipeline of pipeline/ with Nextflow in many ways'
 	@echo 'make slurm-test        run the pipeline on a Slurm of one node, as root; with ALL=1 all tests of the pipeline'
@@ -72,8 +73,12 @@ pipeline: $(VENV)/example.stamp
 	@echo 'Picture to open: example_pipeline/results/analysis_summary/licking_around_reward.png'
 
 test: lint $(WRAPPERS:=/stamp)
-	@echo 'Running all tests side by side, which takes about three minutes on two cores'
+	@echo 'Running the tests side by side, which takes about three minutes on two cores'
 	cd code && ../$(VENV_PYTHON) -m pytest -n auto --dist worksteal
+
+# Kills at many moments, many random examples, many records.
+long-test: $(VENV)/test.stamp $(WRAPPERS:=/stamp)
+	cd code && ../$(VENV_PYTHON) -m pytest -m long -n auto --dist worksteal
 
 storage-test: $(VENV)/storage.stamp
 	cd code && ../$(VENV_PYTHON) -m pytest tests/servers
@@ -98,7 +103,7 @@ attack: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m tests.attack --seconds $(or $(SECONDS),600)
 
 kill-test: $(VENV)/test.stamp
-	cd code && KILLS=200 ../$(VENV_PYTHON) -m pytest tests/results/test_killed_runs.py
+	cd code && KILLS=200 ../$(VENV_PYTHON) -m pytest -m long tests/results/test_killed_runs.py
 
 lint: $(VENV)/test.stamp
 	cd code && ../$(VENV_PYTHON) -m ruff check . ../pipeline

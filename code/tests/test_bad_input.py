@@ -664,6 +664,7 @@ def test_messages_in_a_capsule_name_the_label_of_the_panel_beside_the_flag(
 
 
 @pytest.mark.parametrize("bucket", [BUCKET, "no-such-bucket"])
+@pytest.mark.long
 def test_no_secret_is_in_any_log(world: World, bucket: str) -> None:
     secrets = {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",

@@ -92,6 +92,7 @@ def test_a_terminal_that_cannot_show_a_letter_gets_its_code(two_sets: World) -> 
     ],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.long
 def test_the_jobs_are_there_whether_or_not_the_summary_can_be_read(
     two_sets: World, monkeypatch: pytest.MonkeyPatch, redirection: str, unbuffered: str
 ) -> None:
@@ -157,6 +158,7 @@ def test_an_asset_with_two_ids_has_one_job_name_whichever_of_them_selects_it(wor
     assert by_query.folders == by_csv.folders
 
 
+@pytest.mark.long
 def test_a_csv_of_thousands_of_ids_is_asked_for_in_few_requests(world: World) -> None:
     template = world.records[0]
     world.records[:] = [
@@ -170,6 +172,7 @@ def test_a_csv_of_thousands_of_ids_is_asked_for_in_few_requests(world: World) ->
     assert len(world.gateway.requests) <= 10
 
 
+@pytest.mark.long
 def test_the_catalog_gives_the_same_jobs_as_docdb(world: World) -> None:
     flags = ("--docdb_query={}", "--file_extension=nwb,.ome.zarr")
     by_docdb = succeeded(world.call(*flags))

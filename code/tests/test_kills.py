@@ -29,6 +29,8 @@ from tests.conftest import CODE, S3, World, make_record
 from tests.gateway import Fault, Gateway
 from tests.s3_front import S3Front
 
+pytestmark = pytest.mark.long
+
 MANY, FEW = 600, 20
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 STOPS = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)

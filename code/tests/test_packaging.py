@@ -61,6 +61,7 @@ def run(command: Path, *arguments: str, folder: Path) -> str:
     return process.stdout
 
 
+@pytest.mark.long
 def test_a_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -75,6 +76,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert "job_dispatch/report/page.html.j2" in names
 
 
+@pytest.mark.long
 def test_the_installed_command_tells_its_flags_and_the_version_of_the_package(installed: Path, tmp_path: Path) -> None:
     assert "--docdb_query QUERY" in run(installed / "job-dispatch", "--help", folder=tmp_path)
     told = run(installed / "job-dispatch", "--version", folder=tmp_path)

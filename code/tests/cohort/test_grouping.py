@@ -94,6 +94,7 @@ def test_docdb_and_a_catalog_give_the_same_groups_in_the_order_of_their_values(
 
 @pytest.mark.parametrize("split", [True, False], ids=["--split_files=1", "--split_files=0"])
 @pytest.mark.parametrize(("flags", "expected"), TABLE, ids=name_of)
+@pytest.mark.long
 def test_a_group_lists_all_its_files_and_only_assets_and_groups_that_have_some(
     world: World, flags: tuple[str, ...], expected: list[tuple[Any, str]], split: bool
 ) -> None:
@@ -286,6 +287,7 @@ def test_unwinding_that_puts_no_asset_into_several_groups_says_nothing(desk: Wor
         pytest.param("21:58:54", "2020-01-01", "b", id="a time of day is no date"),
     ],
 )
+@pytest.mark.long
 def test_the_latest_is_the_greatest_as_date_or_number_and_of_equals_the_greater_id(
     desk: World, first: Any, second: Any, latest: str
 ) -> None:
@@ -461,6 +463,7 @@ def numbered(values: list[dict[str, Any]]) -> list[Record]:
 
 
 @given(st.lists(st.tuples(labels, labels), min_size=1), st.booleans())
+@pytest.mark.long
 def test_groups_partition_the_assets_by_their_values(
     drawn: list[tuple[tuple[str, Any], tuple[str, Any]]], drop_nulls: bool
 ) -> None:
@@ -479,6 +482,7 @@ def test_groups_partition_the_assets_by_their_values(
 
 
 @given(st.lists(st.tuples(labels, moments), min_size=1), st.booleans())
+@pytest.mark.long
 def test_the_latest_is_exactly_one_a_key_and_it_is_the_maximum(
     drawn: list[tuple[tuple[str, Any], tuple[int, Any]]], drop_nulls: bool
 ) -> None:
@@ -500,6 +504,7 @@ def test_the_latest_is_exactly_one_a_key_and_it_is_the_maximum(
 
 
 @given(st.lists(labels | st.lists(labels, max_size=4), min_size=1))
+@pytest.mark.long
 def test_with_nulls_dropped_no_group_is_null_and_each_asset_is_grouped_or_named(
     drawn: list[tuple[str, Any] | list[tuple[str, Any]]],
 ) -> None:
@@ -516,6 +521,7 @@ def test_with_nulls_dropped_no_group_is_null_and_each_asset_is_grouped_or_named(
 
 
 @given(st.lists(labels | st.lists(labels, max_size=4), min_size=1))
+@pytest.mark.long
 def test_unwinding_then_grouping_loses_no_asset_and_puts_each_into_a_group_of_each_element(
     drawn: list[tuple[str, Any] | list[tuple[str, Any]]],
 ) -> None:
@@ -538,6 +544,7 @@ def test_unwinding_then_grouping_loses_no_asset_and_puts_each_into_a_group_of_ea
 
 
 @given(data=st.data())
+@pytest.mark.long
 def test_the_order_of_the_records_changes_nothing(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -138,6 +138,7 @@ def all_of(path: Path) -> list[Any]:
 @example([b'{"_id":""}', b'{"_id":""}', b'""'])
 @example([b'{"_id":"a"', b"}"])
 @example([b'{"_id":"a"} {"_id":"b"}', b""])
+@pytest.mark.long
 def test_what_is_read_is_what_a_strict_reader_reads_and_the_first_line_it_refuses_is_named(drawn: list[bytes]) -> None:
     content = b"\n".join(drawn)
     first = next((line for line in drawn if line.removeprefix(b"\xef\xbb\xbf").strip()), b"")
@@ -156,6 +157,7 @@ def test_what_is_read_is_what_a_strict_reader_reads_and_the_first_line_it_refuse
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(values, max_size=3))
+@pytest.mark.long
 def test_an_array_holds_what_its_lines_would(drawn: list[str]) -> None:
     one_a_line = [f'{{"_id": "{number}", "x": {value}}}' for number, value in enumerate(drawn)]
     as_lines = "\n".join(one_a_line).encode("utf-8", "surrogatepass")
@@ -194,6 +196,7 @@ shallow = st.one_of(texts, st.lists(texts, max_size=2), st.dictionaries(st.sampl
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.dictionaries(st.sampled_from("ab"), shallow, max_size=2), max_size=4), queries, st.booleans())
+@pytest.mark.long
 def test_no_record_that_matches_is_left_out_unjudged(
     drawn: list[dict[str, Any]], query: dict[str, Any], ascii_only: bool
 ) -> None:

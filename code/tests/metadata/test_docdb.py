@@ -46,6 +46,7 @@ IDS: dict[str, Any] = {
 
 @pytest.mark.parametrize("prints_ids", [True, False], ids=["as text", "as $oid"])
 @pytest.mark.parametrize("kind", IDS)
+@pytest.mark.long
 def test_all_twelve_thousand_records_are_found_whatever_their_ids_are(
     gateway: Gateway, kind: str, prints_ids: bool
 ) -> None:
@@ -62,6 +63,7 @@ def test_all_twelve_thousand_records_are_found_whatever_their_ids_are(
 @pytest.mark.parametrize("prints_ids", [True, False], ids=["as text", "as $oid"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("kind", IDS)
+@pytest.mark.long
 def test_pages_of_any_size_add_up(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, kind: str, size: int, prints_ids: bool
 ) -> None:

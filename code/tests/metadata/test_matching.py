@@ -286,6 +286,7 @@ MORE_OPERATORS = st.one_of(
 
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(paths, st.one_of(MORE_OPERATORS, values), min_size=1, max_size=2), records)
+@pytest.mark.long
 def test_a_query_finds_what_mgqpy_finds(query: dict[str, Any], record: dict[str, Any]) -> None:
     assert matches(query, record) == mgqpy.Query(query).test(record)
 

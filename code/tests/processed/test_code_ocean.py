@@ -69,6 +69,7 @@ def test_a_capsule_at_a_commit_of_another_branch(code_ocean: CodeOceanGateway, m
 
 
 @pytest.mark.parametrize("told", ["none", "patch", "other", "both"])
+@pytest.mark.long
 def test_patches_that_are_told_leave_the_version_as_it_was_released(
     code_ocean: CodeOceanGateway, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_capsule_that_is_unchanged_since_its_release_has_its_version(code_ocea
         [None],
     ],
 )
+@pytest.mark.long
 def test_a_release_that_cannot_be_seen_or_read_makes_it_a_commit(code_ocean: CodeOceanGateway, versions: Any) -> None:
     code_ocean.serve_pipeline(process(version=None))
     [commit] = code_ocean.make_repository([FIRST])
@@ -354,6 +356,7 @@ def test_git_keeps_the_settings_that_the_user_gives_it(
 
 
 @pytest.mark.parametrize("version", [3, None])
+@pytest.mark.long
 def test_the_token_is_in_no_output_at_all(
     lab: World, version: int | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -379,6 +382,7 @@ def test_the_token_is_in_no_output_at_all(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.long
 def test_a_run_that_is_stopped_while_git_is_asked_leaves_nothing_of_it(
     lab: World, code_ocean: CodeOceanGateway, tmp_path: Path, number: signal.Signals
 ) -> None:

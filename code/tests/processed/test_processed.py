@@ -80,6 +80,7 @@ def pipeline(lab: World, code_ocean: CodeOceanGateway) -> World:
     return lab
 
 
+@pytest.mark.long
 def test_600_of_1252_are_done_in_records_of_either_schema(
     pipeline: World, code_ocean: CodeOceanGateway, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_600_of_1252_are_done_in_records_of_either_schema(
     assert "not processed already" in (tmp_path / "report" / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_lookup_asks_for_nothing_but_names_of_500_jobs(pipeline: World, code_ocean: CodeOceanGateway) -> None:
     ask_for(pipeline, 200)
     succeeded(pipeline.call(*SKIP))
@@ -172,6 +174,7 @@ def test_the_preview_tells_how_many_were_left_out(pipeline: World, code_ocean: C
         ([("empty", "cutoff", "")], False),
     ],
 )
+@pytest.mark.long
 def test_nothing_is_skipped_where_the_wrapper_alone_knows_a_value(
     pipeline: World,
     code_ocean: CodeOceanGateway,

@@ -99,6 +99,7 @@ def make_files(world: World) -> None:
 
 
 @pytest.mark.parametrize("version", [3, None], ids=["released", "at a commit"])
+@pytest.mark.long
 def test_it_does_what_it_does_for_the_public_dispatcher(
     lab: World, code_ocean: CodeOceanGateway, tmp_path: Path, version: int | None
 ) -> None:

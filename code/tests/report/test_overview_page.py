@@ -75,6 +75,7 @@ def decoded(page: dict[str, Any]) -> dict[tuple[int, ...], int]:
 
 
 @pytest.mark.parametrize("shape", [(200_000, 60, 120, 20_000), (200_000, 5_000, 120, 200_000), (1_000, 3, 12, 50)])
+@pytest.mark.long
 def test_a_page_of_200_000_records_has_at_most_2_mb_and_loses_none(shape: tuple[int, int, int, int]) -> None:
     made = cohort(*shape)
     html = overview_page.render(made, BASE, "a catalog")

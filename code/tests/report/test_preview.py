@@ -155,6 +155,7 @@ def test_the_first_job_is_named_with_the_folder_that_it_would_be_in(world: World
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+@pytest.mark.long
 def test_a_preview_that_nobody_can_see_is_no_crash(tmp_path: Path, redirection: str) -> None:
     command = [
         sys.executable,

@@ -513,6 +513,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", READERS)
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
+@pytest.mark.long
 def test_a_file_of_any_bytes_is_read_or_refused_with_exit_code_2(kind: str, folder: Path, data: st.DataObject) -> None:
     name, well_formed, read = READERS[kind]
     content = data.draw(st.binary(max_size=60) | any_text.map(as_bytes) | spoilt(well_formed).map(as_bytes))

@@ -13,6 +13,7 @@ import pytest
 from tests.results.conftest import Desk, ended, wait_until
 
 
+@pytest.mark.long
 def test_started_again_it_runs_what_is_not_done(desk: Desk) -> None:
     desk.job("done")
     failed = desk.job("failed", "if not Path('repaired').exists(): raise ValueError")
@@ -38,6 +39,7 @@ def test_started_again_it_runs_what_is_not_done(desk: Desk) -> None:
     ],
     ids=["failed", "new", "again", "set"],
 )
+@pytest.mark.long
 def test_what_is_run_again_can_be_chosen(desk: Desk, flags: tuple[str, ...], run: list[str]) -> None:
     for asset in ("done", "failed", "changed"):
         desk.job(asset, "raise ValueError" if asset == "failed" else "")
@@ -50,6 +52,7 @@ def test_what_is_run_again_can_be_chosen(desk: Desk, flags: tuple[str, ...], run
 
 
 @pytest.mark.parametrize("name", ["analysis.py", "helpers.py"])
+@pytest.mark.long
 def test_a_changed_analysis_or_module_beside_it_is_new_work(desk: Desk, name: str) -> None:
     (desk.folder / "helpers.py").write_text("NUMBER = 1\n")
     job = desk.job("a", "import helpers; values['number'] = helpers.NUMBER")
@@ -71,6 +74,7 @@ def test_another_query_or_version_of_the_code_that_will_run_is_no_new_work(desk:
     assert desk.counts() == {"done": 1}
 
 
+@pytest.mark.long
 def test_two_runs_share_the_work_and_no_job_runs_twice(desk: Desk) -> None:
     names = [f"asset-{number}" for number in range(12)]
     for name in names:
@@ -107,6 +111,7 @@ def claim(desk: Desk, job: str, **fields: object) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_job_that_another_machine_runs_is_skipped_until_it_was_not_heard_of_for_five_minutes(desk: Desk) -> None:
     job = desk.job("held")
     desk.job("free")
@@ -126,6 +131,7 @@ def test_a_job_that_another_machine_runs_is_skipped_until_it_was_not_heard_of_fo
     assert desk.record(job)["attempt"] == 2
 
 
+@pytest.mark.long
 def test_a_job_whose_process_on_this_machine_is_gone_is_run_again_at_once(desk: Desk) -> None:
     job = desk.job("a", "exec(\"while not Path('go').exists(): time.sleep(0.01)\")")
     process = desk.start("run", "analysis.py", "results")

@@ -121,6 +121,7 @@ def meet(moment: Moment, folder: Path) -> str:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are looked up in /proc")
 @pytest.mark.parametrize("first", range(0, KILLS, KILLS_OF_A_TEST))
+@pytest.mark.long
 def test_a_run_that_is_killed_at_random_moments_is_completed_by_the_next(tmp_path: Path, first: int) -> None:
     chosen = moments(first)
     with ThreadPoolExecutor(4) as pool:

@@ -25,6 +25,7 @@ print((process.end_date_time - process.start_date_time).total_seconds() > 0, pro
 
 @pytest.mark.skipif(not SCHEMAS, reason="no environment with a released schema; `make test` sets it up")
 @pytest.mark.parametrize("python", SCHEMAS, ids=lambda path: path.parent.parent.name)
+@pytest.mark.long
 def test_the_released_schema_reads_where_a_result_comes_from(desk: Desk, python: Path) -> None:
     job = desk.job("a", distributed_parameters={"threshold": 0.5}, file_location=["s3://bucket/a/x.nwb"])
     assert desk.run().code == 0

@@ -56,6 +56,7 @@ def test_a_job_that_is_done_leaves_its_files_what_it_printed_and_a_record_of_how
     ],
     ids=["raise", "exit", "os._exit", "segmentation fault", "killed", "interrupt", "no dict", "record"],
 )
+@pytest.mark.long
 def test_a_job_that_fails_leaves_its_reason_and_its_log_and_the_others_are_done(
     desk: Desk, how: str, reason: str
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_job_that_takes_too_long_is_ended_and_the_flag_takes_fractions_of_minu
     assert desk.record(job)["reason"] == "took longer than --timeout=0.01 minutes"
 
 
+@pytest.mark.long
 def test_of_what_a_job_prints_the_first_and_the_last_five_megabytes_are_kept(desk: Desk) -> None:
     job = desk.job("a", "[print(number, 90 * 'x') for number in range(200_000)]")
     assert desk.run().code == 0
@@ -148,6 +150,7 @@ def test_parameters_win_in_the_order_fixed_then_set_then_distributed(desk: Desk)
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
+@pytest.mark.long
 def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
     desk: Desk, arguments: tuple[str, ...], error: str
 ) -> None:
@@ -170,6 +173,7 @@ def test_an_analysis_that_cannot_be_imported_any_more_leaves_earlier_results(des
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.long
 def test_a_signal_ends_all_jobs_at_once_and_what_is_done_stays(desk: Desk, number: signal.Signals) -> None:
     done = desk.job("done")
     desk.job("sleeps", "subprocess.Popen(['sleep', '1000']); time.sleep(1000)")

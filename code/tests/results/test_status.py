@@ -60,6 +60,7 @@ def test_the_table_has_a_row_for_each_job_with_its_state_subject_and_reason(desk
 @pytest.mark.parametrize(
     ("how", "code"), [("", 0), ("raise KeyError('letters')", 1), ("raise SystemExit", 1)], ids=["", "raise", "exit"]
 )
+@pytest.mark.long
 def test_collect_calls_summarise_with_the_records_of_jobs_that_are_done(desk: Desk, how: str, code: int) -> None:
     desk.job("a")
     desk.job("bb")

@@ -98,6 +98,7 @@ def list_one_asset(desk: World, aws: Aws, **environment: str) -> set[tuple[str, 
 
 
 @pytest.mark.parametrize("keys", [KEYS, {}], ids=["signed", "anonymous"])
+@pytest.mark.long
 def test_a_bucket_of_aws_is_listed_in_its_own_region(desk: World, aws: Aws, keys: dict[str, str]) -> None:
     assert list_one_asset(desk, aws, AWS_DEFAULT_REGION="us-west-2", **keys) == {
         ("lab-bucket.s3.eu-west-1.amazonaws.com/", bool(keys))
@@ -105,6 +106,7 @@ def test_a_bucket_of_aws_is_listed_in_its_own_region(desk: World, aws: Aws, keys
 
 
 @pytest.mark.parametrize("place", ["environment", "configuration file"])
+@pytest.mark.long
 def test_an_endpoint_of_aws_that_is_configured_is_the_one_that_is_asked(
     desk: World, aws: Aws, tmp_path: Path, place: str
 ) -> None:

@@ -101,6 +101,7 @@ A_SENTENCE = {
 
 
 @pytest.mark.parametrize("change", WITHOUT_ADVANCE, ids=lambda change: change.__name__)
+@pytest.mark.long
 def test_a_server_that_gives_the_same_page_again_is_refused(front: Broken, change: Change) -> None:
     front.change = change
     with pytest.raises(ServiceError, match=r"lacks the token to ask for more keys|does not advance"):
@@ -113,6 +114,7 @@ def test_tokens_are_not_needed_where_the_next_page_is_asked_for_by_its_key(front
 
 
 @pytest.mark.parametrize(("change", "reason"), A_SENTENCE.items(), ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.long
 def test_an_answer_that_is_no_listing_ends_with_a_sentence(front: Broken, change: Change, reason: str) -> None:
     front.change = change
     with pytest.raises(ServiceError, match=f"^s3://bucket: .*{reason}"):

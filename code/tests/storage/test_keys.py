@@ -151,6 +151,7 @@ def test_obstore_and_boto3_find_the_same_in_a_folder_of_more_than_a_page(front: 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["text", "folders"]))
+@pytest.mark.long
 def test_both_clients_find_what_the_rules_say_in_any_tree_and_order(
     front: S3Front, monkeypatch: pytest.MonkeyPatch, seed: int, order: str
 ) -> None:

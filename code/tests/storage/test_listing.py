@@ -180,6 +180,7 @@ def test_a_location_that_obstore_refuses_is_listed_all_the_same(s3: Endpoint, as
     assert matches(s3, ["a.nwb", "sub/b.nwb"], ".nwb", asset=asset) == ["a.nwb", "sub/b.nwb"]
 
 
+@pytest.mark.long
 def test_a_level_of_more_than_a_page_is_listed_whole(s3: Endpoint) -> None:
     files = [f"{number}.h5" for number in range(1_001)]
     stores = [f"{number}.nwb" for number in range(1_001)]

@@ -267,6 +267,7 @@ def test_a_catalog_of_local_folders_gives_the_same(planes: World, tmp_path: Path
         ("--file_pattern=*.mp4;*.avi", ["several are separated by commas: *.mp4,*.avi"]),
     ],
 )
+@pytest.mark.long
 def test_where_nothing_matches_what_does_occur_is_said(planes: World, flag: str, hints: list[str]) -> None:
     done = planes.call(MOUSE, flag)
     headline, seen, *more = error_block(done)
