@@ -143,7 +143,7 @@ pictures: $(VENV)/browser.stamp
 	cd code && ../$(VENV_PYTHON) -m tools.pictures
 
 reference: $(VENV)/test.stamp
-	cd code && ../$(VENV_PYTHON) -m tools.reference
+	cd code && ../$(VENV_PYTHON) -m tools.reference && ../$(VENV_PYTHON) -m tools.notebook
 
 # A link or an anchor that leads nowhere fails. Material prints an advertisement of another project without the variable.
 docs: $(VENV)/docs.stamp
