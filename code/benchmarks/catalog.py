@@ -5,6 +5,7 @@ As a script it is one side: `python benchmarks/catalog.py FOLDER_OF_THE_CODE CAT
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -101,8 +102,14 @@ def _side(code: str, catalog: str) -> None:
     from benchmarks.measuring import report
     from job_dispatch.metadata.catalog import Catalog
 
+    query: Any = {"subject.subject_id": _SUBJECT}
+    with contextlib.suppress(ImportError):  # the old code takes the filter itself
+        from job_dispatch.request.fields import Query
+
+        query = Query.of(query)
+
     def work() -> int:
-        pages = Catalog(Path(catalog)).find({"subject.subject_id": _SUBJECT}, ("name", "location"))
+        pages = Catalog(Path(catalog)).find(query, ("name", "location"))
         return sum(len(page) for page in pages)
 
     report(work)

@@ -16,7 +16,6 @@ from job_dispatch.messages import RequestError
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     LEVEL,
-    Filter,
     MetadataSource,
     Record,
     asset_of,
@@ -28,8 +27,7 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Asset
 from job_dispatch.request.dates import DAY
-from job_dispatch.request.fields import NAMES, all_of
-from job_dispatch.request.query import Query
+from job_dispatch.request.fields import NAMES, Query
 from job_dispatch.request.selection import Selection
 
 [_PROJECT] = NAMES["@project"]
@@ -115,9 +113,9 @@ class FieldUses:
 class _Counting(Protocol):
     """A source of records that counts them itself, where it can evaluate the whole query."""
 
-    def can_count(self, query: Filter) -> bool: ...
+    def can_count(self, query: Query) -> bool: ...
 
-    def count_by(self, query: Filter, keys: Mapping[str, Any]) -> Iterator[tuple[Record, int]]:
+    def count_by(self, query: Query, keys: Mapping[str, Any]) -> Iterator[tuple[Record, int]]:
         """Yield each combination of the values of expressions, and how many records have it."""
         ...
 
@@ -227,11 +225,11 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
                 overview.add(_traits(record, overview), _quality(record, quality), 1)
                 ids.append(record["_id"])
         if selection.table is not None:
-            query = {"_id": {"$in": ids[:_SAMPLED]}}
+            query = Query.of({"_id": {"$in": ids[:_SAMPLED]}})
     if not overview.total:
         from job_dispatch.metadata.diagnosis import explain_nothing
 
-        raise RequestError("there is nothing to describe: no record matches", explain_nothing(metadata, query))
+        raise RequestError("there is nothing to describe: no record matches", explain_nothing(metadata, query.filter))
     for batch in _sample(metadata, query, min(_SAMPLED, overview.total)):
         taken = list(filter(quality.takes, batch))
         overview.fields.add(taken)
@@ -239,35 +237,35 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
     return overview
 
 
-def _query(selection: Selection) -> dict[str, Any]:
+def _query(selection: Selection) -> Query:
     """Return the query without the assets that are left out."""
     excluded = sorted(selection.exclusions.assets)
     known_as = [id_filter(excluded), {"name": {"$in": excluded}}, {"_id": {"$in": excluded}}]
-    asked = selection.query.filter if selection.query else {}
-    return all_of([asked, {"$nor": known_as}] if excluded else [asked])
+    asked = selection.query or Query.of({})
+    return Query.all_of([asked, Query.of({"$nor": known_as})]) if excluded else asked
 
 
 def _records(metadata: MetadataSource, selection: Selection) -> Iterable[Record]:
     fields = projection((*_FIELDS, *table_rows.FIELDS))
 
-    def read(query: Filter, keep: Any = lambda record: True) -> Iterator[Record]:
+    def read(query: Query, keep: Any = lambda record: True) -> Iterator[Record]:
         return filter(keep, itertools.chain.from_iterable(metadata.find(query, fields)))
 
     query = _query(selection)
     if selection.table is None:
         return read(query)
-    fitting = table_rows.find(read, metadata, selection.table, Query(query) if query else None, True)
+    fitting = table_rows.find(read, metadata, selection.table, query if query.filter else None, True)
     return (record for _, record in fitting.found)
 
 
 def _count_there(
-    source: _Counting, metadata: MetadataSource, query: Filter, quality: Quality, overview: Overview
+    source: _Counting, metadata: MetadataSource, query: Query, quality: Quality, overview: Overview
 ) -> None:
     """Count in the database, and then anew what was judged there."""
     only_judged = quality.flag == "pass"
     if not only_judged:
         _count_unjudged(source, query, overview)
-    judged = {"$and": [query, _JUDGED]} if query else _JUDGED
+    judged = Query.all_of([query, Query.of(_JUDGED)])
     for record in itertools.chain.from_iterable(metadata.find(judged, projection(_FIELDS))):
         traits = _traits(record, overview)
         if not only_judged:
@@ -279,7 +277,7 @@ def _count_there(
             del counts[key]
 
 
-def _count_unjudged(source: _Counting, query: Filter, overview: Overview) -> None:
+def _count_unjudged(source: _Counting, query: Query, overview: Overview) -> None:
     """Count everything as if nothing had been judged: crossed, and subjects and days apart."""
     start: Any = ""
     for path in reversed(SESSION_FIELDS):
@@ -337,7 +335,7 @@ def _day(value: object) -> str:
     return _text(value) if DAY.fullmatch(_text(value)) else ""
 
 
-def _sample(metadata: MetadataSource, query: Filter, size: int) -> Iterator[list[Record]]:
+def _sample(metadata: MetadataSource, query: Query, size: int) -> Iterator[list[Record]]:
     """Yield records drawn at random, each once, in batches that the source can answer; fewer where time is up."""
     deadline = time.monotonic() + _SAMPLING_SECONDS
     seen: set[str] = set()

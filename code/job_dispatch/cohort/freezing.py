@@ -20,6 +20,7 @@ from job_dispatch.cohort.table_rows import record_id_filter
 from job_dispatch.messages import RequestError, ServiceError, counted, logger
 from job_dispatch.metadata.records import MetadataSource, Record
 from job_dispatch.model import Asset, Files
+from job_dispatch.request.fields import Query
 from job_dispatch.storage.locating import path_within
 
 # A whole record has about 100 kB, an answer of DocDB at most 6 MB.
@@ -139,5 +140,5 @@ def _whole(source: MetadataSource, ids: Sequence[str]) -> Iterator[Record]:
     for start in range(0, len(ids), step):
         wanted = ids[start : start + step]
         query = record_id_filter(wanted) if source.is_database else {"_id": {"$in": wanted}}
-        for page in source.find(query, None):
+        for page in source.find(Query.of(query), None):
             yield from page

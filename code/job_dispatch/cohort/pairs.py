@@ -20,6 +20,7 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Asset, Group, Reason, Skipped
 from job_dispatch.request.exclusions import Exclusions
+from job_dispatch.request.fields import Query
 
 DERIVED, RAW = "derived", "raw"
 FIELDS = ("@raw", LEVEL, "@created")
@@ -136,7 +137,7 @@ def _read(metadata: MetadataSource, names: Sequence[str], fields: Sequence[str])
     step = _NAMES_A_QUERY if metadata.is_database else len(names)
     for start in range(0, len(names), step):
         query: Filter = {"name": {"$in": list(names[start : start + step])}}
-        for page in metadata.find(query, fields):
+        for page in metadata.find(Query.of(query), fields):
             yield from page
 
 

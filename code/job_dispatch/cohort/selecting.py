@@ -17,7 +17,6 @@ from job_dispatch.messages import progress as progress_of
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     TRAIT_FIELDS,
-    Filter,
     MetadataSource,
     Record,
     Source,
@@ -30,9 +29,9 @@ from job_dispatch.metadata.records import (
 from job_dispatch.model import Asset, Cohort, Group, Grouping, Reason, Skipped, Skips
 from job_dispatch.request import tables, values
 from job_dispatch.request.exclusions import Exclusions, read_exclusions
+from job_dispatch.request.fields import Query
 from job_dispatch.request.flags import Settings, check_combinations
 from job_dispatch.request.json_text import compact
-from job_dispatch.request.query import Query
 from job_dispatch.request.selection import Selection, read_query, selected_by
 
 Several = str | int | Iterable[str] | Iterable[int]
@@ -143,7 +142,7 @@ def select(
         if selection.query is None and selection.table is None:
             if records.is_database:
                 raise RequestError("nothing is selected: give query, subject, project, modality, from_, to or table")
-            selection = replace(selection, query=Query({}))
+            selection = replace(selection, query=Query.of({}))
         cohort = _Reading(records, selection, asked.grouping, asked.qc, with_raw, skip_errors, traits).cohort()
     if sample is None:
         return cohort
@@ -235,7 +234,7 @@ class _Reading:
         table, query, fields = self.selection.table, self.selection.query, self.fields
         with progress_of("reading metadata", "records") as shown:
 
-            def read(query: Filter, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
+            def read(query: Query, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
                 for page in self.metadata.find(query, fields):
                     shown.advance(len(page))
                     yield from filter(keep, page)
@@ -243,7 +242,7 @@ class _Reading:
             with carrying(self.metadata.skipped):
                 if table is not None:
                     return table_rows.find(read, self.metadata, table, query, self.skip_errors)
-                return table_rows.Fitting(_find(read, self.metadata, query or Query({})), {})
+                return table_rows.Fitting(_find(read, self.metadata, query or Query.of({})), {})
 
 
 def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:
@@ -259,9 +258,9 @@ def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, 
         yield replace(group, assets=tuple(members), parameters=different[text])
 
 
-def _find(read: Callable[[Filter], Iterator[Record]], metadata: MetadataSource, query: Query) -> Found:
+def _find(read: Callable[[Query], Iterator[Record]], metadata: MetadataSource, query: Query) -> Found:
     found: dict[str, tuple[Asset, Record]] = {}
-    for record in read(query.filter):
+    for record in read(query):
         found.setdefault(record["_id"], (asset_of(record), record))
     if not found:
         from job_dispatch.metadata.diagnosis import explain_nothing

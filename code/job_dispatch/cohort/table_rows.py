@@ -34,8 +34,7 @@ from job_dispatch.metadata.records import (
 from job_dispatch.model import Asset, Reason, Skipped
 from job_dispatch.request import json_text
 from job_dispatch.request.dates import sessions_of
-from job_dispatch.request.fields import NAMES
-from job_dispatch.request.query import Query
+from job_dispatch.request.fields import NAMES, Query
 from job_dispatch.request.tables import Key, Row, Table
 
 [SUBJECT_FIELD] = NAMES["@subject"]
@@ -56,7 +55,7 @@ FIELDS = (*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS)
 _KEYS_A_QUERY = 500
 
 Found = list[tuple[Asset, Record]]
-Read = Callable[[Filter, Callable[[Record], bool]], Iterator[Record]]
+Read = Callable[[Query, Callable[[Record], bool]], Iterator[Record]]
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _fitting(
 
 
 def _reading(metadata: MetadataSource) -> Read:
-    def read(query: Filter, keep: Callable[[Record], bool]) -> Iterator[Record]:
+    def read(query: Query, keep: Callable[[Record], bool]) -> Iterator[Record]:
         for page in metadata.find(query, FIELDS):
             yield from filter(keep, page)
 
@@ -153,15 +152,14 @@ def _by_key(
     return found
 
 
-def _filters(metadata: MetadataSource, keys: Sequence[Key], query: Query | None) -> Iterator[Filter]:
-    """Yield filters that together find all records for the keys, and maybe others."""
-    asked = {} if query is None else query.filter
+def _filters(metadata: MetadataSource, keys: Sequence[Key], query: Query | None) -> Iterator[Query]:
+    """Yield queries that together find all records for the keys, and maybe others."""
     if not metadata.is_database:
-        yield asked  # each query reads all records, so one is enough
+        yield query or Query.of({})  # each query reads all records, so one is enough
         return
     for start in range(0, len(keys), _KEYS_A_QUERY):
-        wanted = _filter_of(keys[start : start + _KEYS_A_QUERY])
-        yield {"$and": [asked, wanted]} if asked else wanted
+        wanted = Query.of(_filter_of(keys[start : start + _KEYS_A_QUERY]))
+        yield wanted if query is None else Query.all_of([query, wanted])
 
 
 def _report_missing(metadata: MetadataSource, table: Table, missing: Sequence[Key], skip_errors: bool) -> None:
@@ -330,4 +328,4 @@ def _other_meanings(metadata: MetadataSource, missing: Sequence[Key]) -> Iterato
 
 
 def _first_page(metadata: MetadataSource, query: Filter) -> list[Record]:
-    return next(metadata.find(query, projection([*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS])), [])
+    return next(metadata.find(Query.of(query), projection([*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS])), [])

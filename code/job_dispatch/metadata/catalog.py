@@ -21,10 +21,10 @@ import msgspec
 
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.metadata.matching import Matching
-from job_dispatch.metadata.records import Filter, Record, projection
+from job_dispatch.metadata.records import Record, projection
 from job_dispatch.model import Skipped
 from job_dispatch.request import json_text
-from job_dispatch.request.fields import expanded
+from job_dispatch.request.fields import Query
 
 _RECORDS_A_PAGE = 5_000
 _FORM = "a catalog has one record per line, or is one JSON array"
@@ -99,7 +99,7 @@ class Catalog:
         """Remove the temporary file, if there is one."""
         self._file.close()
 
-    def find(self, query: Filter, fields: Sequence[str] | None) -> Iterator[list[Record]]:
+    def find(self, query: Query, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of the records that match, with `_id` and `fields`; locations are resolved to `file://`."""
         wanted = None if fields is None else _tree(fields)
         found = (
@@ -109,11 +109,11 @@ class Catalog:
         while page := list(itertools.islice(found, _RECORDS_A_PAGE)):
             yield page
 
-    def count(self, query: Filter, within: float) -> int:
+    def count(self, query: Query, within: float) -> int:
         """Return how many records match."""
         return sum(1 for _ in self._matching(query, within))
 
-    def sample(self, query: Filter, size: int, within: float) -> list[Record]:
+    def sample(self, query: Query, size: int, within: float) -> list[Record]:
         """Return records drawn at random, the same ones for the same query."""
         draw = random.Random(0)
         sample: list[Record] = []
@@ -124,8 +124,8 @@ class Catalog:
                 sample[place] = record
         return sorted(sample, key=lambda record: str(record["_id"]), reverse=True)
 
-    def _matching(self, query: Filter, within: float | None) -> Iterator[Record]:
-        matches = Matching(expanded(query), f"{self._path}: the catalog", query)
+    def _matching(self, query: Query, within: float | None) -> Iterator[Record]:
+        matches = Matching(query, f"{self._path}: the catalog")
         deadline = None if within is None else time.monotonic() + within
         for records in self._file.blocks(matches.holding):
             if deadline is not None and time.monotonic() > deadline:

@@ -13,7 +13,7 @@ from typing import Any
 from job_dispatch.failures import advice
 from job_dispatch.messages import LISTED_AT_MOST, counted, printable
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at, values_in
-from job_dispatch.request.fields import NAMES, all_of, conditions, fields_in, is_expression, paths_of_key
+from job_dispatch.request.fields import NAMES, Query, all_of, conditions, fields_in, is_expression, paths_of_key
 
 _SAMPLE_SIZE = 200
 _SECONDS = 60.0
@@ -47,7 +47,7 @@ def suggestion(field: str, known: Mapping[str, int]) -> str:
 
 def known_fields(metadata: MetadataSource, query: Filter) -> Counter[str]:
     """Return the names of the fields in a sample of the records that match; empty if that fails."""
-    return advice(lambda: field_names(metadata.sample(query, _SAMPLE_SIZE, _SECONDS)), Counter())
+    return advice(lambda: field_names(metadata.sample(Query.of(query), _SAMPLE_SIZE, _SECONDS)), Counter())
 
 
 def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
@@ -98,7 +98,7 @@ class _Source:
         left = self.deadline - time.monotonic()
         if left <= 0:
             return None
-        return advice(lambda: self.metadata.count(query, left), None)
+        return advice(lambda: self.metadata.count(Query.of(query), left), None)
 
     def is_nowhere(self, name: str, known: Mapping[str, int]) -> bool:
         """Tell whether no record has a field: neither one of a sample, nor any that is counted."""
@@ -110,7 +110,7 @@ class _Source:
         left = self.deadline - time.monotonic()
         if left <= 0:
             return []
-        return advice(lambda: self.metadata.sample(all_of(conditions), _SAMPLE_SIZE, left), [])
+        return advice(lambda: self.metadata.sample(Query.of(all_of(conditions)), _SAMPLE_SIZE, left), [])
 
 
 def _culprit(source: _Source, parts: Sequence[Filter], alone: Sequence[int | None]) -> int:

@@ -15,10 +15,11 @@ from aind_data_access_api.document_db import MetadataDbClient
 
 from job_dispatch import retrying
 from job_dispatch.messages import DispatchError, RequestError, ServiceError, counted, logger, printable
-from job_dispatch.metadata.narrowing import Narrowed, narrowed
+from job_dispatch.metadata.matching import Narrowed, narrowed
 from job_dispatch.metadata.records import FILES_FIELD, Filter, Record, projection
 from job_dispatch.model import Skipped
 from job_dispatch.request import json_text, values
+from job_dispatch.request.fields import Query
 from job_dispatch.request.values import PRODUCTION_HOST, from_environment
 
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
@@ -89,7 +90,7 @@ class Records:
         self._connection.close()
         self._second.close()
 
-    def find(self, query: Filter, fields: Sequence[str] | None) -> Iterator[list[Record]]:
+    def find(self, query: Query, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of records, each record once, with ids as text.
 
         The API's own `find` is not used: it puts the query into a URL, which the gateway limits to 10,000 characters,
@@ -107,18 +108,18 @@ class Records:
         for page in self._pages(parts.sent, wanted):
             yield page if parts.judge is None else list(filter(parts.judge, page))
 
-    def count(self, query: Filter, within: float) -> int:
+    def count(self, query: Query, within: float) -> int:
         """Return how many records match."""
         parts = self._narrowed(query)
         if parts.judge is not None:
             return sum(len(page) for page in self.find(query, ()))
         return self._count(self._connection, parts.sent, within)
 
-    def can_count(self, query: Filter) -> bool:
+    def can_count(self, query: Query) -> bool:
         """Tell whether the database can evaluate the whole query."""
         return self._narrowed(query).judge is None
 
-    def count_by(self, query: Filter, keys: Mapping[str, Any]) -> Iterator[tuple[Record, int]]:
+    def count_by(self, query: Query, keys: Mapping[str, Any]) -> Iterator[tuple[Record, int]]:
         """Yield each combination of the values of expressions, and how many records have it.
 
         Pages are cut from one order, so that each combination comes once.
@@ -128,7 +129,7 @@ class Records:
         counting: Pipeline = [{"$match": sent}, grouped, {"$sort": {"_id": 1}}]
         start, size = 0, _GROUPS_A_PAGE
         while True:
-            page = self._connection.ask([*counting, {"$skip": start}, {"$limit": size}], query)
+            page = self._connection.ask([*counting, {"$skip": start}, {"$limit": size}], sent)
             if page is None and size == 1:
                 raise ServiceError(f"{self._name}: a single count is too large for the gateway")
             if page is None:
@@ -139,7 +140,7 @@ class Records:
                 return
             start += size
 
-    def sample(self, query: Filter, size: int, within: float) -> list[Record]:
+    def sample(self, query: Query, size: int, within: float) -> list[Record]:
         """Return records drawn at random; fewer if an answer with all of them is too large."""
         sent, deadline = self._narrowed(query).sent, time.monotonic() + within
         draws = True
@@ -165,7 +166,7 @@ class Records:
             raise ServiceError(f"{self._name}: HTTP 413: the answer is too large for the gateway")
         return answer
 
-    def _narrowed(self, query: Filter) -> Narrowed:
+    def _narrowed(self, query: Query) -> Narrowed:
         return narrowed(query, f"{self._name}: @session")
 
     def _count(self, connection: _Connection, query: Filter, within: float | None) -> int:

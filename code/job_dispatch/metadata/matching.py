@@ -8,15 +8,15 @@ from __future__ import annotations
 import operator as comparison
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from job_dispatch.messages import RequestError, printable
 from job_dispatch.metadata.records import Filter, Record
 from job_dispatch.request import json_text
 from job_dispatch.request.dates import instant
-from job_dispatch.request.fields import Instant, is_expression
+from job_dispatch.request.fields import Instant, Query, all_of, conditions, fields_in, is_expression
 
 Test = Callable[[Any], bool]
 
@@ -55,12 +55,9 @@ class Matching:
 
     Parameters
     ----------
-    query : Filter
-        With paths for names of fields, as `expanded` gives it.
+    query : Query
     place : str
         What evaluates it, for the error.
-    shown : Filter
-        The query as the user gave it, for the error.
 
     Attributes
     ----------
@@ -73,15 +70,15 @@ class Matching:
         Some part of the query cannot be evaluated, whether or not a record would reach it.
     """
 
-    def __init__(self, query: Filter, place: str, shown: Filter) -> None:
-        self._place, self._shown = place, shown
+    def __init__(self, query: Query, place: str) -> None:
+        self._place, self._query = place, query
         try:
-            self._test = _query_test(query)
+            self._test = _query_test(query.paths)
         except RecursionError:
             raise self._not_evaluated("it is nested too deep") from None
         except RequestError as error:
             raise self._not_evaluated(error.headline) from None
-        self.holding = max(_texts(query), key=len, default=None)
+        self.holding = max(_texts(query.paths), key=len, default=None)
 
     def __call__(self, record: Record) -> bool:
         """Tell whether a record matches.
@@ -98,7 +95,7 @@ class Matching:
 
     def _not_evaluated(self, reason: str) -> RequestError:
         return RequestError(
-            f"{self._place} cannot evaluate the query: {reason}", [f"query: {json_text.compact(self._shown)}"]
+            f"{self._place} cannot evaluate the query: {reason}", [f"query: {json_text.compact(self._query.filter)}"]
         )
 
 
@@ -357,3 +354,88 @@ def _unknown(operator: str, place: str = "") -> RequestError:
     if operator in _UNSUPPORTED:
         return RequestError(f"{operator} is not supported; DocDB may know it")
     return RequestError(f"{place}unknown operator {operator}")
+
+
+# What a database can evaluate: dates are text there, not instants
+
+
+class Narrowed(NamedTuple):
+    """A query in two parts, both of which a record must match.
+
+    Parameters
+    ----------
+    sent : Filter
+        For the database; finds all records of the query, and maybe others.
+    judge : callable or None
+        Tells whether a record that the database found matches; None if all do.
+    fields : list of str
+        The fields that `judge` needs.
+    """
+
+    sent: Filter
+    judge: Callable[[Record], bool] | None
+    fields: Sequence[str]
+
+
+def narrowed(query: Query, place: str) -> Narrowed:
+    """Return the parts of a query.
+
+    Raises
+    ------
+    RequestError
+        A condition beside one on an instant cannot be evaluated here.
+    """
+    if not _holds_instant(query.paths):
+        return Narrowed(query.paths, None, ())
+    parts = list(conditions(query.paths))
+    sent = [_wider(one) if _holds_instant(one) else one for one in parts]
+    to_judge = {"$and": [one for one in parts if _holds_instant(one)]}
+    judge = Matching(Query(query.filter, to_judge), place)
+    return Narrowed(all_of([one for one in sent if one]), judge, list(fields_in(to_judge)))
+
+
+def _holds_instant(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_instant, value.values()))
+    return any(map(_holds_instant, value)) if isinstance(value, list) else isinstance(value, Instant)
+
+
+def _wider(query: Filter) -> Filter:
+    """Return a query without instants that finds all that this one finds."""
+    parts: list[Filter] = []
+    for key, condition in query.items():
+        if key in ("$and", "$or"):
+            parts.append({key: [_wider(part) for part in condition]})
+        elif not _holds_instant(condition):
+            parts.append({key: condition})
+        elif isinstance(condition, Instant):
+            parts.append({key: _days(condition, condition)})
+        elif key != "$nor":
+            parts += [{key: wider} for wider in _wider_operators(condition) if wider]
+    return all_of(parts)
+
+
+def _wider_operators(condition: Filter) -> Iterator[Filter]:
+    for operator, operand in condition.items():
+        if not _holds_instant(operand):
+            yield {operator: operand}
+        elif operator == "$eq":
+            yield _days(operand, operand)
+        elif operator in ("$gt", "$gte"):
+            yield _days(operand, None)
+        elif operator in ("$lt", "$lte"):
+            yield _days(None, operand)
+        elif operator == "$in" and all(isinstance(one, Instant) for one in operand):
+            yield _days(min(operand, key=lambda one: one.moment), max(operand, key=lambda one: one.moment))
+        else:  # a negation: its days do not limit what it finds
+            yield {}
+
+
+def _days(first: Instant | None, last: Instant | None) -> Filter:
+    """Return a condition on text that all times from `first` to `last` meet, in whatever zone they are written."""
+    days = {}
+    if first is not None:
+        days["$gte"] = first.day(-1)
+    if last is not None:
+        days["$lt"] = last.day(2)
+    return days

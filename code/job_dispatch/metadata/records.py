@@ -13,6 +13,7 @@ from job_dispatch.messages import RequestError
 from job_dispatch.model import Asset, File, Skipped
 from job_dispatch.request import fields
 from job_dispatch.request.dates import DAY, LONG_AGO, instant, is_time_of_day
+from job_dispatch.request.fields import Query
 
 Record = Mapping[str, Any]
 Filter = fields.Filter
@@ -50,7 +51,7 @@ class MetadataSource(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
-    def find(self, query: Filter, fields: Sequence[str] | None) -> Iterator[list[Record]]:
+    def find(self, query: Query, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of the records that match, with at least `_id` and `fields`; None: whole records.
 
         Raises
@@ -62,11 +63,11 @@ class MetadataSource(Protocol):
         """
         ...
 
-    def count(self, query: Filter, within: float) -> int:
+    def count(self, query: Query, within: float) -> int:
         """Return how many records match; give up after `within` seconds. Raises as `find` does."""
         ...
 
-    def sample(self, query: Filter, size: int, within: float) -> list[Record]:
+    def sample(self, query: Query, size: int, within: float) -> list[Record]:
         """Return at most `size` whole records that match, by descending `_id`. Raises as `find` does."""
         ...
 

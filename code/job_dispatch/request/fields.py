@@ -7,6 +7,7 @@ names that stand for the fields of both versions of the metadata, such as `@subj
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from job_dispatch.messages import RequestError, printable
-from job_dispatch.request.dates import instant
+from job_dispatch.request.dates import DAY, instant
 
 Filter = Mapping[str, Any]
 
@@ -105,21 +106,54 @@ class Instant:
             return "0000" if days_later < 0 else _AFTER_ALL_DAYS
 
 
-def expanded(query: Filter) -> Filter:
-    """Return a query with paths for names: what MongoDB takes, but for operands that are an `Instant`.
+@dataclass(frozen=True)
+class Query:
+    """A MongoDB-style filter, compiled once; `{}` selects every record.
+
+    Parameters
+    ----------
+    filter : dict
+        As the user wrote it, with names of fields.
+    paths : Filter
+        With paths for names: what MongoDB takes, but for operands that are an `Instant`.
+    """
+
+    filter: dict[str, Any]
+    paths: Filter
+
+    @classmethod
+    def of(cls, written: Filter) -> Query:
+        """Return the query that a filter is.
+
+        Raises
+        ------
+        RequestError
+            A name is unknown, or `@session` is compared with what is no date.
+        """
+        return cls(dict(written), _with_paths(written))
+
+    @classmethod
+    def all_of(cls, queries: Sequence[Query]) -> Query:
+        """Return the query that holds where all of these hold."""
+        if len(queries) == 1:
+            return queries[0]
+        return cls(all_of([one.filter for one in queries]), all_of([one.paths for one in queries]))
+
+    def __str__(self) -> str:
+        """Return the filter as compact JSON, its keys in the order of the user."""
+        return json.dumps(self.filter, separators=(",", ":"))
+
+
+def _with_paths(query: Filter) -> Filter:
+    """Return a query with paths for names.
 
     A condition on several paths is `$or` of them; one that a missing field meets (`$ne`, `$nin`, `$not`,
     `$exists: false`, null) must hold for all of them.
-
-    Raises
-    ------
-    RequestError
-        A name is unknown, or `@session` is compared with what is no date.
     """
     parts: list[Filter] = []
     for key, condition in query.items():
         if key in _COMBINING and isinstance(condition, list):
-            parts.append({key: [expanded(part) if isinstance(part, dict) else part for part in condition]})
+            parts.append({key: [_with_paths(part) if isinstance(part, dict) else part for part in condition]})
         elif _is_name(key):
             parts.append(_on_paths(key, condition))
         else:
@@ -256,6 +290,8 @@ def _as_instant(value: Any) -> Any:
     if value is None:
         return None
     moment = instant(value)
+    if moment is None and isinstance(value, str) and DAY.match(value):
+        raise RequestError(f"{_INSTANT}: there is no day or time {printable(value, 60)}")
     if moment is None:
         raise RequestError(f"{_INSTANT} takes a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
     return Instant(value, moment)

@@ -7,12 +7,12 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from job_dispatch.messages import RequestError, printable
 from job_dispatch.request import fields, json_text
+from job_dispatch.request.fields import Query
 from job_dispatch.request.json_text import NotReadableError
 from job_dispatch.request.literals import STRING, Reader, closing, variable
 
@@ -48,17 +48,6 @@ _COMPILED = re.compile(r"(?:new\s+)?(?:\w+\.)?(?:RegExp|Regex|compile)\s*\(\s*(.
 _OPTIONS = {"I": "i", "IGNORECASE": "i", "M": "m", "MULTILINE": "m", "S": "s", "DOTALL": "s", "X": "x", "VERBOSE": "x"}
 
 
-@dataclass(frozen=True)
-class Query:
-    """A MongoDB-style filter; `{}` selects every record."""
-
-    filter: dict[str, Any]
-
-    def __str__(self) -> str:
-        """Return the filter as compact JSON, its keys in the order of the user."""
-        return json.dumps(self.filter, separators=(",", ":"))
-
-
 def is_query(text: str) -> bool:
     """Tell whether a text is a query, rather than the name of a file with one."""
     stripped = text.strip("\ufeff \t\r\n")
@@ -84,12 +73,11 @@ def query_in(text: str, place: str) -> Query:
         if not isinstance(found, dict):
             raise NotReadableError(_NO_FILTER)
         json_text.check(found)
-        fields.expanded(found)
+        return Query.of(found)
     except (NotReadableError, RequestError) as error:
         raise RequestError(f"{place}: {error}") from None
     except (RecursionError, MemoryError):
         raise RequestError(f"{place}: {json_text.TOO_DEEP}") from None
-    return Query(found)
 
 
 def _filter(text: str) -> Any:

@@ -9,8 +9,9 @@ from pathlib import Path
 from job_dispatch.messages import RequestError, logger, printable
 from job_dispatch.request import fields, json_text, tables, values
 from job_dispatch.request.exclusions import Exclusions, read_exclusions
+from job_dispatch.request.fields import Query
 from job_dispatch.request.flags import Settings
-from job_dispatch.request.query import Query, is_query, query_in
+from job_dispatch.request.query import is_query, query_in
 
 # A pipeline mounts its input files in this folder of the input directory.
 PIPELINE_FOLDER = "input_files"
@@ -83,12 +84,12 @@ def selected_by(
     query: Query | None, settings: Settings, table: tables.Table | None, exclusions: Exclusions
 ) -> Selection:
     """Return what a query, the flags that select without one, and a table select together."""
-    filters = _by_flags(settings)
+    queries = [Query.of(one) for one in _by_flags(settings)]
     if query is not None:
-        filters.insert(0, query.filter)
-        if not query.filter and len(filters) == 1:
+        if not query.filter and not queries:
             logger.warning("--docdb_query: {} selects every record")
-    return Selection(Query(fields.all_of(filters)) if filters else None, table, exclusions, settings.modality)
+        queries.insert(0, query)
+    return Selection(Query.all_of(queries) if queries else None, table, exclusions, settings.modality)
 
 
 def _by_flags(settings: Settings) -> list[fields.Filter]:

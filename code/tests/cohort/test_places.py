@@ -15,6 +15,7 @@ from job_dispatch.messages import RequestError
 from job_dispatch.metadata.names import NamePattern
 from job_dispatch.metadata.records import value_of
 from job_dispatch.model import Reason
+from job_dispatch.request.fields import Query
 from tests import conftest
 from tests.cohort.lab_trees import TREES, Tree
 
@@ -52,7 +53,7 @@ def records(text: str, *flags: str, skip_errors: bool = False) -> dict[str, Reco
     place = place_of(text, [Path(text)], endings)
     assert place is not None
     with open_place(place, Naming(endings, pattern), 16, skip_errors) as catalog:
-        return {one["location"]: dict(one) for one in catalog.sample({}, 1_000, 60)}
+        return {one["location"]: dict(one) for one in catalog.sample(Query.of({}), 1_000, 60)}
 
 
 def test_every_asset_of_a_lab_has_its_subject_session_and_modality_from_a_folder_or_a_bucket(
@@ -133,7 +134,7 @@ def test_a_metadata_file_that_cannot_be_read_is_named_and_skipped_only_when_aske
     )
 
     with open_place(place, Naming(), 16, skip_errors=True) as catalog:
-        assert catalog.count({}, 60) == 1
+        assert catalog.count(Query.of({}), 60) == 1
     assert [(one.reason, one.location) for one in catalog.skipped] == [
         (Reason.NOT_READABLE, f"file://{tmp_path}/a"),
         (Reason.NOT_READABLE, f"file://{tmp_path}/b"),

@@ -13,6 +13,7 @@ import pytest
 
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.catalog import Catalog
+from job_dispatch.request.fields import Query
 
 RECORDS: list[dict[str, Any]] = [
     {"_id": "known", "name": "a", "subject": {"subject_id": "774659", "tags": ["x", {"y": 1}]}},
@@ -38,7 +39,7 @@ def write(path: Path, *records: Any) -> Path:
 
 
 def found(path: Path, query: dict[str, Any]) -> list[str]:
-    return [record["_id"] for page in Catalog(path).find(query, ()) for record in page]
+    return [record["_id"] for page in Catalog(path).find(Query.of(query), ()) for record in page]
 
 
 # Shapes of the file
@@ -84,8 +85,8 @@ def test_records_that_come_one_by_one_are_kept_outside_of_memory_and_queried_aga
     tracemalloc.start()
     with Catalog.of(records, "/lab") as catalog:
         for _ in range(2):
-            assert catalog.count({}, 60) == 5_000
-            assert [one["_id"] for page in catalog.find({"_id": "7"}, ()) for one in page] == ["7"]
+            assert catalog.count(Query.of({}), 60) == 5_000
+            assert [one["_id"] for page in catalog.find(Query.of({"_id": "7"}), ()) for one in page] == ["7"]
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 
@@ -204,7 +205,7 @@ def test_a_relative_location_is_a_file_url_with_the_path_as_it_is(
 ) -> None:
     write(path, {"_id": "a", "location": location})
 
-    (page,) = Catalog(path).find({}, ("location",))
+    (page,) = Catalog(path).find(Query.of({}), ("location",))
 
     expected = resolved.format(folder=path.parent) if resolved is not None else None
     assert [dict(record) for record in page] == [{"_id": "a", "location": expected}]
@@ -217,7 +218,7 @@ def test_a_location_is_relative_to_the_catalog_and_not_to_where_the_command_runs
     write(tmp_path / "lab" / "catalog.jsonl", {"_id": "a", "location": "assets/x"})
     monkeypatch.chdir(tmp_path)
 
-    (page,) = Catalog(Path("lab/catalog.jsonl")).find({}, ("location",))
+    (page,) = Catalog(Path("lab/catalog.jsonl")).find(Query.of({}), ("location",))
 
     assert page[0]["location"] == f"file://{tmp_path}/lab/assets/x"
 

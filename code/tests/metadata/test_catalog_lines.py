@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.catalog import Catalog, CatalogFile, PlainLines
 from job_dispatch.metadata.matching import Matching
-from job_dispatch.request.fields import expanded
+from job_dispatch.request.fields import Query
 
 LETTERS = 'ab:{}[]," \\\x07\x7féµ🐭\u2028\ud800'
 KEYS = ["a", "b", "a:", ":", "", "é", '"']
@@ -202,10 +202,10 @@ def test_no_record_that_matches_is_left_out_unjudged(
 ) -> None:
     records = [{"_id": f"{number}", **record} for number, record in enumerate(drawn)]
     content = "".join(json.dumps(record, ensure_ascii=ascii_only) + "\n" for record in records).encode()
-    judge = Matching(expanded(query), "here", query)
+    judge = Matching(Query.of(query), "here")
 
     def found(path: Path) -> list[Any]:
-        return [record["_id"] for page in Catalog(path).find(query, ()) for record in page]
+        return [record["_id"] for page in Catalog(path).find(Query.of(query), ()) for record in page]
 
     assert in_a_file(content, found) == [record["_id"] for record in records if judge(record)]
 
@@ -230,7 +230,7 @@ def test_no_record_that_matches_is_left_out_unjudged(
 def test_a_record_that_matches_must_have_the_text_that_the_query_asks_for(
     query: dict[str, Any], text: str | None
 ) -> None:
-    assert Matching(expanded(query), "here", query).holding == text
+    assert Matching(Query.of(query), "here").holding == text
 
 
 def test_records_of_many_blocks_and_of_more_than_a_block_are_all_there(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.docdb import DocDb, Records
+from job_dispatch.request.fields import Query
 from tests.both_sources import EVERYTHING, assert_refused, make_world, record
 from tests.conftest import World
 from tests.gateway import Fault, Gateway, Record
@@ -27,7 +28,7 @@ def docdb(gateway: Gateway) -> Records:
 
 def found(gateway: Gateway) -> list[str]:
     with docdb(gateway) as source:
-        return [one["_id"] for page in source.find({}, ("name",)) for one in page]
+        return [one["_id"] for page in source.find(Query.of({}), ("name",)) for one in page]
 
 
 def object_id(number: int) -> Record:
@@ -194,4 +195,4 @@ def test_certificates_to_trust_that_are_none_are_a_sentence(
 
 def test_a_query_that_is_refused_names_the_host(gateway: Gateway) -> None:
     with docdb(gateway) as source, pytest.raises(RequestError, match="refuses the query"):
-        list(source.find({"a": {"$like": 1}}, ()))
+        list(source.find(Query.of({"a": {"$like": 1}}), ()))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.matching import Matching
+from job_dispatch.request.fields import Query
 
 PROCESSES = {"p": [{"start": "2025-01"}, {"start": "2025-12"}]}
 Case = tuple[dict[str, Any], dict[str, Any], bool, str]
@@ -166,7 +167,7 @@ CASES: list[Case] = [
 
 
 def matches(query: dict[str, Any], record: dict[str, Any]) -> bool:
-    return Matching(query, "here", query)({"_id": "x", **record})
+    return Matching(Query(query, query), "here")({"_id": "x", **record})
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_a_type_that_is_none_is_refused_before_any_record() -> None:
     none: list[Any] = ["text", 0, True, [], [2, "x"], None, {}]
     for wanted in none:
         with pytest.raises(RequestError, match=r"^here cannot evaluate the query: "):
-            Matching({"a": {"$type": wanted}}, "here", {})
+            Matching(Query.of({"a": {"$type": wanted}}), "here")
 
 
 # The same answers as another implementation

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.matching import Matching
-from job_dispatch.metadata.narrowing import narrowed
+from job_dispatch.metadata.matching import Matching, narrowed
 from job_dispatch.request.dates import instant
-from job_dispatch.request.fields import NAMES, Filter, expanded
+from job_dispatch.request.fields import NAMES, Filter, Query
 from tests.both_sources import (
     EVERYTHING,
     assert_refused,
@@ -149,6 +148,10 @@ def test_a_name_stands_in_group_metadata_without_its_sign_and_a_path_with_two_un
         ("--group_by=a|", "--group_by: 'a|' is not a record field such as subject.subject_id"),
         ("--group_by=a|@subject", "--group_by: 'a|@subject' is not a record field such as subject.subject_id"),
         ('--docdb_query={"@sbject": 1}', "--docdb_query: '@sbject' is not the name of a field; did you mean @subject?"),
+        (
+            '--docdb_query={"@session": {"$lte": "2025-06-31"}}',
+            "--docdb_query: @session: there is no day or time 2025-06-31",
+        ),
         (
             '--docdb_query={"$or": [{"@session": "June"}]}',
             "--docdb_query: @session takes a date or time such as 2025-06-07T14:31:15-07:00, not 'June'",
@@ -310,7 +313,7 @@ queries = st.recursive(
 
 
 def matching(query: Filter) -> Matching:
-    return Matching(expanded(query), "here", query)
+    return Matching(Query.of(query), "here")
 
 
 @given(queries, st.one_of(st.none(), moments), st.sampled_from(NAMES["@session"]), st.sampled_from("ab"))
@@ -319,7 +322,7 @@ def test_what_docdb_is_asked_and_what_is_judged_here_are_the_query_together(
 ) -> None:
     parent, _, key = path.partition(".")
     one = {"_id": name, "name": name, "subject": {"subject_id": "1"}, parent: {key: start}}
-    asked = narrowed(query, "here")
+    asked = narrowed(Query.of(query), "here")
 
     assert "Instant" not in repr(asked.sent)
     is_found = matching(asked.sent)(one) and (asked.judge is None or asked.judge(one))
@@ -437,4 +440,4 @@ def test_the_recipe_keeps_the_newest_of_each_session_of_the_example(desk: World)
 
 def test_an_operator_that_only_docdb_knows_cannot_stand_beside_an_instant() -> None:
     with pytest.raises(RequestError, match=r"^here cannot evaluate the query: \$where is not supported"):
-        narrowed({"$or": [{"@session": START}, {"$where": "true"}]}, "here")
+        narrowed(Query.of({"$or": [{"@session": START}, {"$where": "true"}]}), "here")

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.request import flags, json_text, literals, parameters, selection, tables, values
+from job_dispatch.request.fields import Query
 from job_dispatch.request.parameters import Parameters
-from job_dispatch.request.query import Query
 from tests.conftest import World
 
 SEED_PARAMETERS = """{
@@ -122,7 +122,7 @@ def test_a_query_is_read_as_json_as_a_python_literal_or_as_json5(text: str, tmp_
     "text", [r'{"a": "\\d+"}', r"{'a': '\d+'}", r"{'a': '\\d+'}", r"{'a': r'\d+'}", r"{a: '\\d+'}", r'{"a": "\d+"}']
 )
 def test_the_backslash_of_a_pattern_is_kept(text: str, tmp_path: Path) -> None:
-    assert selection.read_query(text, tmp_path) == Query({"a": r"\d+"})
+    assert selection.read_query(text, tmp_path) == Query.of({"a": r"\d+"})
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_the_backslash_of_a_pattern_is_kept(text: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_trailing_comma_leaves_the_escapes_of_json_as_they_are(text: str, value: str, tmp_path: Path) -> None:
-    assert selection.read_query(text, tmp_path) == Query({"a": value})
+    assert selection.read_query(text, tmp_path) == Query.of({"a": value})
 
 
 def test_a_backslash_that_only_json5_could_read_is_refused_since_it_would_be_dropped(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_backslash_that_only_json5_could_read_is_refused_since_it_would_be_dro
 
 
 def test_a_backslash_in_a_comment_is_nobodys_business(tmp_path: Path) -> None:
-    assert selection.read_query('{"a": true,  // as in C:\\data\n}', tmp_path) == Query({"a": True})
+    assert selection.read_query('{"a": true,  // as in C:\\data\n}', tmp_path) == Query.of({"a": True})
 
 
 @pytest.mark.parametrize("text", ['{"a": ["x" "y"]}', "{'a': ['x'\n'y']}", '{"a": "x"  # one\n "y"}', '{"x" "y"}'])
@@ -167,8 +167,8 @@ def test_a_query_may_be_far_longer_than_any_path(tmp_path: Path) -> None:
     names = [f"behavior_{number}" for number in range(20_000)]
     query = {"name": {"$in": names}}
 
-    assert selection.read_query(json.dumps(query), tmp_path) == Query(query)
-    assert selection.read_query(repr(query), tmp_path) == Query(query)
+    assert selection.read_query(json.dumps(query), tmp_path) == Query.of(query)
+    assert selection.read_query(repr(query), tmp_path) == Query.of(query)
 
 
 def test_a_query_file_is_found_as_given_and_in_the_input_directory(
@@ -182,10 +182,10 @@ def test_a_query_file_is_found_as_given_and_in_the_input_directory(
     (here / "b.json").write_text('\ufeff{"from": "here"}', encoding="utf-8")
     monkeypatch.chdir(here)
 
-    assert selection.read_query("queries/a.json", data) == Query({"from": "data"})
-    assert selection.read_query(f"{data}/queries/a.json", here) == Query({"from": "data"})
-    assert selection.read_query("b.json", data) == Query({"from": "here"})
-    assert selection.read_query("  b.json\n", data) == Query({"from": "here"})
+    assert selection.read_query("queries/a.json", data) == Query.of({"from": "data"})
+    assert selection.read_query(f"{data}/queries/a.json", here) == Query.of({"from": "data"})
+    assert selection.read_query("b.json", data) == Query.of({"from": "here"})
+    assert selection.read_query("  b.json\n", data) == Query.of({"from": "here"})
 
 
 @pytest.mark.parametrize("name", ["x" * 5_000, "a/" * 3_000, "null\0character", "half \ud800", "~"])
@@ -197,13 +197,13 @@ def test_a_text_that_can_be_no_path_is_a_missing_file(name: str, tmp_path: Path)
 
 
 def test_a_query_for_every_record_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    assert selection.read_selection(flags.parse(["--docdb_query= { } "], "")).query == Query({})
+    assert selection.read_selection(flags.parse(["--docdb_query= { } "], "")).query == Query.of({})
     assert logged(caplog) == ["--docdb_query: {} selects every record"]
 
 
 def test_a_query_for_every_record_beside_a_flag_that_selects_is_not(caplog: pytest.LogCaptureFixture) -> None:
     selected = selection.read_selection(flags.parse(["--docdb_query={}", "--subject=774659"], ""))
-    assert selected.query == Query({"@subject": "774659"})
+    assert selected.query == Query.of({"@subject": "774659"})
     assert logged(caplog) == []
 
 
@@ -500,7 +500,7 @@ READERS: dict[str, tuple[str, list[str], Callable[[Path], object]]] = {
     "catalog": (
         "catalog.jsonl",
         CATALOGS,
-        lambda path: list(Catalog(path).find({"name": {"$ne": None}}, ("name", "location"))),
+        lambda path: list(Catalog(path).find(Query.of({"name": {"$ne": None}}), ("name", "location"))),
     ),
 }
 
