@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from job_dispatch.failures import advice
@@ -250,16 +249,8 @@ def _hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
     asked = list(missing[:LISTED_AT_MOST])
     found: dict[Key, str] = {}
     for look in (_object_ids, _alike, _other_sessions, _other_meanings):  # the surest last
-        found |= advice(partial(_found_by, look, metadata, asked), found)
+        found |= advice(lambda: dict(look(metadata, asked)), found)  # noqa: B023 - called at once
     return found
-
-
-def _found_by(
-    look: Callable[[MetadataSource, Sequence[Key]], Iterator[tuple[Key, str]]],
-    metadata: MetadataSource,
-    missing: Sequence[Key],
-) -> dict[Key, str]:
-    return dict(look(metadata, missing))
 
 
 def _object_ids(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:

@@ -313,7 +313,9 @@ def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Sett
 
 def arguments(settings: Settings, home: Path, without: Collection[str]) -> list[str]:
     """Return the flags that ask for these settings, but for some; those with the default value are not needed."""
-    defaults = _at_home(home)
+    defaults = Settings()
+    directories = {name: home / getattr(defaults, name) for name in ("input_directory", "output_directory")}
+    defaults = dataclasses.replace(defaults, **directories)
     names = zip(_fields(), declared(), strict=True)
     values = {name: (getattr(settings, field.name), getattr(defaults, field.name)) for field, name in names}
     return [
@@ -321,13 +323,6 @@ def arguments(settings: Settings, home: Path, without: Collection[str]) -> list[
         for name, (value, default) in values.items()
         if name not in without and value != default
     ]
-
-
-def _at_home(home: Path) -> Settings:
-    defaults = Settings()
-    return dataclasses.replace(
-        defaults, input_directory=home / defaults.input_directory, output_directory=home / defaults.output_directory
-    )
 
 
 def text_of(value: Any) -> str:

@@ -126,10 +126,10 @@ def _parameters(value: object, place: str) -> Parameters:
         raise RequestError(f"{place}: {_GRID} and {_ZIP} both have the field {both[0]}; keep it in one of them")
     _refuse_too_many(len(distributed), [len(rows) or 1, *(len(values) for values in grid.values())], place)
     sets = [
-        {**one, **row, **combination}
+        {**one, **row, **dict(zip(grid, values, strict=True))}
         for one in distributed or [{}]
         for row in rows or [{}]
-        for combination in _combinations(grid)
+        for values in itertools.product(*grid.values())  # in the order of the file; the last field changes fastest
     ]
     return Parameters(fixed, _unique(sets, place) if distributed or grid or rows else (), place)
 
@@ -216,12 +216,6 @@ def _refuse_too_many(distributed: int, lengths: Sequence[int], place: str) -> No
     number = max(distributed, 1) * math.prod(lengths)
     if number > _SETS_AT_MOST:
         raise RequestError(f"{place}: {number:,} parameter sets; at most {_SETS_AT_MOST:,} can be dispatched")
-
-
-def _combinations(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """Yield every combination of the values, in the order of the file; the last field changes fastest."""
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))
 
 
 def _unique(sets: Sequence[dict[str, Any]], place: str) -> tuple[dict[str, Any], ...]:

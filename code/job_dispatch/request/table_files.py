@@ -41,7 +41,7 @@ _SEPARATORS = {",": "','", ";": "';'", "\t": "tabs"}
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
 _COMMENT = "#"
 _BEFORE_SEPARATOR = re.compile(r"[,;\t]")
-_FORMULA_TAGS = (b"<f>", b"<f ")
+_FORMULA = re.compile(rb"<f[> ]")
 _HIDDEN_ROW = re.compile(rb'<(?:\w+:)?row\b(?=[^>]*\bhidden="(?:1|true)")[^>]*?\br="(\d+)"')
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="([A-Z]+)(\d+):[A-Z]+(\d+)"')
 _LINES_LOOKED_AT = 50
@@ -230,7 +230,7 @@ def _look_into(data: bytes, name: str, title: str) -> tuple[bool, _Layout]:
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            has_formulas = any(_has_formulas(parts.read(part)) for part in parts.namelist() if "/worksheets/" in part)
+            has_formulas = any(_FORMULA.search(parts.read(part)) for part in parts.namelist() if "/worksheets/" in part)
             sheet = parts.read(_part_of(parts, title))
     except (KeyError, StopIteration, ElementTree.ParseError, *_BROKEN_ZIP):
         raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
@@ -250,10 +250,6 @@ def _part_of(parts: zipfile.ZipFile, title: str) -> str:
     relations = ElementTree.fromstring(parts.read("xl/_rels/workbook.xml.rels"))
     target = next(one.get("Target", "") for one in relations if one.get("Id") == key)
     return target.lstrip("/") if target.startswith("/") else f"xl/{target}"
-
-
-def _has_formulas(sheet: bytes) -> bool:
-    return any(tag in sheet for tag in _FORMULA_TAGS)
 
 
 def _sheets(data: bytes, name: str, data_only: bool) -> list[Any]:
