@@ -10,6 +10,7 @@ import pytest
 from tools import notebook
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")  # those of the client of Jupyter's kernels
 def test_the_notebook_goes_in_ten_cells_from_the_example_to_a_figure_and_shows_what_it_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

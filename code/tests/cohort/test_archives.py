@@ -15,7 +15,7 @@ from tests.test_documentation import blocks
 
 def run_script(word: str) -> None:
     """Run the script of the documentation that has a word in it, in the working folder."""
-    page = CODE.parent / "docs" / "queries.md"
+    page = CODE.parent / "docs" / "sources.md"
     [script] = [
         "\n".join(one.lines) for one in blocks(page) if one.language == "python" and word in "\n".join(one.lines)
     ]

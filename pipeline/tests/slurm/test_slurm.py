@@ -233,7 +233,7 @@ def test_a_nextflow_that_was_killed_goes_on_where_it_was(lab: Lab, cluster: Clus
     assert lab.analysed_assets == ["a", "c", "e"]
 
 
-# Without Nextflow: the script of docs/running.md.
+# Without Nextflow: the script of docs/run-on-slurm.md.
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Desk:
         return {name: status[name] for name in ("done", "failed", "running", "left") if status[name]}
 
 
-PAGE = (ROOT / "docs" / "running.md").read_text()
+PAGE = (ROOT / "docs" / "run-on-slurm.md").read_text()
 [SCRIPT] = re.findall(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", PAGE, re.DOTALL)
 [COMMAND] = re.findall(r"```sh\n(sbatch .*?)\n```", PAGE)
 
