@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import catalog, places, processed, processes
+from benchmarks import catalog, places, processed, processes, simulated
 from benchmarks.endpoint import Endpoint
 from benchmarks.metadata import MetadataServer, query
 from benchmarks.shapes import SHAPES, keys_of, least_requests, total
@@ -42,15 +42,33 @@ _LISTED = (
     ("uuids", 1, 0),
     ("dates", 1, 0),
     ("words", 1, 0),
+    ("digests", 1, 0),
+    ("milliseconds", 1, 0),
+    ("two-kinds", 1, 0),
+    ("long-names", 1, 0),
+    ("unicode", 1, 0),
+    ("unpadded", 1, 0),
+    ("subjects", 1, 0),
+    ("one-folder", 10, 0),
     ("uuids", 10, 0),
     ("million", 1, 0),
+    ("skewed", 1, 0),
+    ("chain", 1, 0),
+    ("wide-chain", 1, 0),
+    ("folders-of-400", 1, 0),
+    ("folders-of-400", 10, 0),
+    ("folders-of-1700", 1, 0),
+    ("folders-of-1700", 10, 0),
+    ("hex-folders", 1, 0),
+    ("stores-between", 1, 0),
     ("sessions", 1, 0),
     ("sessions", 20, 0),
     ("flat+one-folder", 3_000, 0),
+    ("light-sheet+one-folder+raw-light-sheet+flat+deep", 4, 0),
     ("ten-million", 1, 0),
 )
 # Stores whose objects are all listed for their sizes; the peer has nothing like it.
-_MEASURED = (("large-stores", 1),)
+_MEASURED = (("large-stores", 1), ("store", 1), ("store-of-10", 1), ("store-of-1000", 1))
 _BARE_REQUESTS = 500
 _DISPATCHED = (
     ("flat", 200, 200),
@@ -135,6 +153,19 @@ class Bench:
             row["times_limit"] = ours["seconds"] / row["limit"]
             rows.append(row)
             print(_line(row), flush=True)
+        return rows
+
+    def simulated(self) -> list[Row]:
+        """List the same assets on a simulated server, but for the ten million files, which take minutes."""
+        rows = []
+        listed = [(shape, count, False) for shape, count, _ in self._chosen(_LISTED) if shape != "ten-million"]
+        for shape, count, is_measured in (*listed, *((shape, count, True) for shape, count in _MEASURED)):
+            taken = simulated.simulate(shape, count, is_measured)
+            least = simulated.least(shape, count, is_measured)
+            row: Row = {"assets": f"{shape}:{count}", "least": least, **taken._asdict()}
+            rows.append(row)
+            line = f"{row['assets']:<22.22}{taken.seconds:>8.3f}{taken.requests:>8,}{least:>8,}"
+            print(f"{line}{taken.requests / least:>6.2f}{taken.mean_seconds:>8.3f} s on average", flush=True)
         return rows
 
     def _list(self, python: str, side: str, shape: str, count: int, what: str = "list") -> Row:
@@ -302,7 +333,7 @@ _HEADER = (
 
 def _line(row: Row) -> str:
     ours, peer = row["ours"], row.get("peer")
-    line = f"{row['assets']:<22}{ours['seconds']:>8.3f}{ours['requests']:>8,}"
+    line = f"{row['assets']:<22.22}{ours['seconds']:>8.3f}{ours['requests']:>8,}"
     line += f"{row['least']:>8,}{ours['requests'] / row['least']:>6.2f}" if "least" in row else " " * 14
     line += f"{ours['cpu']:>8.2f}{ours['peak']:>6.0f}"
     line += f"{row['times_limit']:>8.1f}" if "times_limit" in row else " " * 8
@@ -317,6 +348,7 @@ _SECTIONS = {
     "writing": ("Writing", False),
     "listing": ("Listing: imports done before the clock starts", True),
     "measuring": ("Sizes of stores (--balance=size), whose objects are all listed", True),
+    "simulated": ("On a simulated server: seconds, requests, least, ratio", False),
     "dispatch": ("Dispatching: whole processes, from the query to files × 2 parameter sets", True),
     "processed": ("Leaving out what is processed already: whole processes", False),
     "catalog": ("A catalog of 200,000 records, one subject asked for: imports done before the clock starts", False),

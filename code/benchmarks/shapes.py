@@ -161,15 +161,97 @@ def _uuids() -> list[Block]:
     return _named(f"{uuid.UUID(int=chance.getrandbits(128), version=4)}.bin" for _ in range(100_000))
 
 
+def _digests() -> list[Block]:
+    chance = random.Random(2)
+    return _named(f"{chance.getrandbits(160):040x}" for _ in range(100_000))
+
+
 def _dates() -> list[Block]:
     start = datetime(2021, 3, 4, 5, 6, 7)
     return _named(f"{start + timedelta(seconds=37 * number):%Y-%m-%dT%H-%M-%S}.tif" for number in range(100_000))
+
+
+def _milliseconds() -> list[Block]:
+    start = datetime(2021, 3, 4, 5, 6, 7)
+    times = (start + timedelta(milliseconds=33 * number) for number in range(100_000))
+    return _named(f"{time:%Y-%m-%dT%H-%M-%S.%f}.tif" for time in times)
+
+
+def _unpadded() -> list[Block]:
+    return _named(f"frame_{number}.tif" for number in range(1, 100_001))
+
+
+def _two_kinds() -> list[Block]:
+    kinds = [name for n in range(50_000) for name in (f"a_{n:06}.tif", f"z_{n:06}.json")]
+    return _named([*kinds, "b", "m odd one.txt", "readme.md"])
+
+
+def _long_names() -> list[Block]:
+    head = "behavior_774659_2025-06-07_14-31-15/ProbeA-AP_éàü_日本語_" + "x" * 200
+    return _named(f"{head}_{number:07}_\U0001f600.tif" for number in range(0, 300_000, 3))
+
+
+def _unicode() -> list[Block]:
+    chance = random.Random(3)
+    ranges = (range(0x3041, 0x3097), range(0x4E00, 0x4E80), range(0x1F600, 0x1F640))
+    alphabet = list(map(chr, itertools.chain(*ranges)))
+    return _named("".join(chance.choices(alphabet, k=6)) for _ in range(100_000))
+
+
+def _subjects() -> list[Block]:
+    chance = random.Random(4)
+    return _named(
+        f"sub-{chance.randint(600_000, 799_999)}_ses-{chance.randint(20190101, 20251231)}_run-{run:02}_{kind}.tif"
+        for _ in range(12_500)
+        for run in range(4)
+        for kind in ("bold", "dwi")
+    )
 
 
 def _words() -> list[Block]:
     chance = random.Random(5)
     syllables = ["ka", "lo", "mi", "ter", "san", "do", "re", "fa", "bri", "que", "zu", "ne", "pla", "st", "on"]
     return _named("".join(chance.choices(syllables, k=chance.randint(3, 7))) + ".txt" for _ in range(100_000))
+
+
+def _skewed() -> list[Block]:
+    few, many = _numbered("{:02}.bin", 10), _numbered("{:06}.bin", 90_000)
+    return [(f"d{number:02}/", many if number == 50 else few) for number in range(100)]
+
+
+def _chain(names: Sequence[str]) -> list[Block]:
+    folders = itertools.accumulate(f"level_{depth:02}/" for depth in range(50))
+    return [(folder, names) for folder in folders]
+
+
+def _folders(count: int, files: int) -> list[Block]:
+    """Return folders of files whose numbers go on from folder to folder."""
+    return [
+        (f"run/tile_{folder:03}/", [f"{folder * files + number:06}.tif" for number in range(files)])
+        for folder in range(count)
+    ]
+
+
+def _store(folders: int) -> list[Block]:
+    names = _numbered("{:06}", 100_000 // folders)
+    return [(f"SPIM/t.ome.zarr/{folder:04}/", names) for folder in range(folders)]
+
+
+def _stores_between() -> list[Block]:
+    chunks = _numbered("{:03}", 600)
+    blocks: list[Block] = []
+    for number in range(500):
+        blocks += [
+            ("rec/", [f"img_{number:04}.json", f"img_{number:04}.txt"]),
+            (f"rec/img_{number:04}.zarr/0/", chunks),
+        ]
+    return blocks
+
+
+def _hex_folders() -> list[Block]:
+    chance = random.Random(6)
+    names = sorted(f"data/{chance.getrandbits(64):016x}/" for _ in range(10_000))
+    return [(name, ["a.bin", "b.bin", "c.json"]) for name in names]
 
 
 def _million() -> list[Block]:
@@ -225,6 +307,25 @@ SHAPES = {
     "uuids": Shape(".json", _uuids, "100,001 keys: one folder, named by UUIDs"),
     "dates": Shape(".json", _dates, "100,001 keys: one folder, named by dates"),
     "words": Shape(".json", _words, "about 85,000 keys: one folder, named by words"),
+    "digests": Shape(".json", _digests, "100,001 keys: one folder, named by digests"),
+    "milliseconds": Shape(".json", _milliseconds, "100,001 keys: one folder, named by times"),
+    "unpadded": Shape(".json", _unpadded, "100,001 keys: one folder, named by numbers without zeros before"),
+    "two-kinds": Shape(".txt", _two_kinds, "100,004 keys: one folder of two series and three odd names"),
+    "long-names": Shape(".json", _long_names, "100,001 keys: one folder of long names with numbers"),
+    "unicode": Shape(".json", _unicode, "100,001 keys: one folder, named by random characters"),
+    "subjects": Shape(".json", _subjects, "100,001 keys: one folder, named by subject, session and run"),
+    "skewed": Shape(".json", _skewed, "90,990 keys: 99 folders of 10 files and one of 90,000"),
+    "chain": Shape(".bin", lambda: _chain(["data.bin"]), "50 keys: 50 folders, each in the one before"),
+    "wide-chain": Shape(
+        ".json", lambda: _chain(_numbered("{:03}.bin", 200)), "10,000 keys: such a chain, 200 files each"
+    ),
+    "folders-of-400": Shape(".json", lambda: _folders(250, 400), "100,000 keys: 250 folders of 400 files"),
+    "folders-of-1700": Shape(".json", lambda: _folders(60, 1_700), "102,000 keys: 60 folders of 1,700 files"),
+    "hex-folders": Shape(".json", _hex_folders, "30,000 keys: 10,000 folders, named by digests, of 3 files"),
+    "stores-between": Shape(".json", _stores_between, "301,000 keys: 500 stores of 600 chunks, two files beside each"),
+    "store": Shape(".ome.zarr", lambda: _store(1), "100,000 keys: one store with one folder"),
+    "store-of-10": Shape(".ome.zarr", lambda: _store(10), "100,000 keys: one store with 10 folders"),
+    "store-of-1000": Shape(".ome.zarr", lambda: _store(1_000), "100,000 keys: one store with 1,000 folders"),
     "million": Shape(".json", _million, "1,000,001 keys: one folder of plain files"),
     "sessions": Shape(".json", _sessions, "200,200 keys: 100 folders of a store of 2,000 chunks and 2 files"),
     "large-stores": Shape(".ome.zarr", _large_stores, "200,000 keys: 2 stores of 100,000 chunks"),
@@ -240,8 +341,8 @@ def keys_of(shape: str) -> Keys:
 
 def names(shape: str, count: int) -> list[str]:
     """Return the names of assets of a shape; `flat+one-folder` is so many flat ones and one folder."""
-    shape, _, beside = shape.partition("+")
-    return [f"{shape}_{number:05}" for number in range(count)] + [f"{beside}_00000"] * bool(beside)
+    shape, *others = shape.split("+")
+    return [*(f"{shape}_{number:05}" for number in range(count)), *(f"{other}_00000" for other in others)]
 
 
 def total(shape: str, count: int, of_one: Callable[[str], int]) -> int:

@@ -37,14 +37,16 @@ from job_dispatch.storage.side_by_side import tasks_side_by_side
 
 # A full page takes about a megabyte until it is read, and some milliseconds of a core.
 _FULL_PAGES_AT_ONCE = 64
-# Requests that an asset may take besides two for each page that it takes at least.
-_SPARE_REQUESTS = 10
+# Requests that an asset may take besides two for each page that it takes at least; pages in flight can waste three.
+_SPARE_REQUESTS = 7
 # An asset that is read in so many ranges is not divided at guessed keys.
 _RANGES_FOR_GUESSES = 32
 # How far ahead of the last key the first guess is, in pages.
 _PAGES_AHEAD = 4
-# A key in a store that is read and thrown away costs about a hundredth of a request.
-_KEYS_A_REQUEST = 100
+# How many levels with stores a page that ended in a large store vouches for.
+_LEVELS_ON_TRUST = 10
+# So much of a page, if it is read in a store and thrown away, costs as much as a request.
+_PAGE_A_REQUEST = 0.1
 # A level that takes longer has dozens of pages, and is read page by page instead.
 _LEVEL_SECONDS = 1.0
 _DIGITS = frozenset("0123456789")
@@ -72,7 +74,9 @@ async def list_keys(
     """Return a taker that has got all keys below some prefixes that end with `/`, none of which is within another.
 
     An asset takes at most twice the requests of the better of two plain ways (all keys in a row, or folder by folder)
-    and ten more, once the order of the bucket's keys is known.
+    and ten more, once the order of the bucket's keys is known. That counts one request for each folder whose content
+    is asked for; one with thousands of entries takes a request per thousand. It takes stores that are passed over to be
+    as large as the others in the asset.
 
     Parameters
     ----------
@@ -162,6 +166,9 @@ class Listing:
         self._is_walking = bool(experience.is_walked)
         # Requests so far, and how many pages a plain listing would have taken at least.
         self._requests, self._least = 0, 0.0
+        self._pages_in_flight = 0
+        # Levels with stores that may count as a page, since stores as large as those that ended pages would take one.
+        self._levels_on_trust = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_queueing = False
 
@@ -215,19 +222,22 @@ class Listing:
         (after, up_to), end = parts[0], parts[-1 if one.is_together else 0][1]
         if self._experience.order is Order.OTHER and (self._requests or self._is_walking):
             return self._level(common_folder(after, up_to), one)
-        for folder in [after] if self._is_walking and up_to == end_of(after) else one.levels:
+        is_whole = self._is_walking and up_to == end_of(after)
+        for folder in [after] if is_whole else one.levels:
             is_new = folder not in self._levels_asked and self._unread.within(folder, end_of(folder))
-            if is_new and self._may_ask_more():
-                return self._level(folder, one)
+            is_on_trust = is_whole and self._levels_on_trust > 0
+            if is_new and (is_on_trust or self._may_ask_more()):
+                self._levels_on_trust -= is_on_trust
+                return self._level(folder, one, is_on_trust)
         return self._page(common_folder(after, end), after, one)
 
     def _parts(self, one: Range) -> list[Part]:
         return self._unread.within(one.start, one.end)
 
     def _may_ask_more(self) -> bool:
-        """Tell whether there may be one level or range more: each range wastes at most the request that ends it."""
-        may = self._requests + len(self._ranges) < 2 * self._least + _SPARE_REQUESTS
-        return may or self._experience.order is Order.OTHER
+        """Tell whether there may be one level or range more; each range that waits for no page takes another one."""
+        committed = self._requests + len(self._ranges) - self._pages_in_flight
+        return committed < 2 * self._least + _SPARE_REQUESTS or self._experience.order is Order.OTHER
 
     def _divide(self) -> Range | None:
         """Cut off the end of a range for another reader: in the middle of many parts, or at a guessed key."""
@@ -252,7 +262,7 @@ class Listing:
 
     # What is answered
 
-    def _level(self, folder: str, one: Range) -> Question:
+    def _level(self, folder: str, one: Range, is_on_trust: bool = False) -> Question:
         """Return what asks for a level; a range waits for it where that is to replace its pages."""
         self._levels_asked.add(folder)
         self._requests += 1
@@ -263,7 +273,7 @@ class Listing:
             try:
                 async with asyncio.timeout(None if self._experience.order is Order.OTHER else _LEVEL_SECONDS):
                     level = await self._source.level(folder)
-                await self._take_level(folder, level)
+                await self._take_level(folder, level, is_on_trust)
             except TimeoutError:
                 return
             finally:
@@ -271,7 +281,7 @@ class Listing:
 
         return ask()
 
-    async def _take_level(self, folder: str, level: Level) -> None:
+    async def _take_level(self, folder: str, level: Level, is_on_trust: bool) -> None:
         files = level.files
         entries = sorted([*files.keys, *level.folders])
         if self._experience.order is Order.UNKNOWN and disputed(entries):
@@ -285,12 +295,13 @@ class Listing:
         for child in unread if has_stores else ():
             if self._taker.is_store(child[:-1]):
                 self._taker.take_store(child[:-1])
-        outside = self._settle(folder, end_of(folder), files, folders)
-        self._least += outside / paging.PAGE_SIZE
+        new, _ = self._settle(folder, end_of(folder), files, folders)
+        self._least += new / paging.PAGE_SIZE + (is_on_trust and has_stores)
 
     def _page(self, prefix: str, after: str, one: Range) -> Question:
         """Return what asks for the page after a key, for which a range waits."""
         self._requests += 1
+        self._pages_in_flight += 1
         one.waits_for += 1
 
         async def ask() -> None:
@@ -298,6 +309,7 @@ class Listing:
             if self._is_in_order(page.keys, after) and not page.is_last:
                 await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
             one.waits_for -= 1
+            self._pages_in_flight -= 1
             self._take_page(prefix, after, one, page)
 
         return ask()
@@ -325,20 +337,18 @@ class Listing:
             return
         store = self._taker.store_of(keys[-1]) if keys else None
         high = end_of(prefix) if page.is_last else keys[-1] if store is None else end_of(f"{store}/")
-        outside = self._settle(after, high, page)
-        self._least += outside / paging.PAGE_SIZE if page.is_last or keys[-1] > one.end else 1
+        new, outside = self._settle(after, high, page)
+        self._least += new / paging.PAGE_SIZE
         if experience.is_walked is None:
             experience.is_walked = self._is_better_walked(keys)
         if page.is_last:
             one.is_together |= after == prefix and len(keys) < paging.PAGE_SIZE / 2
             return
-        self._is_walking = self._is_better_walked(keys) if store else self._is_walking and outside < len(keys)
+        self._is_walking = self._is_better_walked(keys) if store else self._is_walking and outside < new
+        if store and self._is_walking and outside < new / 10:
+            self._levels_on_trust += min(_LEVELS_ON_TRUST, int(self._least))
         one.sample, one.pages_ahead = keys[len(keys) // 2 :], _PAGES_AHEAD
-        # What is left behind a store is most likely little, and read with what follows it.
-        one.is_together |= store is not None
-        path, tenth = list(_path(prefix, self._home(keys, one.sample[0]))), keys[len(keys) // 10]
-        if store and len(path) > 1 and path[-2][0] in self._levels_asked:
-            path.pop()  # the folder of the store is one of many, of which little is left
+        path, tenth = _path(prefix, self._home(keys, one.sample[0])), keys[len(keys) // 10]
         # Where nearly all of the page lies in one child of a folder, its other children may be as large.
         large = (folder for folder, child in path if self._is_walking or tenth.startswith(child))
         one.levels = [folder for folder in large if folder not in self._levels_asked]
@@ -355,17 +365,18 @@ class Listing:
             experience.order = Order.TEXT
         return experience.order is not Order.OTHER
 
-    def _settle(self, low: str, high: str, page: Page, folders: Sequence[str] = ()) -> int:
-        """Hand over what was unread between two keys; return how many keys were in no store."""
+    def _settle(self, low: str, high: str, page: Page, folders: Sequence[str] = ()) -> tuple[int, int]:
+        """Hand over what was unread between two keys; return how many keys that is, and how many are in no store."""
         parts = self._unread.settle(low, high, folders)
         places = [(bisect_right(page.keys, after), bisect_right(page.keys, up_to)) for after, up_to in parts]
-        return sum(self._taker.take_keys(page, start, stop) for start, stop in places)
+        outside = sum(self._taker.take_keys(page, start, stop) for start, stop in places)
+        return sum(stop - start for start, stop in places), outside
 
     def _is_better_walked(self, keys: Sequence[str]) -> bool:
         """Tell whether levels would have shown the same with less."""
         stores = [self._taker.store_of(key) for key in keys]
         folders = {(store or key).rpartition("/")[0] for store, key in zip(stores, keys, strict=True)}
-        return len(keys) - stores.count(None) > _KEYS_A_REQUEST * len(folders)
+        return len(keys) - stores.count(None) > _PAGE_A_REQUEST * paging.PAGE_SIZE * len(folders)
 
 
 def _path(prefix: str, home: str) -> Iterator[tuple[str, str]]:

@@ -51,6 +51,7 @@ class Tree:
         self.turns = 0
         self.requests = 0
         self.pages = 0
+        self.further_pages_of_levels = 0
         self.in_flight = 0
         self.most_in_flight = 0
 
@@ -64,6 +65,7 @@ class Tree:
         files = {folder + name: len(name) for name, slash, _ in below if name and not slash}
         folders = {f"{folder}{name}/" for name, slash, _ in below if slash}
         for _ in range(max(0, len(files) + len(folders) - 1) // paging.PAGE_SIZE):
+            self.further_pages_of_levels += 1
             await self._ask()
         return level_of({key: (size, "") for key, size in files.items()}, list(folders))
 
