@@ -256,10 +256,14 @@ def refuse(List found) {
 // Every flag of the dispatcher that is set, in parts: a path that is staged, by its number, and the text behind it.
 def dispatcherFlags() {
     def own = ['input_files', 'analysis', 'set', 'jobs_per_task', 'max_failures', 'output_directory', 'jobs-per-task']
-    def number = 0
+    def staged = []
     return params.findAll { name, value -> !(name in own) && value != null && value != '' }.collect { name, value ->
         def parts = name == 'save_catalog' ? [[rest: "catalog/${savedCatalog().name}"]] : partsOf(name, value)
-        [name: name, parts: parts.collect { part -> part.path == null ? part : part + [number: number++] }]
+        parts.findAll { part -> part.path != null }.each { part ->
+            part.number = staged.size()
+            staged << part.path
+        }
+        [name: name, parts: parts]
     }
 }
 
