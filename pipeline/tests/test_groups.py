@@ -33,12 +33,3 @@ def test_few_groups_change_and_failed_jobs_alone_run_again(lab: Lab) -> None:
     lab.assets(*SIXTY, "session-60", "session-61")
     assert len(succeeded(lab.run("--jobs_per_task=6")).analysed) <= 4
     assert lab.analysed_assets == [*SIXTY, "session-60", "session-61"]
-
-
-def test_hundreds_of_jobs_run_in_groups(lab: Lab) -> None:
-    names = [f"session-{number:04}" for number in range(300)]
-    lab.assets(*names)
-    done = succeeded(lab.run("--jobs_per_task=30"))
-    assert 10 <= len(done.analysed) <= 20
-    assert lab.analysed_assets == names
-    assert len(lab.published) == 300

@@ -23,7 +23,8 @@ def each(text: str) -> list[dict[str, Any]]:
 @needs_wrapper
 def test_the_released_model_loads_every_job_with_its_fixed_parameters(lab: Lab) -> None:
     (lab.folder / "input" / "query.json").write_text("{}")
-    command = [str(TESTS / "nextflow"), "run", str(TESTS / "template.nf"), "-ansi-log", "false"]
+    (lab.folder / "trace.config").write_text("trace.fields = 'process,tag,status,exit'")
+    command = [str(TESTS / "nextflow"), "run", str(TESTS / "template.nf"), "-ansi-log", "false", "-c", "trace.config"]
     done = succeeded(lab.nextflow([*command, f"--code={ROOT / 'code'}", "--input_files=input"]))
     assert len([task for task in done.tasks if task.process == "WRAPPER"]) == 2
     jobs = [job for path in (lab.folder / "loaded").glob("*.txt") for job in each(path.read_text())]
