@@ -33,7 +33,7 @@ from job_dispatch.request.selection import Selection
 [_PROJECT] = NAMES["@project"]
 _MODALITIES = NAMES["@modality"]
 _FIELDS = (*ASSET_FIELDS, _PROJECT, LEVEL, SUBJECT_FIELD, *_MODALITIES, *SESSION_FIELDS, *quality_control.FIELDS)
-_MONTH_LENGTH, _DAY_LENGTH = 7, 10
+_DAY_LENGTH = 10
 _SAMPLED = 2_000
 _EXAMPLES = 5
 _SAMPLING_SECONDS = 60.0
@@ -45,6 +45,9 @@ VERSIONS = ("v1", "v2")
 _PATHS_AT_MOST = 5_000
 _VALUES_AT_MOST = 1_000
 _VALUE_LENGTH = 80
+# What names a record, and texts of so many records that all differ.
+_NAMES = frozenset(("_id", "name", "location"))
+_UNIQUE_FROM = 20
 Value = str | int | float | bool
 _Distinct = tuple[bool, Value]
 # Records of which anything was judged.
@@ -95,18 +98,32 @@ class FieldUses:
                 counts[value] += 1
 
     def uses(self, fields: int, values: int) -> list[FieldUse]:
-        """Return so many fields, the most frequent first, each with so many of its values.
+        """Return so many fields, the most frequent first, each with so many of its values; no unique ones.
 
-        A field whose values all differ has none that is frequent: one is shown as an example.
+        A field of numbers that all differ has none that is frequent: one is shown as an example.
         """
         ordered = sorted(self._records.items(), key=lambda item: (-sum(item[1]), item[0]))
+        shown = itertools.islice((one for one in ordered if not self._is_unique(one[0])), fields)
         return [
             FieldUse(path, (v1, v2), [(value, number) for (_, value), number in _top(self._values[path], values)])
-            for path, (v1, v2) in ordered[:fields]
+            for path, (v1, v2) in shown
         ]
 
+    @property
+    def unique(self) -> int:
+        """How many fields are left out since each record has another text there, so that none selects a cohort."""
+        return sum(map(self._is_unique, self._records))
+
+    def _is_unique(self, path: str) -> bool:
+        values = self._values[path]
+        return path in _NAMES or (
+            len(values) >= _UNIQUE_FROM
+            and values.total() == len(values)
+            and all(isinstance(value, str) for _, value in values)
+        )
+
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._records) - self.unique
 
 
 @runtime_checkable
@@ -123,15 +140,16 @@ class _Counting(Protocol):
 class Cell(NamedTuple):
     """What assets have in common; texts are empty where a record says nothing.
 
-    `modalities` are sorted abbreviations, `month` is `YYYY-MM` on the session's own clock, `quality` the verdict on
+    `modalities` are sorted abbreviations, `day` is `YYYY-MM-DD` on the session's own clock, `quality` the verdict on
     each modality that was judged.
     """
 
     project: str
     modalities: tuple[str, ...]
     level: str
-    month: str
-    quality: tuple[tuple[str, str], ...]
+    day: str
+    subject: str
+    quality: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -142,8 +160,6 @@ class Overview:
     ----------
     cells : Counter of Cell
         Assets by what they have in common.
-    subjects, days : Counter of str
-        Assets by subject, and by day (`YYYY-MM-DD`) on the session's own clock; "" where unknown.
     spellings : dict of str to set of str
         How records write each level: `raw data` counts as `raw`.
     fields : FieldUses
@@ -155,8 +171,6 @@ class Overview:
     """
 
     cells: Counter[Cell] = field(default_factory=Counter)
-    subjects: Counter[str] = field(default_factory=Counter)
-    days: Counter[str] = field(default_factory=Counter)
     spellings: dict[str, set[str]] = field(default_factory=dict)
     fields: FieldUses = field(default_factory=FieldUses)
     examples: list[Asset] = field(default_factory=list)
@@ -177,21 +191,6 @@ class Overview:
     def spelled(self, level: str) -> list[str]:
         """Return the values of the field that count as a level."""
         return sorted(self.spellings.get(level, {level}))
-
-    def add(self, traits: _Traits, quality: tuple[tuple[str, str], ...], number: int) -> None:
-        """Count assets more, or less."""
-        cell = Cell(traits.project, traits.modalities, traits.level, traits.day[:_MONTH_LENGTH], quality)
-        self.cells[cell] += number
-        self.subjects[traits.subject] += number
-        self.days[traits.day] += number
-
-
-class _Traits(NamedTuple):
-    project: str
-    modalities: tuple[str, ...]
-    level: str
-    day: str
-    subject: str
 
 
 def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -> Overview:
@@ -222,7 +221,7 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
         ids = []
         for record in _records(metadata, selection):
             if quality.takes(record):
-                overview.add(_traits(record, overview), _quality(record, quality), 1)
+                overview.cells[_cell(record, overview)._replace(quality=_quality(record, quality))] += 1
                 ids.append(record["_id"])
         if selection.table is not None:
             query = Query.of({"_id": {"$in": ids[:_SAMPLED]}})
@@ -267,45 +266,37 @@ def _count_there(
         _count_unjudged(source, query, overview)
     judged = Query.all_of([query, Query.of(_JUDGED)])
     for record in itertools.chain.from_iterable(metadata.find(judged, projection(_FIELDS))):
-        traits = _traits(record, overview)
+        cell = _cell(record, overview)
         if not only_judged:
-            overview.add(traits, (), -1)
+            overview.cells[cell] -= 1
         if quality.takes(record):
-            overview.add(traits, _quality(record, quality), 1)
-    for counts in (overview.cells, overview.subjects, overview.days):
-        for key in [key for key, number in counts.items() if number <= 0]:
-            del counts[key]
+            overview.cells[cell._replace(quality=_quality(record, quality))] += 1
+    for cell in [cell for cell, number in overview.cells.items() if number <= 0]:
+        del overview.cells[cell]
 
 
 def _count_unjudged(source: _Counting, query: Query, overview: Overview) -> None:
-    """Count everything as if nothing had been judged: crossed, and subjects and days apart."""
+    """Count everything as if nothing had been judged."""
     start: Any = ""
     for path in reversed(SESSION_FIELDS):
         start = {"$ifNull": [f"${path}", start]}
-    month, day = ({"$substrCP": [start, 0, length]} for length in (_MONTH_LENGTH, _DAY_LENGTH))
     modalities = {f"modality{number}": f"${path}" for number, path in enumerate(_MODALITIES)}
-    for key, number in source.count_by(
-        query, {"project": f"${_PROJECT}", "level": f"${LEVEL}", "month": month, **modalities}
-    ):
-        listed = [key.get(name) for name in modalities]
+    fields = {"project": f"${_PROJECT}", "level": f"${LEVEL}", "subject": f"${SUBJECT_FIELD}", **modalities}
+    for key, number in source.count_by(query, {**fields, "day": {"$substrCP": [start, 0, _DAY_LENGTH]}}):
         cell = Cell(
             _text(key.get("project")),
-            _modalities(listed),
+            _modalities([key.get(name) for name in modalities]),
             overview.level(key.get("level")),
-            _month(key.get("month")),
-            (),
+            _day(key.get("day")),
+            _text(key.get("subject")),
         )
         overview.cells[cell] += number
-    for key, number in source.count_by(query, {"subject": f"${SUBJECT_FIELD}"}):
-        overview.subjects[_text(key.get("subject"))] += number
-    for key, number in source.count_by(query, {"day": day}):
-        overview.days[_day(key.get("day"))] += number
 
 
-def _traits(record: Record, overview: Overview) -> _Traits:
+def _cell(record: Record, overview: Overview) -> Cell:
     starts = [value_at(record, path) for path in SESSION_FIELDS]
     start = next((value for value in starts if value is not None), "")
-    return _Traits(
+    return Cell(
         _text(value_at(record, _PROJECT)),
         _modalities([value_at(record, path) for path in _MODALITIES]),
         overview.level(value_at(record, LEVEL)),
@@ -325,10 +316,6 @@ def _modalities(found: Iterable[object]) -> tuple[str, ...]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _month(value: object) -> str:
-    return _text(value) if DAY.fullmatch(f"{value}-01") else ""
 
 
 def _day(value: object) -> str:

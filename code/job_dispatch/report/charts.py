@@ -216,16 +216,48 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """Assets by subject (down) and time (across), skipped ones in a colour of their own; above, both added up.
+class Timeline:
+    """Days in the columns of a picture: the shortest period of which not too many are needed.
 
-    The paths are in a box `columns` × 10 wide; the bars are 1,000 high, each row of subjects 10.
+    `width` is what the columns take of the picture's width, `names` are their periods, `places` the column of each day.
     """
 
     period: str
     span: str
     columns: int
     width: str
+    labels: Sequence[Label]
+    names: Sequence[str]
+    places: Mapping[date, int]
+
+
+def timeline(days: Iterable[date]) -> Timeline:
+    """Lay out days, of which there must be one."""
+    ordered = sorted(set(days))
+    first, last = ordered[0], ordered[-1]
+    period = next((one for one in _CALENDAR if one.place(last) - one.place(first) < _PERIODS), _CALENDAR[-1])
+    start = period.place(first)
+    number = period.place(last) - start + 1
+    slot = min(_WIDEST, 100 / number)
+    return Timeline(
+        period=period.name,
+        span=" to ".join(dict.fromkeys(_day_text(day) for day in (first, last))),
+        columns=number,
+        width=f"{slot * number:.2f}%",
+        labels=_time_labels(period, start, number, slot),
+        names=[period.text(period.first(start + column)) for column in range(number)],
+        places={day: period.place(day) - start for day in ordered},
+    )
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Assets by subject (down) and time (across), skipped ones in a colour of their own; above, both added up.
+
+    The paths are in a box ten times as wide as there are columns; the bars are 1,000 high, each row of subjects 10.
+    """
+
+    time: Timeline
     rows: Sequence[tuple[int, str, int]]
     more: int
     most: int
@@ -233,23 +265,18 @@ class Matrix:
     skipped_bars: Markup
     cells: Markup
     skipped_cells: Markup
-    labels: Sequence[Label]
     height: int
-    names: Sequence[str]
     counts: Mapping[str, tuple[int, int]]
 
 
 def matrix(sessions: Sequence[Session]) -> Matrix:
-    """Draw the subjects with the most assets, by the shortest period of which not too many are needed."""
-    first, last = min(one.day for one in sessions), max(one.day for one in sessions)
-    period = next((one for one in _CALENDAR if one.place(last) - one.place(first) < _PERIODS), _CALENDAR[-1])
-    start = period.place(first)
-    number = period.place(last) - start + 1
-    by_column: dict[int, list[int]] = {column: [0, 0] for column in range(number)}
+    """Draw the subjects with the most assets."""
+    time = timeline(one.day for one in sessions)
+    by_column: dict[int, list[int]] = {column: [0, 0] for column in range(time.columns)}
     by_subject: dict[str, list[int]] = {}
     by_cell: dict[tuple[str, int], list[int]] = {}
     for one in sessions:
-        column = period.place(one.day) - start
+        column = time.places[one.day]
         for counts in (
             by_column[column],
             by_subject.setdefault(one.subject, [0, 0]),
@@ -260,32 +287,26 @@ def matrix(sessions: Sequence[Session]) -> Matrix:
     rows = {subject: row for row, (subject, _) in enumerate(ranked[:_SUBJECTS])}
     shown = {(rows[subject], column): counts for (subject, column), counts in by_cell.items() if subject in rows}
     most = max(sum(counts) for counts in by_column.values())
-    slot = min(_WIDEST, 100 / number)
     return Matrix(
-        period=period.name,
-        span=" to ".join(dict.fromkeys(_day_text(day) for day in (first, last))),
-        columns=number,
-        width=f"{slot * number:.2f}%",
+        time=time,
         rows=[(row, subject, sum(by_subject[subject])) for subject, row in rows.items()],
         more=len(ranked) - len(rows),
         most=most,
-        bars=_bars([(0, done) for done, _ in by_column.values()], most),
-        skipped_bars=_bars([(done, skipped) for done, skipped in by_column.values()], most),
+        bars=bars([(0, done) for done, _ in by_column.values()], most),
+        skipped_bars=bars([(done, skipped) for done, skipped in by_column.values()], most),
         cells=_cells((place, 0, 8) for place, (done, _) in shown.items() if done),
         skipped_cells=_cells(
             (place, 8 - height, height)
             for place, (done, skipped) in shown.items()
             if (height := -(-8 * skipped // (done + skipped)))
         ),
-        labels=_time_labels(period, start, number, slot),
         height=_ROW_HEIGHT * len(rows),
-        names=[period.text(period.first(start + column)) for column in range(number)],
         counts={f"{row},{column}": (done, skipped) for (row, column), (done, skipped) in shown.items()}
         | {f"-1,{column}": (done, skipped) for column, (done, skipped) in by_column.items() if done or skipped},
     )
 
 
-def _bars(values: Sequence[tuple[int, int]], most: int) -> Markup:
+def bars(values: Sequence[tuple[int, int]], most: int) -> Markup:
     """Return bars from a base to a height, of which `most` fills the plot."""
     drawn = [
         f"M{10 * column + 1} {1000 - round(1000 * base / most)}v{-round(1000 * height / most)}h8"

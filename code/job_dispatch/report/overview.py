@@ -16,6 +16,7 @@ from job_dispatch.messages import counted, printable
 from job_dispatch.metadata.records import LEVEL
 
 _TOP = 10
+_MONTH_LENGTH = 7
 _FIELDS = 30
 _VALUES = 3
 _WIDTH = 60
@@ -45,15 +46,13 @@ class Trait:
 
 def traits(overview: Overview, modalities: Sequence[str]) -> list[Trait]:
     """Return everything that assets are counted by; `modalities` are those on whose quality control counts."""
-    projects: Counter[str] = Counter()
-    levels: Counter[str] = Counter()
-    months: Counter[str] = Counter()
-    spread: Counter[str] = Counter()
-    verdicts: Counter[str] = Counter()
+    projects, levels, days, months, subjects, spread, verdicts = (Counter[str]() for _ in range(7))
     for cell, number in overview.cells.items():
         projects[cell.project] += number
         levels[cell.level] += number
-        months[cell.month] += number
+        days[cell.day] += number
+        months[cell.day[:_MONTH_LENGTH]] += number
+        subjects[cell.subject] += number
         verdicts[_verdict(cell.quality, modalities)] += number
         for modality in cell.modalities or ("",):
             spread[modality] += number
@@ -63,8 +62,8 @@ def traits(overview: Overview, modalities: Sequence[str]) -> list[Trait]:
         _trait("level", levels, lambda value: query_flag(LEVEL, _one_of(overview.spelled(value)))),
         _quality_control(verdicts),
         _by_time("month", months, _month_flags),
-        _by_time("day", overview.days, lambda day: f"--from={day} --to={day}"),
-        _trait("subject", overview.subjects, lambda value: _list_flag("subject", value)),
+        _by_time("day", days, lambda day: f"--from={day} --to={day}"),
+        _trait("subject", subjects, lambda value: _list_flag("subject", value)),
         _endings(overview),
     ]
 
@@ -142,6 +141,16 @@ def sampled(overview: Overview) -> str:
     return f"Of a random sample of {number:,} of {counted(overview.total, 'record')} ({', '.join(parts)})."
 
 
+def left_out(overview: Overview, more: int) -> str:
+    """Return sentences on the fields that are not shown."""
+    unique, texts = overview.fields.unique, []
+    if unique:
+        texts.append(f" Not shown: {counted(unique, 'field')} that differ in every record, such as _id.")
+    if more > 0:
+        texts.append(f" {counted(more, 'rarer field')} more.")
+    return "".join(texts)
+
+
 def lines(overview: Overview, source: str, modalities: Sequence[str]) -> Iterator[str]:
     """Yield the description line by line."""
     yield f"{counted(overview.total, 'asset')} in {source}"
@@ -170,7 +179,7 @@ def _fields(overview: Overview) -> Iterator[str]:
         rows += [("", "", "", *further) for further in values[1:]]
     yield from _table(rows)
     more = len(overview.fields) - _FIELDS
-    yield sampled(overview) + (f" {more:,} further fields: see the page." if more > 0 else "")
+    yield sampled(overview) + left_out(overview, more)
 
 
 def _cut(text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from job_dispatch.cohort.describing import VERSIONS, Cell, Overview
 from job_dispatch.messages import PANEL_LABELS, RequestError, ServiceError, counted, logger
 from job_dispatch.metadata.records import LEVEL
 from job_dispatch.pages import templates
-from job_dispatch.report import files
+from job_dispatch.report import charts, files
 from job_dispatch.report import overview as shown
 from job_dispatch.request.fields import NAMES
 from job_dispatch.request.flags import Settings, text_of
@@ -48,16 +49,27 @@ _VALUE_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class _Size:
-    """How much the page shows: rows of each trait and of subjects, fields, values of a field."""
+    """How much the page shows: rows of each trait and of subjects, fields, values of a field, and how it counts.
+
+    With `by_subject` it can count subjects together with everything else.
+    """
 
     rows: int
     subjects: int
     fields: int
     values: int
+    by_subject: bool = True
 
 
 # The first with which the page is small enough is taken.
-_SIZES = (_Size(1_000, 3_000, 400, 5), _Size(400, 1_000, 200, 5), _Size(150, 300, 100, 3), _Size(40, 40, 30, 2))
+_SIZES = (
+    _Size(1_000, 3_000, 400, 5),
+    _Size(300, 1_000, 100, 3),
+    _Size(300, 1_000, 100, 3, by_subject=False),
+    _Size(40, 40, 30, 2, by_subject=False),
+)
+# JavaScript counts no further in whole numbers.
+_LARGEST = 2**53
 
 
 @dataclass(frozen=True)
@@ -141,10 +153,17 @@ def _contents(
 ) -> dict[str, Any]:
     sections = [_Section(one, one.rows[: size.subjects if one.name == "subject" else size.rows]) for one in traits]
     values = {section.trait.name: [row.value for row in section.rows] for section in sections}
+    counts = {one.name: [row.number for row in one.rows] for one in traits}
+    days = sorted(row.value for one in traits if one.name == "day" for row in one.rows)
+    dated = {day: date.fromisoformat(day) for day in days if _is_date(day)}
+    time = charts.timeline(dated.values()) if dated else None
     data = {
-        **_crossed(overview.cells, values),
+        **_crossed(overview.cells, {**values, "day": days}, size.by_subject),
         "values": values,
-        "subjects": [row.number for section in sections if section.trait.name == "subject" for row in section.rows],
+        "days": days,
+        "columns": [time.places[dated[day]] if day in dated else None for day in days] if time else [],
+        "names": time.names if time else [],
+        "subjects": counts["subject"][: size.subjects],
         "base": {"query": base.query, "flags": base.flags, "table": base.table, "command": list(base.command)},
         "labels": {name: PANEL_LABELS[name] for name in sorted(COMPOSED)},
         "levelField": LEVEL,
@@ -158,24 +177,40 @@ def _contents(
         "source": source,
         "finished": finished,
         "sections": sections,
+        "time": time,
         "data": templates.script_json(data),
         "versions": VERSIONS,
         "fields": [_Field(use, overview.fields.sampled) for use in uses],
-        "more_fields": len(overview.fields) - len(uses),
-        "sampled": shown.sampled(overview),
+        "sampled": shown.sampled(overview) + shown.left_out(overview, len(overview.fields) - len(uses)),
     }
+
+
+def _is_date(day: str) -> bool:
+    try:
+        return bool(date.fromisoformat(day))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A trait and those of its values that are shown; days and endings only tell, months can be chosen."""
+    """A trait and those of its values that are shown; endings cannot be ticked."""
 
     trait: shown.Trait
     rows: Sequence[shown.Row]
 
     @property
     def is_chosen_from(self) -> bool:
-        return self.trait.name not in ("day", "ending")
+        return self.trait.name != "ending"
+
+    @property
+    def first(self) -> str:
+        """The earliest of days; the latest ones are listed first."""
+        return self.trait.rows[-1].value
+
+    @property
+    def last(self) -> str:
+        return self.trait.rows[0].value
 
     @property
     def more(self) -> int:
@@ -196,40 +231,50 @@ def _writable(rows: Sequence[shown.Row]) -> list[shown.Row]:
     return [row for row in rows if len(row.value) <= _VALUE_CHARACTERS and row.value.isprintable()]
 
 
-def _crossed(cells: Counter[Cell], values: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _crossed(cells: Counter[Cell], values: Mapping[str, Sequence[str]], by_subject: bool) -> dict[str, Any]:
     """Return all cells in few bytes: the parts that they are made of, and one number for each combination.
 
-    A cell's number counts up the combinations of the indexes of its parts. The numbers are told in order, each by
-    its distance from the one before, in base 36, with the number of assets behind a colon where that is not 1.
-    Values that the page does not show have the index of the empty text.
+    A cell's number counts up the combinations of the indexes of its parts. The numbers are in order, each as its
+    distance from the one before, in base 36, with the number of assets behind a colon where that is not 1.
+    Values that the page does not show have the index of the empty text, as have all subjects without `by_subject`.
     """
-    known = {name: {"": 0, **{value: number + 1 for number, value in enumerate(values[name])}} for name in _SHOWN}
-    sets = sorted({cell.modalities for cell in cells})
-    qualities = sorted({cell.quality for cell in cells})
-    set_numbers = {one: number for number, one in enumerate(sets)}
-    quality_numbers = {one: number for number, one in enumerate(qualities)}
-    sizes = [len(known["project"]), len(sets), len(known["level"]), len(known["month"]), len(qualities)]
+    known = {
+        name: {"": 0, **{value: number + 1 for number, value in enumerate(values[name])}}
+        for name in ("project", "level", "day", "subject")
+    }
+    sets = {one: number for number, one in enumerate(sorted({cell.modalities for cell in cells}))}
+    qualities = {one: number for number, one in enumerate(sorted({cell.quality for cell in cells}))}
+    sizes = [len(known["project"]), len(sets), len(known["level"]), len(known["day"]), len(qualities)]
+    by_subject = by_subject and math.prod(sizes) * len(known["subject"]) < _LARGEST
+    if by_subject:
+        sizes.append(len(known["subject"]))
     numbers: Counter[int] = Counter()
     for cell, assets in cells.items():
-        parts = (
+        parts = [
             known["project"].get(cell.project, 0),
-            set_numbers[cell.modalities],
+            sets[cell.modalities],
             known["level"].get(cell.level, 0),
-            known["month"].get(cell.month, 0),
-            quality_numbers[cell.quality],
-        )
-        numbers[
-            functools.reduce(lambda number, part: number * part[0] + part[1], zip(sizes, parts, strict=True), 0)
-        ] += assets
+            known["day"].get(cell.day, 0),
+            qualities[cell.quality],
+        ]
+        if by_subject:
+            parts.append(known["subject"].get(cell.subject, 0))
+        number = 0
+        for part, size in zip(parts, sizes, strict=True):
+            number = number * size + part
+        numbers[number] += assets
     tokens, before = [], 0
     for number in sorted(numbers):
         assets = numbers[number]
         tokens.append(_base36(number - before) + (f":{_base36(assets)}" if assets > 1 else ""))
         before = number
-    return {"sizes": sizes, "sets": sets, "qualities": qualities, "cells": " ".join(tokens)}
-
-
-_SHOWN = ("project", "level", "month")
+    return {
+        "sizes": sizes,
+        "sets": list(sets),
+        "qualities": list(qualities),
+        "bySubject": by_subject,
+        "cells": " ".join(tokens),
+    }
 
 
 def _base36(number: int) -> str:

@@ -279,7 +279,9 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
         "first_job": templates.lines(page.first_job, min(block, _FIRST_JOB_CHARACTERS)),
         "details": page.details[:cells],
         "matrix": matrix,
-        "matrix_data": templates.script_json({"names": matrix.names, "counts": matrix.counts}) if matrix else Markup(),
+        "matrix_data": templates.script_json({"names": matrix.time.names, "counts": matrix.counts})
+        if matrix
+        else Markup(),
         "traits": [_trait(name, values, cells) for name, values in page.assets_by.items() if values],
         "funnel": _funnel(page.funnel),
         "work": charts.work(page.folders),

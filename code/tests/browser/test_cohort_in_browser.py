@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from job_dispatch.main import main
 from tests.conftest import CODE
 
 if TYPE_CHECKING:
@@ -70,25 +68,15 @@ def command(lab: Path, *flags: str) -> list[str]:
     return ["python", "run_capsule.py", *places, *flags]
 
 
-def run(text: str) -> str:
-    """Run a command line in a shell, where `python` is the one of these tests, and give what it prints."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["sh", "-c", text],
-        cwd=CODE,
-        env={**os.environ, "PATH": path, "HOME": "/"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(arguments: list[str]) -> None:
+    """Run a command line in this process."""
+    assert main(arguments[2:]) == 0
 
 
 def jobs(text: str, lab: Path) -> int:
     """Dispatch what a command selects and give the number of jobs, one an asset."""
     output = lab / "results"
-    run(f"{text} --output_directory={shlex.quote(str(output))} --overwrite=1")
+    run([*shlex.split(text), f"--output_directory={output}", "--overwrite=1", "--log_level=ERROR"])
     return len(list(output.glob("*/*.json")))
 
 
@@ -109,7 +97,7 @@ def described(browser: Browser, lab: Path, tmp_path: Path) -> Iterator[Described
     )
 
     def describe(*flags: str) -> Page:
-        run(shlex.join(command(lab, *flags, "--describe=1", f"--report_directory={tmp_path}/report")))
+        run(command(lab, *flags, "--describe=1", f"--report_directory={tmp_path}/report"))
         tab.goto((tmp_path / "report" / "describe.html").as_uri())
         return tab
 
@@ -128,53 +116,104 @@ def shown(tab: Page) -> tuple[str, int]:
     return tab.locator("#command").inner_text(), int(tab.locator("#assets").inner_text().replace(",", ""))
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        (),
-        ("Behavior Platform",),
-        ("Behavior Platform", NASTY),
-        (NASTY, "[x]", "ecephys"),
-        ("raw",),
-        ("raw", "derived", "Ephys Platform"),
-        ("behavior", "pophys"),
-        ("pass",),
-        ("not_fail",),
-        ("ecephys", "pass"),
-        ("ecephys", "behavior", "not_fail", "derived"),
-        ("2025-01", "2025-02"),
-        ("2024-12", "2025-02"),
-        ("2024-11", "2025-04", "pophys", "raw", "not_fail", "Ephys Platform"),
-        ("2025-01", "2025-04", "pass"),
-        ("1", "3"),
-    ],
-    ids=lambda values: ", ".join(values) or "nothing",
-)
-def test_the_command_selects_exactly_as_many_assets_as_the_page_says(
-    described: Described, lab: Path, values: tuple[str, ...]
+CHOICES: list[tuple[str, ...]] = [
+    (),
+    ("Behavior Platform", NASTY),
+    (NASTY, "[x]", "ecephys"),
+    ("raw", "derived", "Ephys Platform"),
+    ("behavior", "pophys"),
+    ("pass",),
+    ("ecephys", "pass"),
+    ("ecephys", "behavior", "not_fail", "derived"),
+    ("2025-01", "2025-02"),
+    ("2024-12", "2025-02"),
+    ("2024-11-30", "2025-02-28"),
+    ("2024-12-01", "2025-01-31", "raw"),
+    ("2024-11", "2025-04-15", "pophys", "raw", "not_fail", "Ephys Platform"),
+    ("2025-01", "2025-04", "pass"),
+    ("1", "3"),
+    ("2", "5", "behavior", "2025-01", "not_fail"),
+]
+
+
+def test_the_command_selects_exactly_as_many_assets_as_the_page_says(described: Described, lab: Path) -> None:
+    tab = described()
+    for values in CHOICES:
+        tab.get_by_role("button", name="Clear").click()
+        choose(tab, *values)
+        text, assets = shown(tab)
+        assert assets > 0
+        assert jobs(text, lab) == assets, values
+        assert tab.locator("#bound").is_hidden()
+
+
+def number_of(tab: Page, value: str) -> int:
+    item = tab.locator("li", has=tab.get_by_role("checkbox", name=value, exact=True))
+    return int(item.locator(".number").inner_text().replace(",", ""))
+
+
+@pytest.mark.parametrize("ticked", [("ecephys", "2025-01"), ("pass", "raw", "3")])
+def test_each_value_has_the_number_of_assets_that_ticking_it_would_select(
+    described: Described, ticked: tuple[str, ...]
 ) -> None:
     tab = described()
-    choose(tab, *values)
-    text, assets = shown(tab)
-    assert assets > 0
-    assert jobs(text, lab) == assets
-    assert tab.locator("#bound").is_hidden()
+    choose(tab, *ticked)
+    kinds = [
+        ("Ephys Platform", NASTY),
+        ("behavior", "pophys", "ecephys"),
+        ("derived", "raw"),
+        ("2025-04", "2025-01-31", "2025-01", "2024-12-01", "2025-02-28"),
+        ("1", "3"),
+        ("not_fail", "pass"),
+    ]
+    for value in (one for kind in kinds if not {*ticked} & {*kind} for one in kind):
+        told = number_of(tab, value)
+        choose(tab, value)
+        assert shown(tab)[1] == told, value
+        tab.get_by_role("checkbox", name=value, exact=True).uncheck()
 
 
-def test_two_projects_a_range_of_dates_and_a_modality_are_flags_and_no_query(described: Described, lab: Path) -> None:
+def test_projects_a_range_of_days_and_a_modality_are_flags_and_no_query(described: Described, lab: Path) -> None:
     tab = described()
     choose(tab, "Behavior Platform", "Ephys Platform", "ecephys")
-    tab.get_by_label("From").select_option("2024-12")
-    tab.get_by_label("To").select_option("2025-02")
+    tab.get_by_label("From").fill("2024-12-01")
+    tab.get_by_label("To").fill("2025-02-27")
     text, assets = shown(tab)
     flags = shlex.split(text)[len(command(lab)) :]
     assert flags == [
         "--project=Behavior Platform,Ephys Platform",
         "--modality=ecephys",
         "--from=2024-12-01",
-        "--to=2025-02-28",
+        "--to=2025-02-27",
     ]
     assert jobs(text, lab) == assets > 0
+
+
+def test_pictures_over_time_and_by_subject_follow_the_ticks(described: Described) -> None:
+    tab = described()
+    for picture, values in (("over-time", ("2025-01-31",)), ("by-subject", ("1", "2"))):
+        tab.get_by_role("button", name="Clear").click()
+        all_bars, drawn = (
+            tab.locator(f"#{picture} path.{name}").get_attribute("d") or "" for name in ("all", "column")
+        )
+        assert drawn == all_bars
+        choose(tab, *values)
+        drawn = tab.locator(f"#{picture} path.column").get_attribute("d") or ""
+        assert drawn.count("M") == len(values)
+        assert all(bar in all_bars for bar in drawn.split("M"))
+
+
+def test_the_flag_of_a_value_is_seen_where_the_pointer_or_the_focus_is(described: Described) -> None:
+    tab = described()
+    box = tab.get_by_role("checkbox", name="ecephys", exact=True)
+    flag = tab.locator("li", has=box).locator("code")
+    assert flag.is_hidden()
+    box.hover()
+    assert flag.inner_text() == "--modality=ecephys"
+    tab.mouse.move(0, 0)
+    assert flag.is_hidden()
+    box.focus()
+    assert flag.is_visible()
 
 
 def test_the_values_for_the_app_panel_are_those_of_the_command(described: Described, lab: Path) -> None:
@@ -216,25 +255,19 @@ def test_a_table_stays_selected(described: Described, lab: Path) -> None:
     assert jobs(text, lab) == assets < 5
 
 
-def test_subjects_with_other_values_are_said_to_be_at_most_so_many(described: Described, lab: Path) -> None:
-    tab = described()
-    choose(tab, "2", "ecephys")
-    text, assets = shown(tab)
-    assert tab.locator("#bound").is_visible()
-    assert 0 < jobs(text, lab) <= assets
-
-
-def test_choosing_nothing_and_showing_only_some_and_one_of_quality_control(described: Described) -> None:
+def test_clear_search_and_one_of_quality_control(described: Described) -> None:
     tab = described()
     before = shown(tab)
     choose(tab, "pass", "not_fail", "ecephys")
+    tab.get_by_label("From").fill("2025-01-01")
     assert not tab.get_by_role("checkbox", name="pass", exact=True).is_checked()
-    tab.get_by_role("button", name="Choose nothing").click()
+    tab.get_by_role("button", name="Clear").click()
     assert shown(tab) == before
     field = tab.locator("#fields-values tr")
     tab.locator("#fields").get_by_role("searchbox").fill("data_level")
     assert field.locator("visible=true").count() == 1
-    assert field.locator("visible=true").first.locator("code").first.inner_text().startswith("--docdb_query='{")
+    field.locator("visible=true").first.locator("li").first.hover()
+    assert field.locator("code").locator("visible=true").inner_text().startswith("--docdb_query='{")
 
 
 @pytest.mark.parametrize("width", [400, 1_280])
@@ -243,3 +276,8 @@ def test_nothing_is_wider_than_the_window(described: Described, width: int) -> N
     tab.set_viewport_size({"width": width, "height": 900})
     choose(tab, "2024-12", "2025-02", NASTY)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    lefts = {
+        round((tab.locator(f"#{name}").bounding_box() or {})["x"]) for name in ("project", "modality", "level", "day")
+    }
+    assert len(lefts) == (1 if width == 400 else 2)
+    assert tab.locator("#fields td.number").first.evaluate("(one) => getComputedStyle(one).whiteSpace") == "nowrap"

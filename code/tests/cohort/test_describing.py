@@ -133,7 +133,7 @@ def test_docdb_groups_in_few_requests_by_stages_that_amazon_documentdb_has(lab: 
         <= set(stages(lab))
         <= {"$match", "$group", "$sort", "$skip", "$limit", "$project", "$sample"}
     )
-    assert stages(lab).count("$group") == 3
+    assert stages(lab).count("$group") == 1
     # Only records of which something was judged are read, without the values of their metrics.
     [read] = [request.body for request in lab.gateway.requests if any("$project" in stage for stage in request.body)]
     assert "quality_control.evaluations.0" in json.dumps(read[0])
@@ -190,7 +190,7 @@ def test_fields_are_told_of_both_versions_with_their_most_frequent_values(lab: W
     ]
     [line] = [line for line in done.stdout.splitlines() if line.startswith("session.session_start_time")]
     assert line.split()[2] == "0%"
-    assert done.stdout.rstrip().endswith("Of all 120 records (60 v1, 60 v2).")
+    assert "Of all 120 records (60 v1, 60 v2). Not shown: 3 fields that differ in every record" in done.stdout
 
 
 def test_a_sample_of_many_records_says_that_it_is_one(lab: World) -> None:

@@ -37,16 +37,14 @@ def cohort(records: int, projects: int, months: int, subjects: int) -> Overview:
     ]
     names = [f"Project number {number} of the laboratory" for number in range(projects)]
     days = [f"{2015 + month // 12}-{month % 12 + 1:02d}-{day:02d}" for month in range(months) for day in range(1, 29)]
-    drawn = draw.choices(days, k=records)
-    made.days.update(drawn)
-    made.subjects.update(draw.choices([f"{number}" for number in range(subjects)], k=records))
     made.cells.update(
         map(
             Cell,
             draw.choices(names, k=records),
             draw.choices(modalities, k=records),
             draw.choices(("raw", "derived"), k=records),
-            [day[:7] for day in drawn],
+            draw.choices(days, k=records),
+            draw.choices([f"{number}" for number in range(subjects)], k=records),
             draw.choices(QUALITIES, k=records),
         )
     )
@@ -87,28 +85,23 @@ def test_every_cell_is_on_the_page_as_it_was_counted() -> None:
     made = cohort(5_000, 5, 24, 50)
     page = data(overview_page.render(made, BASE, "a catalog"))
     read = {}
-    for (project, number, level, month, quality), assets in decoded(page).items():
-        values = [
-            page["values"][name][part - 1] for name, part in (("project", project), ("level", level), ("month", month))
-        ]
-        read[
-            Cell(
-                values[0],
-                tuple(page["sets"][number]),
-                values[1],
-                values[2],
-                tuple(map(tuple, page["qualities"][quality])),
-            )
-        ] = assets
+    for (project, number, level, day, quality, subject), assets in decoded(page).items():
+        cell = Cell(
+            page["values"]["project"][project - 1],
+            tuple(page["sets"][number]),
+            page["values"]["level"][level - 1],
+            page["days"][day - 1],
+            page["values"]["subject"][subject - 1],
+            tuple(map(tuple, page["qualities"][quality])),
+        )
+        read[cell] = assets
     assert read == dict(made.cells)
 
 
 def test_nothing_that_records_hold_becomes_markup() -> None:
     nasty = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
     made = Overview()
-    made.cells[Cell(nasty, (nasty,), nasty, "2025-01", ((nasty, "Pass"),))] = 1
-    made.subjects[nasty] += 1
-    made.days["2025-01-01"] += 1
+    made.cells[Cell(nasty, (nasty,), nasty, "2025-01-01", nasty, ((nasty, "Pass"),))] = 1
     made.fields.add([{"_id": nasty, nasty: {nasty: nasty}}])
     html = overview_page.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, "0"), nasty)
     assert "<script>alert" not in html
@@ -120,10 +113,22 @@ def test_nothing_that_records_hold_becomes_markup() -> None:
 @pytest.mark.parametrize("value", ["a\nb", "\x00", "\ud800", "\u202ereversed", "x" * 300])
 def test_a_value_that_no_command_line_could_hold_is_counted_and_not_offered(value: str) -> None:
     made = Overview()
-    made.cells[Cell(value, (), "raw", "", ())] = 2
-    made.cells[Cell("plain", (), "raw", "", ())] = 3
+    made.cells[Cell(value, (), "raw", "", "")] = 2
+    made.cells[Cell("plain", (), "raw", "", "")] = 3
     made.fields.add([{"_id": "1", "field": value}])
     html = overview_page.render(made, BASE, "a catalog")
     html.encode()
     assert data(html)["values"]["project"] == ["plain"]
     assert sum(decoded(data(html)).values()) == 5
+
+
+def test_fields_that_differ_in_every_record_are_left_out_and_counted() -> None:
+    made = FieldUses()
+    made.add(
+        [{"_id": f"{number}", "name": f"{number}", "weight": number, "sex": "MF"[number % 2]} for number in range(30)]
+    )
+    assert [one.path for one in made.uses(10, 3)] == ["sex", "weight"]
+    assert (len(made), made.unique) == (2, 2)
+    few = FieldUses()
+    few.add([{"_id": "1", "subject": "a"}, {"_id": "2", "subject": "b"}])
+    assert [one.path for one in few.uses(10, 3)] == ["subject"]
