@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LISTED_AT_MOST = 20
 _TEXT_AT_MOST = 2_000
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 _FLAG = re.compile(r"(?<![\w-])--(\w+)(=\w+)?")
 # What stands between // and @ of an address.
@@ -98,6 +99,7 @@ _SWITCHES = {
 }
 # Whether progress is shown; None: in a terminal and in a notebook.
 _progress: ContextVar[bool | None] = ContextVar("progress", default=None)
+_shown: ContextVar[Progress | None] = ContextVar("shown", default=None)
 
 logger = logging.getLogger("job_dispatch")
 
@@ -203,11 +205,15 @@ def warn_listing(headline: str, items: Sequence[str]) -> None:
 
 
 class _LogFormatter(logging.Formatter):
-    """One line a message, control characters escaped; `details` follow as indented lines. Times are UTC, ISO 8601."""
+    """One line per message, control characters escaped; `details` follow as indented lines.
+
+    A terminal shows the time of day on the user's clock; elsewhere times are UTC, ISO 8601.
+    """
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-        self.converter = time.gmtime
+        is_short = is_terminal()
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S" if is_short else "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.localtime if is_short else time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = printable(record.getMessage())
@@ -302,26 +308,61 @@ def _is_notebook() -> bool:
 
 
 class Progress:
-    """Counts what is done: a bar on a terminal, a log line now and then elsewhere."""
+    """Counts what is done: a bar on a terminal, a log line now and then elsewhere.
+
+    It is a share of `total`, or of the file that is read, where one of them is known.
+    """
 
     def __init__(self, label: str, unit: str, total: int | None) -> None:
         self.done = 0
         self._label, self._unit, self._total = label, unit, total
+        self._share: float | None = 0.0 if total else None
+        self._next_look = 0.0
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
         self._bar: tqdm[NoReturn] | None = None
         wanted = _progress.get()
         if (is_terminal() or _is_notebook()) if wanted is None else wanted:
-            self._bar = _bar()(desc=label, unit=f" {unit}", total=total, leave=False)
+            self._bar = _bar()(total=100 if total else None, leave=False, bar_format=self._format())
 
     def advance(self, number: int = 1) -> None:
         """Count `number` more as done."""
         self.done += number
-        if self._bar is not None:
-            self._bar.update(number)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-            of_total = f" of {self._total:,}" if self._total is not None else ""
-            logger.info("%s: %s%s %s", self._label, f"{self.done:,}", of_total, self._unit)
+        if self._is_time():
+            if self._total:
+                self._share = self.done / self._total
+            self._show()
+
+    def reach(self, share: Callable[[], float]) -> None:
+        """Show what share of a file is read, from 0 to 1; it is asked for a few times a second."""
+        if self._is_time():
+            self._share = share()
+            self._show()
+
+    def _is_time(self) -> bool:
+        now = time.monotonic()
+        is_time = now >= (self._next_line if self._bar is None else self._next_look)
+        if is_time:
+            self._next_line, self._next_look = now + _SECONDS_BETWEEN_LINES, now + _SECONDS_BETWEEN_LOOKS
+        return is_time
+
+    def _show(self) -> None:
+        if self._bar is None:
+            share = "" if self._share is None else f"{100 * self._share:.0f}%, "
+            logger.info("%s: %s%s", self._label, share, self._text())
+            return
+        if self._share is not None and self._bar.total is None:
+            self._bar.reset(total=100)
+        self._bar.bar_format = self._format()
+        self._bar.n = round(100 * (self._share or 0))
+        self._bar.refresh()
+
+    def _format(self) -> str:
+        share = "" if self._share is None else "{percentage:3.0f}% {bar} "
+        return f"{self._label}: {share}{self._text()} [{{elapsed}}]"
+
+    def _text(self) -> str:
+        of_total = f" of {self._total:,}" if self._total is not None else ""
+        return f"{self.done:,}{of_total} {self._unit}"
 
     def close(self) -> None:
         """Take the bar off the terminal."""
@@ -346,6 +387,7 @@ def _bar() -> Callable[..., tqdm[NoReturn]]:
 def progress(label: str, unit: str, total: int | None = None) -> Iterator[Progress]:
     """Show how far a step is; log lines written meanwhile do not break the bar."""
     shown = Progress(label, unit, total)
+    token = _shown.set(shown)
     try:
         if is_terminal() and _labels is not None:
             from tqdm.contrib.logging import logging_redirect_tqdm
@@ -355,4 +397,11 @@ def progress(label: str, unit: str, total: int | None = None) -> Iterator[Progre
         else:
             yield shown
     finally:
+        _shown.reset(token)
         shown.close()
+
+
+def has_read(share: Callable[[], float]) -> None:
+    """Let the progress that is shown now, if any, know what share of a file is read."""
+    if (shown := _shown.get()) is not None:
+        shown.reach(share)

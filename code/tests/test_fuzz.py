@@ -72,7 +72,7 @@ def assert_dispatched_or_refused(folder: Path, *flags: str) -> None:
     else:
         assert not any(line.startswith("error: ") for line in lines), said
         assert all(json.loads(path.read_text(encoding="utf-8")) for path in written if path.suffix == ".json")
-        assert written or any(sign in stdout.getvalue() for sign in ("First job", "selected by"))
+        assert written or any(sign in stdout.getvalue() for sign in ("Preview: ", "selected by"))
 
 
 # What an argument can hold: bytes that are no UTF-8 arrive as lone surrogates, a NUL cannot.

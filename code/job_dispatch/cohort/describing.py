@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from job_dispatch.cohort import quality_control, table_rows
 from job_dispatch.cohort.quality_control import Quality
 from job_dispatch.cohort.table_rows import SESSION_FIELDS, SUBJECT_FIELD
-from job_dispatch.messages import RequestError
+from job_dispatch.messages import Progress, RequestError, progress
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     LEVEL,
@@ -219,8 +219,8 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
         _count_there(metadata, metadata, query, quality, overview)
     else:
         ids = []
-        for record in _records(metadata, selection):
-            if quality.takes(record):
+        with progress("reading metadata", "records") as shown:
+            for record in filter(quality.takes, _records(metadata, selection, shown)):
                 overview.cells[_cell(record, overview)._replace(quality=_quality(record, quality))] += 1
                 ids.append(record["_id"])
         if selection.table is not None:
@@ -244,11 +244,13 @@ def _query(selection: Selection) -> Query:
     return Query.all_of([asked, Query.of({"$nor": known_as})]) if excluded else asked
 
 
-def _records(metadata: MetadataSource, selection: Selection) -> Iterable[Record]:
+def _records(metadata: MetadataSource, selection: Selection, shown: Progress) -> Iterable[Record]:
     fields = projection((*_FIELDS, *table_rows.FIELDS))
 
     def read(query: Query, keep: Any = lambda record: True) -> Iterator[Record]:
-        return filter(keep, itertools.chain.from_iterable(metadata.find(query, fields)))
+        for page in metadata.find(query, fields):
+            shown.advance(len(page))
+            yield from filter(keep, page)
 
     query = _query(selection)
     if selection.table is None:

@@ -19,7 +19,7 @@ from typing import IO, Any, NoReturn, Self, cast
 
 import msgspec
 
-from job_dispatch.messages import RequestError, ServiceError
+from job_dispatch.messages import RequestError, ServiceError, has_read
 from job_dispatch.metadata.matching import Matching
 from job_dispatch.metadata.records import Record, projection
 from job_dispatch.model import Skipped
@@ -270,7 +270,12 @@ class CatalogFile:
     def _lines(self, file: IO[bytes]) -> Iterator[tuple[Sequence[_Place], list[Any], bytearray | None]]:
         reader = PlainLines()
         first = 1
+        # Of a compressed file, the share of what is stored counts.
+        stored = file.fileobj if isinstance(file, gzip.GzipFile) else file
+        size = 0 if self._content is not None else Path(self._path).stat().st_size
         while lines := file.readlines(_BYTES_A_BLOCK):
+            if size:
+                has_read(lambda: stored.tell() / size)
             numbers = range(first, first + len(lines))
             first += len(lines)
             if (values := reader.read(lines)) is not None:

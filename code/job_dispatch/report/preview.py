@@ -21,32 +21,36 @@ _PLAIN_WIDTH = 10_000
 
 
 def show(run: Dispatch) -> None:
-    """Print the selection, what was found and skipped, the jobs and worker folders, and the first job in full."""
+    """Print the assets, the files, what is skipped, the selection, the jobs, and at the end one sentence on all of it.
+
+    With `--log_level=DEBUG` the first job comes first.
+    """
     if sys.stdout is None:
         return
     is_terminal = sys.stdout.isatty()
     console = Console(
         file=sys.stdout, width=None if is_terminal else _PLAIN_WIDTH, highlight=False, markup=False, emoji=False
     )
+    if run.jobs.planned and run.settings.log_level == "DEBUG":
+        worker, [first, *_] = next(run.folder_jobs())
+        print(f"First job: {worker}/{first.name}.json")
+        for line in run.jobs.model(first).to_json().split("\n"):
+            print(printable(line, sys.maxsize))
+        print()
     tables = [
-        _table("Selection", (), _selection(run)),
         _table("Assets by project", ("project", "assets"), _top(run.assets_by("project"))),
         _table("Assets by subject", ("subject", "assets"), _top(run.assets_by("subject"))),
         _table("Files", ("ending", "files", "bytes"), _files(run)),
-        _table("Jobs", (), _jobs(run)),
         _table("Skipped", ("name", "reason"), _skipped(run)),
+        _table("Selection", (), _selection(run)),
+        _table("Jobs", (), _jobs(run)),
     ]
     for table in tables:
         table.box = box.SIMPLE_HEAD if is_terminal else None
         with console.capture() as captured:
             console.print(table)
         print("\n".join(line.rstrip() for line in captured.get().splitlines()), end="\n\n")
-    if not run.jobs.planned:
-        return
-    worker, [first, *_] = next(run.folder_jobs())
-    print(f"First job: {worker}/{first.name}.json")
-    for line in run.jobs.model(first).to_json().split("\n"):
-        print(printable(line, sys.maxsize))
+    print(printable(f"Preview: {run.headline}; nothing was written"))
 
 
 def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -20,12 +20,13 @@ QUERY = '--docdb_query={"subject.subject_id": "774659"}'
 
 def test_a_preview_and_then_a_run_with_the_same_flags_have_the_same_jobs_name_by_name(world: World) -> None:
     flags = (QUERY, "--file_extension=.nwb")
-    preview = world.call(*flags, "--dry_run=1")
+    preview = world.call(*flags, "--dry_run=1", "--log_level=DEBUG")
     run = world.call(*flags)
     first = run.folders["0"][0]
     assert f"First job: 0/{first}\n" in preview.stdout
-    shown = json.loads(preview.stdout.partition(f"{first}\n")[2])
+    shown = json.loads(preview.stdout.partition(f"{first}\n")[2].partition("\n\n")[0])
     assert shown == run.jobs[0]
+    assert "First job" not in world.call(*flags, "--dry_run=1").stdout
 
 
 def test_a_preview_touches_nothing_in_the_output_folder(world: World) -> None:
@@ -34,18 +35,9 @@ def test_a_preview_touches_nothing_in_the_output_folder(world: World) -> None:
     assert not world.output_directory.exists()
 
 
-def test_a_preview_shows_selection_files_jobs_folders_and_what_is_skipped(world: World) -> None:
+def test_a_preview_shows_assets_files_and_what_is_skipped_and_ends_with_the_jobs_in_one_sentence(world: World) -> None:
     done = world.call(QUERY, "--file_extension=.nwb", "--dry_run=1", "--num_parallel_workers=2")
-    tables = done.stdout.partition("First job")[0].replace(world.gateway.host, "HOST")
-    assert tables == (
-        "Selection\n"
-        "from        DocDB HOST v1 metadata_index/data_assets\n"
-        'by          {"subject.subject_id":"774659"}\n'
-        "records     3\n"
-        "assets      3\n"
-        "with files  2\n"
-        "jobs        3\n"
-        "\n"
+    assert done.stdout.replace(world.gateway.host, "HOST") == (
         "Assets by project\n"
         "project            assets\n"
         "Behavior Platform       2\n"
@@ -59,16 +51,25 @@ def test_a_preview_shows_selection_files_jobs_folders_and_what_is_skipped(world:
         "ending  files                       bytes\n"
         ".nwb        3  0 and 1 store not measured\n"
         "\n"
+        "Skipped\n"
+        "name                                 reason\n"
+        "behavior_774659_2025-06-07_14-31-15  without a matching file\n"
+        "\n"
+        "Selection\n"
+        "from        DocDB HOST v1 metadata_index/data_assets\n"
+        'by          {"subject.subject_id":"774659"}\n'
+        "records     3\n"
+        "assets      3\n"
+        "with files  2\n"
+        "jobs        3\n"
+        "\n"
         "Jobs\n"
         "parameter sets               0\n"
         "jobs                         3\n"
         "worker folders               2\n"
         "smallest / median / largest  1 / 2 / 2 jobs\n"
         "\n"
-        "Skipped\n"
-        "name                                 reason\n"
-        "behavior_774659_2025-06-07_14-31-15  without a matching file\n"
-        "\n"
+        "Preview: 3 jobs for 2 of 3 assets on 2 workers; nothing was written\n"
     )
 
 
@@ -80,7 +81,7 @@ def test_without_an_extension_files_and_sizes_read_not_listed(world: World) -> N
 def test_at_level_error_only_the_tables_are_left_for_a_pipe(world: World) -> None:
     done = world.call(QUERY, "--dry_run=1", "--log_level=ERROR")
     assert done.stderr == ""
-    assert done.stdout.startswith("Selection\n")
+    assert done.stdout.startswith("Assets by project\n")
 
 
 def test_worker_folders_that_are_there_already_are_a_warning_and_stay(world: World) -> None:
@@ -115,7 +116,7 @@ def test_only_the_top_ten_of_many_subjects_are_named_and_the_rest_is_counted(wor
     assert "09            2\n5 more       10\n" in done.stdout
 
 
-def test_on_a_terminal_the_tables_are_drawn() -> None:
+def test_on_a_terminal_the_tables_are_drawn_log_lines_have_short_times_and_the_summary_is_last() -> None:
     command = [
         sys.executable,
         str(CODE / "run_capsule.py"),
@@ -125,7 +126,7 @@ def test_on_a_terminal_the_tables_are_drawn() -> None:
         f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}",
     ]
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL)
     os.close(theirs)
     drawn = b""
     while True:
@@ -136,6 +137,9 @@ def test_on_a_terminal_the_tables_are_drawn() -> None:
     os.close(ours)
     assert process.wait(30) == 0
     assert "───" in drawn.decode()
+    lines = drawn.decode().splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d INFO    aind-analysis-job-dispatch ", lines[0])
+    assert lines[-1].startswith("Preview: ")
 
 
 def test_text_from_records_cannot_colour_the_terminal_or_draw_in_the_tables(world: World) -> None:
@@ -149,7 +153,7 @@ def test_the_first_job_is_named_with_the_folder_that_it_would_be_in(world: World
     store = f"{world.records[1]['name']}/nwb/experiment1_recording2.nwb"
     world.s3.put("open-data", [store], b"12345")
     flags = (QUERY, "--file_extension=.nwb", "--balance=size", "--num_parallel_workers=2")
-    shown = re.search(r"First job: (\d+)/(\S+)", world.call(*flags, "--dry_run=1").stdout)
+    shown = re.search(r"First job: (\d+)/(\S+)", world.call(*flags, "--dry_run=1", "--log_level=DEBUG").stdout)
     assert shown is not None
     assert shown[2] in world.call(*flags).folders[shown[1]]
 
@@ -179,7 +183,7 @@ def test_a_preview_refuses_an_output_folder_that_a_run_would_refuse(world: World
 
 def test_what_does_not_print_is_escaped_in_the_first_job_too(world: World) -> None:
     world.records[:] = [{**world.records[0], "name": "a\x9b31mb\u202ec\x7fd\u2028e"}]
-    done = world.call("--docdb_query={}", "--dry_run=1")
+    done = world.call("--docdb_query={}", "--dry_run=1", "--log_level=DEBUG")
     assert done.returncode == 0
     assert r"a\x9b31mb\u202ec\x7fd\u2028e" in done.stdout.partition("First job: ")[2]
     assert all(line.isprintable() for line in done.stdout.splitlines())

@@ -1,0 +1,48 @@
+"""Progress: a share of what is known, with thousands separators and without decimals."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+import job_dispatch as jd
+from job_dispatch import messages
+from job_dispatch.messages import progress, showing_progress
+
+
+def test_a_count_has_thousands_separators_and_no_decimals(capsys: pytest.CaptureFixture[str]) -> None:
+    with showing_progress(True):
+        with progress("reading metadata", "records") as shown:
+            shown.advance(12_345)
+        with progress("listing files", "assets", 40_000) as shown:
+            shown.advance(10_000)
+    drawn = capsys.readouterr().err
+    assert "reading metadata: 12,345 records [00:00]" in drawn
+    assert re.search(r"listing files:  25% .*10,000 of 40,000 assets \[00:00\]", drawn)
+    assert not re.search(r"\d\.\d", drawn)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_catalog_shows_what_share_of_it_is_read_before_any_record_matches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    path = tmp_path / f"catalog.jsonl{ending}"
+    text = "".join(json.dumps({"_id": str(number)}) + "\n" for number in range(50)).encode()
+    path.write_bytes(gzip.compress(text) if ending else text)
+    with pytest.raises(jd.RequestError, match="no record matches"):
+        jd.select(jd.Catalog(path), {"name": "none such"}, progress=True)
+    assert re.search(r"reading metadata: 100% .*0 records", capsys.readouterr().err)
+
+
+def test_elsewhere_than_on_a_terminal_a_log_line_has_share_and_count(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(messages, "_SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO, "job_dispatch"), progress("listing files", "assets", 40_000) as shown:
+        shown.advance(10_000)
+    assert caplog.messages == ["listing files: 25%, 10,000 of 40,000 assets"]
