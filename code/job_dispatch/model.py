@@ -230,6 +230,22 @@ class Skips(tuple[Skipped, ...]):
         return frames.html(f"{len(self):,} skipped", self._rows(), ("name", "reason", "detail"))
 
 
+@dataclass(frozen=True)
+class ExcludedJob:
+    """A job that is skipped.
+
+    Parameters
+    ----------
+    place : str
+        The file or folder that excludes it.
+    input : str or None
+        The fingerprint of its input when it was done; with another one it is to be run. None: whatever its input.
+    """
+
+    place: str
+    input: str | None = None
+
+
 @dataclass(frozen=True, repr=False)
 class Cohort:
     """What was selected.
@@ -249,8 +265,8 @@ class Cohort:
         The query as compact JSON, None where a table alone selected.
     may_be_local : bool
         Whether locations may name local folders: they come from a file of the user's own.
-    excluded_jobs : frozenset of str
-        Names of jobs that are skipped; `excluded_by` is the file that names them.
+    excluded_jobs : mapping of str to ExcludedJob
+        Jobs that are skipped, by name.
     """
 
     groups: Sequence[Group] = ()
@@ -259,8 +275,7 @@ class Cohort:
     partners: Mapping[str, Sequence[str]] = field(default_factory=dict)
     query: str | None = None
     may_be_local: bool = False
-    excluded_jobs: frozenset[str] = frozenset()
-    excluded_by: str = ""
+    excluded_jobs: Mapping[str, ExcludedJob] = field(default_factory=dict)
 
     @property
     def assets(self) -> list[Asset]:

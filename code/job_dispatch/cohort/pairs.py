@@ -86,11 +86,16 @@ def with_raw(
     with carrying(skipped):
         _report(missing, len(derived), skip_errors)
     excluded = {
-        raw.record_id for same in known.values() for raw, record in same if exclusions.has_asset(*known_as(record))
+        raw.record_id: place
+        for same in known.values()
+        for raw, record in same
+        if (place := exclusions.place_of(*known_as(record)))
     }
-    torn = [one for one, raws in partners.items() if not excluded.isdisjoint(raw.record_id for raw in raws)]
-    detail = f"its raw asset is excluded by {exclusions.place}"
-    skipped += [Skipped.asset(Reason.EXCLUDED, assets[one], detail) for one in torn]
+    torn = {one: excluded[raw.record_id] for one, raws in partners.items() for raw in raws if raw.record_id in excluded}
+    skipped += [
+        Skipped.asset(Reason.EXCLUDED, assets[one], f"its raw asset is excluded by {place}")
+        for one, place in torn.items()
+    ]
     for one in torn:
         del partners[one]
     paired = [replace(group, assets=tuple(_with_partners(group, partners))) for group in groups]

@@ -28,7 +28,7 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Asset, Cohort, Group, Grouping, Reason, Skipped, Skips
 from job_dispatch.request import tables, values
-from job_dispatch.request.exclusions import Exclusions, read_exclusions
+from job_dispatch.request.exclusions import Exclusions, read_exclusions, report_unmatched
 from job_dispatch.request.fields import Query
 from job_dispatch.request.flags import Settings, check_combinations
 from job_dispatch.request.json_text import compact
@@ -51,7 +51,7 @@ def select(
     from_: date | str | None = None,
     to: date | str | None = None,
     table: str | PathLike[str] | None = None,
-    exclude: str | PathLike[str] | None = None,
+    exclude: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     qc: str | None = None,
     group_by: Several = (),
     latest: str | None = None,
@@ -81,8 +81,8 @@ def select(
         First and last day of the sessions, such as `2025-06-07`.
     table : path, optional
         A table (CSV, XLSX) of assets: by `asset_id`, `name`, `docdb_record_id`, `location`, or subject and session.
-    exclude : path, optional
-        `jobs.csv` of an earlier run, or a file of assets to skip.
+    exclude : path or sequence of paths
+        A folder of results (jobs that are done), `jobs.csv` or `table.csv` of an earlier run, or a file of assets.
     qc : {"pass", "not_fail"}, optional
         Only assets that pass quality control, or do not fail it.
     group_by : str or iterable of str, optional
@@ -158,7 +158,7 @@ def _selection(
     query: Mapping[str, Any] | str | None,
     asked: Settings,
     table: str | PathLike[str] | None,
-    exclude: str | PathLike[str] | None,
+    exclude: str | PathLike[str] | Sequence[str | PathLike[str]],
 ) -> Selection:
     """Return what selects the assets, of values as Python has them."""
     if isinstance(query, Mapping):
@@ -168,7 +168,7 @@ def _selection(
             raise RequestError(f"--docdb_query: it cannot be written as JSON: {error}") from None
     read = None if query is None else read_query(query, Path())
     rows = None if table is None else tables.read_table([Path(table)])
-    excluded = Exclusions() if exclude is None else read_exclusions(Path(exclude))
+    excluded = read_exclusions([Path(exclude)] if isinstance(exclude, str | PathLike) else list(map(Path, exclude)))
     return selected_by(read, asked, rows, excluded)
 
 
@@ -227,7 +227,6 @@ class _Reading:
             selection.query_text,
             metadata.may_name_local_files,
             selection.exclusions.jobs,
-            selection.exclusions.place,
         )
 
     def _fitting(self) -> table_rows.Fitting:
@@ -308,15 +307,12 @@ def _without_excluded(
     """
     if not exclusions.assets:
         return list(groups), []
-    unmatched = exclusions.assets.difference(*(known_as(record) for _, record in found))
-    if unmatched:
-        entries = counted(len(exclusions.assets), "entry", "entries")
-        logger.info("--exclude: %d of %s in %s match no selected asset", len(unmatched), entries, exclusions.place)
-    excluded_ones = {identity(asset) for asset, record in found if exclusions.has_asset(*known_as(record))}
+    matched = {name for _, record in found for name in known_as(record)}
+    report_unmatched(exclusions.assets, matched, ("entry", "entries"), "selected asset")
+    places = {identity(asset): place for asset, record in found if (place := exclusions.place_of(*known_as(record)))}
     grouped = dict.fromkeys(asset for group in groups for asset in group.assets)
-    excluded = {asset for asset in grouped if identity(asset) in excluded_ones}
-    detail = f"excluded by {exclusions.place}"
-    skipped = [Skipped.asset(Reason.EXCLUDED, one, detail) for one in grouped if one in excluded]
+    excluded = {asset: places[identity(asset)] for asset in grouped if identity(asset) in places}
+    skipped = [Skipped.asset(Reason.EXCLUDED, one, f"excluded by {place}") for one, place in excluded.items()]
     kept = (replace(one, assets=tuple(asset for asset in one.assets if asset not in excluded)) for one in groups)
     return [group for group in kept if group.assets], skipped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from job_dispatch import frames
 from job_dispatch.jobs.code import Code, analysis_code
-from job_dispatch.jobs.model import AnalysisDispatchModel
+from job_dispatch.jobs.model import AnalysisDispatchModel, fingerprint
 from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, with_unit
 from job_dispatch.messages import progress as progress_of
-from job_dispatch.model import Cohort, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
+from job_dispatch.model import Cohort, ExcludedJob, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
 from job_dispatch.request.parameters import Parameters, parameters_of
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ def plan(
     if not isinstance(parameters, Parameters):
         parameters = parameters_of(parameters)
     if leave_out is None and files.cohort.excluded_jobs:
-        leave_out = partial(_without_excluded, files.cohort)
+        leave_out = partial(_without_excluded, files.cohort.excluded_jobs, parameters.fixed)
     _note_whole_groups(files, split_files)
     work = Work(files, parameters, files.cohort.query if query_in_jobs else None, split_files, code)
     limit = at_most or JOBS_UNASKED
@@ -331,13 +332,23 @@ def plan(
     return Jobs(taken, parameters.fixed, work.query, code, Skips(skipped), left_off, too_many)
 
 
-def _without_excluded(cohort: Cohort, jobs: Iterable[Job]) -> Iterator[Job | Skipped]:
+def _without_excluded(
+    excluded: Mapping[str, ExcludedJob], fixed: dict[str, Any] | None, jobs: Iterable[Job]
+) -> Iterator[Job | Skipped]:
     for job in jobs:
-        if job.name in cohort.excluded_jobs:
-            detail = f"excluded by {cohort.excluded_by}"
-            yield Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets, detail)
-        else:
-            yield job
+        yield excluding(job, excluded, fixed) or job
+
+
+def excluding(job: Job, excluded: Mapping[str, ExcludedJob], fixed_parameters: dict[str, Any] | None) -> Skipped | None:
+    """Return that a job is skipped, None if it is not excluded or has another input than when it was done."""
+    one = excluded.get(job.name)
+    if one is None:
+        return None
+    if one.input is not None:
+        text = _model(job.group, job.files, job.parameter_set, fixed_parameters, None).to_json()
+        if fingerprint(json.loads(text)) != one.input:
+            return None
+    return Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets, f"excluded by {one.place}")
 
 
 def _note_whole_groups(files: Files, split_files: bool) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+# They do not change what a job computes.
+_NOT_OF_THE_INPUT = ("query", "analysis_code")
 # They do not decide a job's name.
 _NOT_OF_THE_WORK = (
     "asset_id",
@@ -86,3 +90,15 @@ class AnalysisDispatchModel(BaseModel):
     def _null_fields(self) -> set[str]:
         """Name the null fields. `exclude_none` would be a promise about nulls inside parameters as well."""
         return {name for name, value in self if value is None}
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """Return the hash of what decides the result of a job, the versions of its files included.
+
+    Parameters
+    ----------
+    content : mapping
+        What the job file holds.
+    """
+    decisive = {name: value for name, value in content.items() if name not in _NOT_OF_THE_INPUT}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from job_dispatch import failures
-from job_dispatch.jobs.building import Job, Jobs
+from job_dispatch.jobs.building import Job, Jobs, excluding
 from job_dispatch.messages import counted, logger, warn_listing
-from job_dispatch.model import Reason, Skipped
+from job_dispatch.model import Skipped
 from job_dispatch.processed.code_ocean import Wrapper
 from job_dispatch.processed.results import ResultsDatabase, Unprocessed
-from job_dispatch.request.exclusions import Exclusions
+from job_dispatch.request.exclusions import Exclusions, report_unmatched
 
 
 class Remaining:
@@ -21,13 +21,16 @@ class Remaining:
     Parameters
     ----------
     exclusions : Exclusions
+    fixed : dict or None
+        The fixed parameters of all jobs.
     unprocessed : Unprocessed or None
         None where processed jobs are done again.
     """
 
-    def __init__(self, exclusions: Exclusions, unprocessed: Unprocessed | None) -> None:
-        self._exclusions, self._unprocessed = exclusions, unprocessed
-        self._excluded: set[str] = set()
+    def __init__(self, exclusions: Exclusions, fixed: dict[str, Any] | None, unprocessed: Unprocessed | None) -> None:
+        self._exclusions, self._fixed, self._unprocessed = exclusions, fixed, unprocessed
+        self._known: set[str] = set()
+        self._changed = 0
 
     def __call__(self, jobs: Iterable[Job]) -> Iterator[Job | Skipped]:
         """Yield the jobs that remain in their order, and a `Skipped` for each of the others."""
@@ -37,16 +40,19 @@ class Remaining:
     def _judged(self, job: Job) -> Job | Skipped:
         if job.name not in self._exclusions.jobs:
             return job
-        self._excluded.add(job.name)
-        detail = f"excluded by {self._exclusions.place}"
-        return Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets, detail)
+        self._known.add(job.name)
+        skipped = excluding(job, self._exclusions.jobs, self._fixed)
+        self._changed += skipped is None
+        return skipped or job
 
     def warn(self, jobs: Jobs) -> None:
         """Report what `--exclude` did not match; warn of jobs that may be processed already or cannot succeed."""
-        unmatched = len(self._exclusions.jobs - self._excluded)
-        if unmatched and jobs.left_off is None:
-            entries = f"{counted(len(self._exclusions.jobs), 'job')} in {self._exclusions.place}"
-            logger.info("--exclude: %d of %s are not jobs of this run", unmatched, entries)
+        if self._changed:
+            changed = counted(self._changed, "job that is done has", "jobs that are done have")
+            logger.info("--exclude: %s another input now, so not excluded", changed)
+        if jobs.left_off is None:
+            places = {name: job.place for name, job in self._exclusions.jobs.items()}
+            report_unmatched(places, self._known, ("job", "jobs"), "job of this run")
         if self._unprocessed is None:
             return
         if undecided := self._unprocessed.undecided:
@@ -62,7 +68,7 @@ class Remaining:
 def leave_out_processed(
     exclusions: Exclusions,
     wrapper: Wrapper | None,
-    fixed: Mapping[str, Any] | None,
+    fixed: dict[str, Any] | None,
     database: ResultsDatabase | None,
 ) -> Remaining | None:
     """Return what lets the remaining jobs through; None where all remain.
@@ -78,7 +84,7 @@ def leave_out_processed(
         Where processed jobs are recorded; None where they are done again.
     """
     unprocessed = None if wrapper is None or database is None else Unprocessed(wrapper, fixed, database)
-    return Remaining(exclusions, unprocessed) if exclusions.jobs or unprocessed else None
+    return Remaining(exclusions, fixed, unprocessed) if exclusions.jobs or unprocessed else None
 
 
 def _warn_of_folders(bucket: str, jobs: Jobs, unprocessed: Unprocessed) -> None:

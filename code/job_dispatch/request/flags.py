@@ -173,8 +173,12 @@ class Settings:
     skip_processed: bool = _flag(
         _ADVANCED, "0|1", "1: skip jobs that have a result in the results database", "0", values.switch
     )
-    exclude: str | None = _flag(
-        _ADVANCED, "FILE", "skip what this file lists: jobs.csv of an earlier run, or a table or list of assets"
+    exclude: tuple[str, ...] = _flag(
+        _ADVANCED,
+        "PATHS",
+        "skip what these name, comma separated: results (jobs that are done), jobs.csv, table.csv, or lists of assets",
+        convert=values.words,
+        absent=(),
     )
     file_pattern: tuple[str, ...] = _flag(
         _ADVANCED,

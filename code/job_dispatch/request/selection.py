@@ -18,7 +18,6 @@ PIPELINE_FOLDER = "input_files"
 # The input directory of a capsule.
 _DATA = Path("/data")
 _NAME_SHOWN = 100
-_EXCLUDING = "give jobs.csv of an earlier run, or a file of asset ids, names or record ids"
 _NOTHING_ASKED = (
     "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
     " or --use_data_asset_csv=1 with a CSV of asset ids"
@@ -71,9 +70,9 @@ def read_selection(settings: Settings) -> Selection:
         else:
             paths = [settings.input_directory, settings.input_directory / PIPELINE_FOLDER]
         table = tables.read_table(paths)
-    exclusions = Exclusions()
-    if settings.exclude:
-        exclusions = read_exclusions(find_file("--exclude", settings.exclude, settings.input_directory, _EXCLUDING))
+    remedy = "give a folder of results, jobs.csv or table.csv, or a file of asset ids, names or record ids"
+    excluding = [find_file("--exclude", one, settings.input_directory, remedy, True) for one in settings.exclude]
+    exclusions = read_exclusions(excluding)
     selection = selected_by(query, settings, table, exclusions)
     if selection.query is None and table is None and not settings.describe and settings.metadata_catalog is None:
         raise RequestError(_NOTHING_ASKED)
@@ -125,8 +124,8 @@ def read_query(text: str, input_directory: Path) -> Query:
     return query_in(json_text.read_file(path), str(path))
 
 
-def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
-    """Return the file that a flag names, as given or inside the input directory or its `input_files`.
+def find_file(flag: str, name: str, input_directory: Path, remedy: str, is_folder_too: bool = False) -> Path:
+    """Return the file (or folder) that a flag names, as given or inside the input directory or its `input_files`.
 
     A name below the input directory, or below the `/data` of a capsule, is looked for in `input_files` as well:
     whether a file lies there depends on whether a pipeline or a capsule runs.
@@ -138,7 +137,8 @@ def find_file(flag: str, name: str, input_directory: Path, remedy: str) -> Path:
     """
     places = file_places(name, input_directory)
     for path in places:
-        if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, False for names too long to be one
+        # Unlike those of Path, these are False for names too long to be one.
+        if os.path.isfile(path) or (is_folder_too and os.path.isdir(path)):  # noqa: PTH112, PTH113
             return path
     if os.path.isdir(name):  # noqa: PTH112
         raise RequestError(f"{flag}: {name} is a folder; {remedy}")

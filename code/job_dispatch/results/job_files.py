@@ -13,8 +13,6 @@ from typing import Any
 
 from job_dispatch.messages import RequestError
 
-# They do not change what a job computes.
-_NOT_OF_THE_WORK = ("query", "analysis_code")
 _WORKER_FOLDER = re.compile(r"[0-9]+")
 
 
@@ -71,6 +69,8 @@ class JobFile:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that decides what the job computes, the versions of its files included."""
+        from job_dispatch.jobs.model import fingerprint  # pydantic takes 0.2 s, and status needs it for few jobs
+
         return fingerprint(self.content)
 
     @property
@@ -79,12 +79,6 @@ class JobFile:
         versions = self.content.get("file_version") or [None]
         sizes = [one["size"] for one in versions if one is not None and "size" in one]
         return sum(sizes) if len(sizes) == len(versions) else None
-
-
-def fingerprint(content: Mapping[str, Any]) -> str:
-    """Return the hash of a job file's content without its query and the code that will run it."""
-    work = {name: value for name, value in content.items() if name not in _NOT_OF_THE_WORK}
-    return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
 
 
 def find(places: Sequence[Path]) -> list[JobFile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import openpyxl
 import pytest
 
-from tests.conftest import DESCRIPTION, World, assert_refused, asset_id
+import job_dispatch as jd
+from job_dispatch.results.job_files import JobFile
+from tests.conftest import DESCRIPTION, EXAMPLE, World, assert_refused, asset_id
 from tests.test_dispatch import succeeded
 
 NAMES = [f"{DESCRIPTION}_processed_a", f"{DESCRIPTION}_processed_b", DESCRIPTION]
@@ -33,6 +36,7 @@ def test_the_jobs_of_an_earlier_run_are_left_out_by_their_names(desk: World, tmp
     )
     assert [job["asset_name"] for job in done.jobs] == [[NAMES[2]], [NAMES[2]]]
     assert f"--exclude: {report}/jobs.csv: 4 jobs of an earlier run" in done.stderr
+    assert "WARNING --exclude" not in done.stderr
     assert "skipped  4: 4 excluded" in done.stdout
     with (again / "skipped.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -133,7 +137,7 @@ def test_jobs_of_an_earlier_run_that_are_not_in_this_run_are_counted(desk: World
     succeeded(desk.call("--docdb_query={}", f"--report_directory={report}"))
     flags = ('--docdb_query={"name": {"$regex": "_a$"}}', f"--exclude={report}/jobs.csv", "--overwrite=1")
     log = succeeded(desk.call(*flags)).stderr
-    assert f"--exclude: 2 of 3 jobs in {report}/jobs.csv are not jobs of this run" in log
+    assert f"--exclude: 2 of 3 jobs in {report}/jobs.csv match no job of this run" in log
 
 
 def test_entries_that_match_nothing_are_counted(desk: World) -> None:
@@ -166,9 +170,85 @@ def test_an_excluded_asset_is_not_listed(world: World) -> None:
     assert not any(world.records[1]["_id"] in job["docdb_record_id"] for job in done.jobs)
 
 
-def test_a_file_that_names_nothing_leaves_nothing_out(desk: World) -> None:
-    assert left(desk, "")[0] == sorted(NAMES)
-    assert left(desk, "asset_id\n")[0] == sorted(NAMES)
+@pytest.mark.parametrize("text", ["", "asset_id\n", "file_name,asset_name\n", "job,status\n"])
+def test_a_file_that_names_nothing_leaves_nothing_out_and_is_warned_of(desk: World, text: str) -> None:
+    names, log = left(desk, text)
+    assert names == sorted(NAMES)
+    warning = "done.csv excludes nothing: it lists no job that is done, and no asset\n"
+    assert f"WARNING --exclude: {desk.input_directory}/{warning}" in log
+
+
+def test_a_file_of_which_nothing_matches_is_warned_of(desk: World) -> None:
+    _, log = left(desk, "not-one-of-them\n")
+    assert f"WARNING --exclude: {desk.input_directory}/done.csv excludes nothing: it names no selected asset" in log
+    _, log = left(desk, "file_name\n00000000-0000-5000-8000-000000000000.json\n")
+    assert f"WARNING --exclude: {desk.input_directory}/done.csv excludes nothing: it names no job of this run" in log
+
+
+def results_of(world: World, folder: Path, *done: int) -> list[str]:
+    """Dispatch, write the records that `job-dispatch run` would write, and return the names of the jobs."""
+    succeeded(world.call("--docdb_query={}", "--overwrite=1"))
+    files = {path.stem: path for path in world.output_directory.glob("*/*.json")}
+    jobs = sorted(files, key=lambda job: json.loads(files[job].read_text())["asset_name"])
+    for number, job in enumerate(jobs):
+        (folder / job).mkdir(parents=True)
+        record = {"job": job, "input": JobFile(files[job]).fingerprint}
+        (folder / job / ("job.json" if number in done else "failed.json")).write_text(json.dumps(record))
+    return jobs
+
+
+def test_the_jobs_that_are_done_in_a_folder_of_results_are_left_out_unless_their_input_has_changed(
+    desk: World, tmp_path: Path
+) -> None:
+    results = tmp_path / "published" / "analysis_results"
+    results_of(desk, results, 0, 1)
+    for folder in (results, results.parent):
+        done = succeeded(desk.call("--docdb_query={}", f"--exclude={folder}", "--overwrite=1"))
+        assert [job["asset_name"] for job in done.jobs] == [[sorted(NAMES)[2]]]
+        assert f"--exclude: {folder}: 2 jobs done, unless the input has changed" in done.stderr
+
+    [changed] = [record for record in desk.records if record["name"] == sorted(NAMES)[0]]
+    changed["subject"]["subject_id"] = "774660"  # a job file tells the subject
+    done = succeeded(desk.call("--docdb_query={}", f"--exclude={results}", "--overwrite=1"))
+    assert sorted(job["asset_name"] for job in done.jobs) == [[sorted(NAMES)[0]], [sorted(NAMES)[2]]]
+    assert "--exclude: 1 job that is done has another input now, so not excluded" in done.stderr
+
+
+def test_a_folder_without_results_leaves_nothing_out_and_is_warned_of(desk: World, tmp_path: Path) -> None:
+    results_of(desk, tmp_path / "results")
+    done = succeeded(desk.call("--docdb_query={}", f"--exclude={tmp_path / 'results'}", "--overwrite=1"))
+    assert len(done.jobs) == 3
+    assert f"WARNING --exclude: {tmp_path / 'results'} excludes nothing: no job in it is done" in done.stderr
+
+
+@pytest.mark.parametrize("as_one", [True, False], ids=["commas", "twice"])
+def test_several_files_and_folders_are_given_with_commas_or_one_by_one(
+    desk: World, tmp_path: Path, as_one: bool
+) -> None:
+    jobs = results_of(desk, tmp_path / "results", 0)
+    table = tmp_path / "table.csv"
+    table.write_text(f"job,status,asset_name\n{jobs[0]},failed,x\n{jobs[1]},done,y\n")
+    (desk.input_directory / "assets.txt").write_text(sorted(NAMES)[2])
+    values = [str(tmp_path / "results"), str(table), "assets.txt"]
+    flags = [f"--exclude={','.join(values)}"] if as_one else [f"--exclude={value}" for value in values]
+    done = desk.call("--docdb_query={}", "--overwrite=1", f"--report_directory={tmp_path / 'report'}", *flags)
+    assert (done.returncode, done.jobs) == (0, [])
+    with (tmp_path / "report" / "skipped.csv").open(newline="") as file:
+        places = sorted(row["reason"].removeprefix("excluded by ") for row in csv.DictReader(file))
+    assert places == sorted([str(tmp_path / "results"), str(table), f"{desk.input_directory}/assets.txt"])
+
+
+def test_the_library_leaves_out_what_the_command_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = jd.Catalog(EXAMPLE / "catalog.jsonl")
+    jd.write(jd.plan(jd.locate(jd.select(source, subject="643634"), endings=".csv")), "jobs")
+    Path("analysis.py").write_text("def analyse(job, parameters, results):\n    pass\n")
+    jd.run("analysis.py", "jobs")
+    for exclude in ("analysis_results", ["analysis_results/table.csv"], (Path("analysis_results"),)):
+        cohort = jd.select(source, subject="643634", exclude=exclude)
+        jobs = jd.plan(jd.locate(cohort, endings=".csv"))
+        assert len(jobs) == 0
+        assert [one.reason.value for one in jobs.skipped] == ["excluded"]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +261,8 @@ def test_a_file_that_names_nothing_leaves_nothing_out(desk: World) -> None:
         (
             None,
             [
-                "error: --exclude: no such file: done.csv; give jobs.csv of an earlier run, or a file of asset ids,"
-                " names or record ids",
+                "error: --exclude: no such file: done.csv; give a folder of results, jobs.csv or table.csv, or a file"
+                " of asset ids, names or record ids",
                 "  looked for done.csv",
                 "  looked for {place}",
                 "  looked for {folder}/input_files/done.csv",
