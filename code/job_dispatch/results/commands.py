@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.timeout * 60 if arguments.timeout else None,
         arguments.attempt,
         secrets.token_hex(8),
+        arguments.metadata_catalog,
     )
     jobs = running.jobs_to_run(order, arguments.jobs, running.Only.ALL if arguments.again else only)
     shown = _Shown(len(jobs))
@@ -183,6 +184,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="parameters for all jobs: over fixed ones, under distributed ones; JSON if it parses as JSON, else text",
     )
+    add("--metadata_catalog", metavar="FILE", type=Path, help="give job.metadata whole records: from --save_catalog")
     add("--output", metavar="DIR", type=Path, default=gathering.FOLDER, help=f"default: ./{gathering.FOLDER}")
     add("--attempt", type=_workers, default=1, help=argparse.SUPPRESS)  # of a workflow manager that tries again
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from pydantic import PrivateAttr
 
 from job_dispatch.jobs.model import AnalysisDispatchModel
 
@@ -49,14 +52,27 @@ class Job(AnalysisDispatchModel):
             return path.open("rb")
         return _open_in_s3(path)
 
+    _records: list[dict[str, Any] | None] = PrivateAttr(default_factory=list)
+
+    def with_records(self, records: Mapping[str, Any]) -> Self:
+        """Add the metadata records of its assets, from some by `_id`."""
+        self._records = [records.get(one) for one in self.docdb_record_id] if records else []
+        return self
+
     @property
     def metadata(self) -> list[dict[str, Any]]:
-        """What the metadata tells of each asset: a dict with `subject`, `session`, `project` and `modality`."""
+        """What the metadata tells of each asset: a dict with `subject`, `session`, `project` and `modality`.
+
+        With `job-dispatch run --metadata_catalog`, `record` is the whole record as well.
+        """
         traits = {"subject": self.subject, "session": self.session, "project": self.project, "modality": self.modality}
-        return [
+        found: list[dict[str, Any]] = [
             {name: values[number] if values else None for name, values in traits.items()}
             for number in range(len(self.s3_location))
         ]
+        for one, record in zip(found, self._records, strict=False):
+            one["record"] = record
+        return found
 
 
 def _open_in_s3(address: str) -> IO[bytes]:

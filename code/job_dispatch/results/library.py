@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ONLY = {None: running.Only.OPEN, "failed": running.Only.FAILED, "new": running.Only.NEW}
+_PATHS = ("analysis", "results", "catalog")
 # It imports from where the caller does.
 _APART = (
     "import json, sys; order = json.loads(sys.stdin.readline()); sys.path[:] = order.pop('sys.path');"
@@ -45,6 +46,7 @@ def run(
     again: bool = False,
     output: str | PathLike[str] = gathering.FOLDER,
     set: Mapping[str, Any] | None = None,
+    metadata_catalog: str | PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> RunStatus:
     """Run an analysis on the jobs of a dispatch on this machine, each in a process of its own.
@@ -71,6 +73,8 @@ def run(
         Folder of the results.
     set : mapping, optional
         Parameters for all jobs; they replace fixed ones, and distributed ones replace them.
+    metadata_catalog : path, optional
+        The catalog that a dispatch saved, which gives `job.metadata` whole records.
     progress : bool, optional
         Show progress; by default in a terminal and in a notebook.
 
@@ -105,10 +109,16 @@ def run(
         if number is not None and not 0 < number < float("inf"):
             raise RequestError(f"run: {name}={number} is not above 0")
     order = Order(
-        path.absolute(), Path(output), dict(set or {}), timeout * 60 if timeout else None, run=secrets.token_hex(8)
+        path.absolute(),
+        Path(output),
+        dict(set or {}),
+        timeout * 60 if timeout else None,
+        run=secrets.token_hex(8),
+        catalog=None if metadata_catalog is None else Path(metadata_catalog),
     )
+    places = {name: str(getattr(order, name)) for name in _PATHS if getattr(order, name) is not None}
     asked = {
-        "order": {**asdict(order), "analysis": str(order.analysis), "results": str(order.results)},
+        "order": {**asdict(order), **places},
         "places": [str(Path(folder)) for folder in folders],
         "only": (running.Only.ALL if again else _ONLY[only]).value,
         "workers": workers or running.cores(),
@@ -248,7 +258,7 @@ def run_apart(order: Mapping[str, Any], places: list[str], only: str, workers: i
     If the other process ends, the system ends this one, and with it the jobs.
     """
     stopping.end_with(sys.stdin.fileno())
-    given = Order(**{**order, "analysis": Path(order["analysis"]), "results": Path(order["results"])})
+    given = Order(**{**order, **{name: Path(order[name]) for name in _PATHS if order[name] is not None}})
     try:
         jobs = running.jobs_to_run(given, list(map(Path, places)), running.Only(only))
         _tell(len(jobs))

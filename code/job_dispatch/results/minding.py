@@ -52,8 +52,12 @@ class Order:
         The attempt if no earlier one is known.
     run : str
         Identifies the run in its claims.
+    catalog : pathlib.Path or None
+        A catalog of whole records, for `job.metadata`.
     code : mapping
         The address and the version of the analysis.
+    records : mapping
+        The records of the catalog by `_id`.
     """
 
     analysis: Path
@@ -62,7 +66,9 @@ class Order:
     timeout: float | None = None
     attempt: int = 1
     run: str = ""
+    catalog: Path | None = None
     code: Mapping[str, str] = field(default_factory=dict)
+    records: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -331,7 +337,8 @@ def _be_the_job(order: Order, job: JobFile, printing: int, answer: Path, minder:
         for source, target in ((nothing, 0), (printing, 1), (printing, 2)):
             os.dup2(source, target)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        told = working.work(order.analysis, job.content, order.given, order.results.absolute() / job.name)
+        folder = order.results.absolute() / job.name
+        told = working.work(order.analysis, job.content, order.given, folder, order.records)
         records.write_whole(answer, told)
         sys.stdout.flush()
         sys.stderr.flush()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from job_dispatch import stopping
 from job_dispatch.messages import RequestError, counted, logger
@@ -64,9 +65,9 @@ def run(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
     Raises
     ------
     RequestError
-        The analysis cannot be imported or has no function `analyse`.
+        The analysis cannot be imported or has no function `analyse`, or the catalog lacks a record.
     """
-    order = replace(order, code=provenance.code(order.analysis))
+    order = replace(order, code=provenance.code(order.analysis), records=_records(order.catalog, jobs))
     stopping.note(run=order.run, results=str(order.results.absolute()))
     claims.folder(order.results).mkdir(parents=True, exist_ok=True)
     minding.prepare()
@@ -74,6 +75,23 @@ def run(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
         if outcome.status == "refused":
             raise RequestError(outcome.reason)
         yield outcome
+
+
+def _records(catalog: Path | None, jobs: Sequence[ToRun]) -> dict[str, Any]:
+    """Return the whole records of all assets by `_id`."""
+    if catalog is None:
+        return {}
+    from job_dispatch.metadata.catalog import Catalog  # its engine of queries takes 0.1 s
+
+    wanted = {one for job, _ in jobs for one in job.content.get("docdb_record_id", ())}
+    pages = Catalog(catalog).find({"_id": {"$in": sorted(wanted)}}, None)
+    found = {record["_id"]: record for page in pages for record in page}
+    if missing := len(wanted - found.keys()):
+        raise RequestError(
+            f"{catalog}: no record of {missing:,} of {counted(len(wanted), 'asset')};"
+            " give the catalog that --save_catalog wrote for these jobs"
+        )
+    return found
 
 
 def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[ToRun]:

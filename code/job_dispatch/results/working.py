@@ -18,7 +18,9 @@ class AnalysisError(Exception):
     """An analysis did not do what an analysis must."""
 
 
-def work(path: Path, content: Mapping[str, Any], given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def work(
+    path: Path, content: Mapping[str, Any], given: Mapping[str, Any], folder: Path, whole: Mapping[str, Any]
+) -> dict[str, Any]:
     """Run the analysis on a job in this process.
 
     Parameters
@@ -31,6 +33,8 @@ def work(path: Path, content: Mapping[str, Any], given: Mapping[str, Any], folde
         The parameters of `--set`.
     folder : pathlib.Path
         The folder of the job, which is made empty.
+    whole : mapping
+        Whole metadata records by `_id`, as far as they are known.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def work(path: Path, content: Mapping[str, Any], given: Mapping[str, Any], folde
 
     told: dict[str, Any] = {}
     try:
-        job = Job.model_validate(content)
+        job = Job.model_validate(content).with_records(whole)
         values = analyse(job, analysis.merged(content, given), folder)
         if values is not None and not isinstance(values, dict):
             raise AnalysisError(f"analyse returned {type(values).__name__}; it must return a dict of values, or None")

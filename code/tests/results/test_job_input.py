@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import job_dispatch as jd
 from job_dispatch.main import main
 from job_dispatch.results.job import Job
 from tests.conftest import World
@@ -28,8 +29,9 @@ def analyse(job, parameters, results):
 
 
 @pytest.fixture
-def lab(desk: Desk) -> Desk:
+def lab(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk with a catalog of one asset, which has a file and a store."""
+    monkeypatch.chdir(desk.folder)
     (desk.folder / "assets" / "a" / "x.ome.zarr" / "0").mkdir(parents=True)
     (desk.folder / "assets" / "a" / "y.nwb").write_text("data")
     record = {
@@ -115,6 +117,27 @@ def test_an_analysis_opens_its_files_by_path_and_gets_the_metadata(lab: Desk) ->
             "modality": ["behavior", "pophys"],
         }
     ]
+
+
+def test_whole_records_come_with_a_saved_catalog(lab: Desk) -> None:
+    dispatch(lab, f"--save_catalog={lab.folder / 'saved.jsonl.gz'}")
+    (lab.folder / "analysis.py").write_text(
+        "def analyse(job, parameters, results):\n    return {'record': job.metadata[0].get('record')}\n"
+    )
+    assert lab.run("--metadata_catalog=saved.jsonl.gz").code == 0
+    [row] = lab.table()
+    given = json.loads((lab.folder / "catalog.jsonl").read_text())
+    assert json.loads(row["record"]) == given
+    assert jd.run("analysis.py", "results", metadata_catalog="saved.jsonl.gz", again=True).counts["done"] == 1
+    [path] = (lab.folder / "analysis_results").glob("*/job.json")
+    assert json.loads(path.read_text())["values"]["record"] == given
+
+    (lab.folder / "other.jsonl").write_text('{"_id": "2"}\n')
+    refused = lab.run("--metadata_catalog=other.jsonl", "--again")
+    assert refused.code == 2
+    remedy = "give the catalog that --save_catalog wrote for these jobs"
+    assert refused.error == f"error: other.jsonl: no record of 1 of 1 asset; {remedy}"
+    assert json.loads(path.read_text())["values"]["record"] == given
 
 
 def test_without_files_the_paths_of_a_job_are_the_folders_of_its_assets(lab: Desk) -> None:

@@ -57,6 +57,20 @@ def test_the_table_has_a_row_for_each_job_with_its_state_subject_and_reason(desk
     assert rows[left]["parameters.threshold"] == "3"
 
 
+def test_with_pyarrow_there_is_a_table_in_which_numbers_are_numbers(desk: Desk) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    desk.job("a", "values.update(rate=1.5, mixed=1, trace=[1, 2])")
+    desk.job("b", "values.update(rate=2, mixed='none', trace=[3])")
+    desk.job("c", "raise ValueError('no licks')")
+    desk.run()
+    table = parquet.read_table(desk.folder / "analysis_results" / "table.parquet").to_pydict()
+    assert list(table) == list(desk.table()[0])
+    assert table["status"] == ["done", "done", "failed"]
+    assert table["rate"] == [1.5, 2.0, None]
+    assert table["mixed"] == ["1", "none", ""]
+    assert table["trace"] == ["[1, 2]", "[3]", ""]
+
+
 @pytest.mark.parametrize(
     ("how", "code"), [("", 0), ("raise KeyError('letters')", 1), ("raise SystemExit", 1)], ids=["", "raise", "exit"]
 )
