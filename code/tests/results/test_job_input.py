@@ -119,6 +119,7 @@ def test_an_analysis_opens_its_files_by_path_and_gets_the_metadata(lab: Desk) ->
     ]
 
 
+@pytest.mark.long
 def test_whole_records_come_with_a_saved_catalog(lab: Desk) -> None:
     dispatch(lab, f"--save_catalog={lab.folder / 'saved.jsonl.gz'}")
     (lab.folder / "analysis.py").write_text(

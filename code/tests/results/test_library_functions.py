@@ -30,6 +30,7 @@ def _in_the_folder_of_the_desk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(desk.folder)
 
 
+@pytest.mark.long
 def test_run_works_in_a_thread_and_in_an_event_loop_and_leaves_everything_else_of_the_process_alone(
     desk: Desk, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +57,7 @@ def test_run_works_in_a_thread_and_in_an_event_loop_and_leaves_everything_else_o
     assert len(desk.table()) == 2
 
 
+@pytest.mark.long
 def test_run_takes_what_the_flags_of_the_verb_take(desk: Desk) -> None:
     job = desk.job("a", fixed_parameters={"cutoff": 1, "name": "x"})
     slow = desk.job("slow", "time.sleep(1000)")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import pty
+import re
 import signal
 import socket
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.results.conftest import Desk, ended, wait_until
+from job_dispatch.results.gathering import Results, Row
+from job_dispatch.results.states import Status
+from job_dispatch.results.status import summary
+from tests.results.conftest import COMMAND, Desk, ended, wait_until
 
 
 def test_a_job_that_is_done_leaves_its_files_what_it_printed_and_a_record_of_how_it_was_made(desk: Desk) -> None:
@@ -215,3 +222,24 @@ def test_jobs_run_so_many_at_a_time(desk: Desk) -> None:
     for name in ("j1", "j2", "j3"):
         desk.job(name, barrier)
     assert desk.run("--workers=3", "--timeout=1").code == 0
+
+
+def test_in_a_terminal_a_line_tells_how_many_jobs_are_done_failed_and_left_and_the_time_left(desk: Desk) -> None:
+    desk.job("good")
+    desk.job("bad", "raise ValueError")
+    terminal, its_end = pty.openpty()
+    command = [*COMMAND, "run", "analysis.py", "results", "--workers=1"]
+    subprocess.run(command, cwd=desk.folder, stdout=subprocess.DEVNULL, stderr=its_end, check=False)
+    shown = os.read(terminal, 1 << 16).decode()
+    assert re.search(r"(1 done, 0 failed|0 done, 1 failed), 1 left, about [0-9.]+ s", shown)
+    assert "1 done, 1 failed, 0 left, about 0.0 s" in shown
+
+
+def test_the_paragraph_at_the_end_of_a_run_gives_the_first_five_failures_and_the_page() -> None:
+    rows = [Row(f"job-{number}", Status.FAILED, Path(), (f"a{number}",), reason="ValueError") for number in range(7)]
+    lines = summary(Results(Path(), (*rows, Row("done", Status.DONE, Path()))))
+    assert lines == [
+        "1 done, 7 failed of 8 jobs",
+        *(f"  job-{number} (a{number}): ValueError" for number in range(5)),
+        "  … and 2 more",
+    ]
