@@ -271,6 +271,14 @@ def test_a_row_opens_to_everything_that_is_known_of_its_job(opened: Opened, widt
         assert tab.locator("#table tr.more").count() == 0
 
 
+def test_of_a_long_list_the_table_shows_the_beginning_and_the_row_that_opens_all(opened: Opened) -> None:
+    numbers = [round(0.1 * number, 1) for number in range(30)]
+    with opened([make_row(0, values={"trace": numbers}), make_row(1)]) as tab:
+        assert cells(tab, "trace")[0] == f"{str(numbers)[:40]}…"
+        tab.locator("#table tr.job").first.get_by_role("button").click()
+        assert tab.locator("#table tr.more").get_by_text(str(numbers), exact=True).is_visible()
+
+
 def test_columns_can_be_shown_and_hidden(opened: Opened) -> None:
     with opened() as tab:
         assert cells(tab, "host") == []
