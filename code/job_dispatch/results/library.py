@@ -111,7 +111,7 @@ def run(
     order = Order(
         path.absolute(),
         Path(output),
-        dict(set or {}),
+        analysis_file.plain(dict(set or {})),
         timeout * 60 if timeout else None,
         run=secrets.token_hex(8),
         catalog=None if metadata_catalog is None else Path(metadata_catalog),
@@ -195,7 +195,7 @@ def _run(order: Order, asked: Mapping[str, Any]) -> None:
     """Let a process apart run the jobs, and end it with all jobs if this is interrupted."""
     with tempfile.TemporaryFile() as complaints, _started(complaints) as (process, said, ask):
         try:
-            ask.write(json.dumps({**asked, "sys.path": sys.path}).encode() + b"\n")
+            ask.write(json.dumps({**asked, "sys.path": list(map(str, sys.path))}).encode() + b"\n")
             ask.flush()
             _follow(said)
         except BrokenPipeError:

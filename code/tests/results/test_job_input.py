@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,18 @@ def test_whole_records_come_with_a_saved_catalog(lab: Desk) -> None:
     remedy = "give the catalog that --save_catalog wrote for these jobs"
     assert refused.error == f"error: other.jsonl: no record of 1 of 1 asset; {remedy}"
     assert json.loads(path.read_text())["values"]["record"] == given
+
+
+def test_a_job_of_several_assets_has_paths_and_metadata_in_the_order_of_its_assets() -> None:
+    assets = {"s3_location": ["s3://b/raw", "file:///data/derived"], "asset_name": ["r", "d"]}
+    traits = {"subject": ["7", "7"], "modality": [["ecephys"], []]}
+    job = Job.model_validate({**assets, **traits, "docdb_record_id": ["1", "2"]})
+    assert job.paths == ["s3://b/raw", Path("/data/derived")]
+    assert [(one["subject"], one["modality"]) for one in job.metadata] == [("7", ["ecephys"]), ("7", [])]
+    records = {"1": {"_id": "1"}}
+    assert [one["record"] for one in job.with_records(records).metadata] == [{"_id": "1"}, None]
+    files = Job.model_validate({**job.model_dump(), "file_location": ["file:///data/derived/x y#.nwb", "s3://b/raw/z"]})
+    assert files.paths == [Path("/data/derived/x y#.nwb"), "s3://b/raw/z"]
 
 
 def test_without_files_the_paths_of_a_job_are_the_folders_of_its_assets(lab: Desk) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -61,7 +62,7 @@ def test_run_works_in_a_thread_and_in_an_event_loop_and_leaves_everything_else_o
 def test_run_takes_what_the_flags_of_the_verb_take(desk: Desk) -> None:
     job = desk.job("a", fixed_parameters={"cutoff": 1, "name": "x"})
     slow = desk.job("slow", "time.sleep(1000)")
-    library.run("analysis.py", "results", set={"cutoff": 2}, timeout=0.01, output="elsewhere")
+    library.run("analysis.py", "results", set={"cutoff": np.int64(2)}, timeout=0.01, output="elsewhere")
     stands = library.status("elsewhere")
     assert stands.counts == {"done": 1, "failed": 1, "running": 0, "left": 0}
     rows = {row.job: row for row in stands.results.rows}
