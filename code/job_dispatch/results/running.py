@@ -82,9 +82,10 @@ def _records(catalog: Path | None, jobs: Sequence[ToRun]) -> dict[str, Any]:
     if catalog is None:
         return {}
     from job_dispatch.metadata.catalog import Catalog  # its engine of queries takes 0.1 s
+    from job_dispatch.request.fields import Query
 
     wanted = {one for job, _ in jobs for one in job.content.get("docdb_record_id", ())}
-    pages = Catalog(catalog).find({"_id": {"$in": sorted(wanted)}}, None)
+    pages = Catalog(catalog).find(Query.of({"_id": {"$in": sorted(wanted)}}), None)
     found = {record["_id"]: record for page in pages for record in page}
     if missing := len(wanted - found.keys()):
         raise RequestError(
