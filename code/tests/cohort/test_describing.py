@@ -14,7 +14,7 @@ from tests.both_sources import assert_refused, call_catalog, make_world
 from tests.conftest import Completed, World
 from tests.gateway import Fault, Gateway, Record
 
-PROJECTS = ("Behavior Platform", "Ephys, chronic", "Zoë's", None)
+PROJECTS = ("Behavior Platform", "Ephys, chronic", "Zoë's", "unknown", None)
 MODALITIES = ("behavior", "ecephys", "pophys")
 # The first word is the level.
 LEVELS = ("raw", "derived", "raw data", "derived data")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.matching import Matching, narrowed
+from job_dispatch.metadata.records import asset_of, value_of
 from job_dispatch.request.dates import instant
 from job_dispatch.request.fields import NAMES, Filter, Query
 from tests.both_sources import (
@@ -169,6 +170,12 @@ def test_a_name_of_which_no_record_has_a_value_is_compared_with_the_fields_that_
     completed = call_both(desk, EVERYTHING, "--group_by=zzz|data_description.projectname")
 
     assert error_block(completed)[0] == "error: no selected record has a value of these fields; correct their names"
+
+
+@pytest.mark.parametrize("text", ["SmartSPIM", "name='Extracellular electrophysiology' abbreviation='ecephys'"])
+def test_an_asset_whose_modality_is_text_has_none_that_can_be_asked_for(text: str) -> None:
+    old = record("a", data_description={"modality": text})
+    assert (value_of(old, "@modality"), asset_of(old).modality) == (None, ())
 
 
 # In queries
