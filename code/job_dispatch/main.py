@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
 
 
 def dispatch(settings: Settings) -> Dispatch:
-    """Return the run that the settings ask for; one that fails has its error, and what it did until then."""
+    """Return the run that the settings ask for; a failed run has its error and the steps before it."""
     from job_dispatch import failures
     from job_dispatch.report.dispatched import Dispatch
 
@@ -254,7 +254,7 @@ def _preview(run: Dispatch) -> DispatchError | None:
     try:
         preview.show(run)
     except BrokenPipeError:
-        return None  # whoever read it has seen enough
+        return None  # the reader of the pipe is gone
     except OSError as error:
         return ServiceError(f"the preview cannot be shown: {error.strerror}")
     return None
@@ -298,18 +298,18 @@ def _failed(error: DispatchError, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    with contextlib.suppress(OSError):  # the exit code tells it as well
+    with contextlib.suppress(OSError):  # the exit code is enough
         print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 
 
 def _clear(noted: Mapping[str, Any]) -> str:
-    """Clear what a killed run left, and say what became of its jobs."""
+    """Remove what a killed run left, and return whether its jobs are written, in words."""
     from job_dispatch.jobs import output_folder
     from job_dispatch.processed import repository
     from job_dispatch.report import files
 
-    logger.disabled = True  # the one sentence says it all
+    logger.disabled = True  # the last line is enough
     is_written = bool(noted.get("is_written"))
     if noted.get("output"):
         is_written |= output_folder.clear(Path(noted["output"]), list(map(Path, noted["made"])))

@@ -24,7 +24,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 _FLAG = re.compile(r"(?<![\w-])--(\w+)(=\w+)?")
-# What stands between // and @ of an address.
+# The part between // and @ of an address.
 _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 # What the fields of an app panel are called, by flag; empty if flags are typed, None if Python functions are called.
 _labels: Mapping[str, str] | None = None

@@ -18,7 +18,7 @@ from urllib3.util import Retry
 from job_dispatch.messages import ServiceError, logger
 
 CONNECT_SECONDS = 10.0
-# Long after whoever waits for the whole answer has given up.
+# After the limit for the whole response.
 _MORE_SECONDS = 5.0
 _TRIES, _TRIES_UNREACHED = 5, 2
 _PAUSE_UNREACHED = 0.5
@@ -61,7 +61,7 @@ def in_time(ask: Callable[[], T], seconds: float) -> T:
 
 
 class Session(requests.Session):
-    """A session with a timeout for a whole response, which sends credentials to nobody else.
+    """A session with a timeout for a whole response, which sends credentials to no other host.
 
     The timeout of `requests` is one between bytes: a response of one byte per second would never end. A redirect is an
     error, since it might lead to another host or to an address without TLS.

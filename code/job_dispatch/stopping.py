@@ -32,7 +32,7 @@ _HARMLESS = frozenset(
 )
 # What the code of a process that goes wrong raises in it; at the parent they come from outside like all others.
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
-# Where the run notes what it makes; None in a run that nobody watches.
+# Where the run notes what it makes; None in a run without a supervisor.
 _notes: int | None = None
 _noting = threading.Lock()
 
@@ -85,7 +85,7 @@ def _file_without_name() -> int:
 def _open_what_is_closed() -> None:
     """Lead stdin, stdout and stderr to nowhere where they were closed: else files that are opened take their numbers.
 
-    Then what some library writes to stderr would stand in a file of the run.
+    Otherwise output of a library to stderr would end up in a file of the run.
     """
     for number in range(3):
         try:

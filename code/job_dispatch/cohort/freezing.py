@@ -76,7 +76,7 @@ def saving(path: Path | None, overwrite: bool) -> Iterator[Target | None]:
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Remove what runs that were killed have left of the same catalog: nobody holds its lock."""
+    """Remove unfinished files of the same catalog from runs that were killed: their lock is free."""
     for leftover in path.parent.glob(f".{'[0-9a-f]' * 16}.{glob.escape(path.name)}"):
         with contextlib.suppress(OSError), leftover.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

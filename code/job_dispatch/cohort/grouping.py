@@ -48,7 +48,7 @@ class Remarks:
 
 @dataclass(frozen=True)
 class Arranged:
-    """Groups in the order of their values, the assets left out, and how often one stands in a further group."""
+    """Groups in the order of their values, the assets skipped, and how often an asset is in a further group."""
 
     groups: list[Group]
     without_value: list[Asset]
@@ -89,7 +89,7 @@ def grouped(
     if arranged.not_latest:
         number = counted(len(arranged.not_latest), "record")
         logger.info("%s skipped: not the latest by %s", number, grouping.filter_latest)
-    _tell(arranged.remarks, grouping)
+    _log_remarks(arranged.remarks, grouping)
     if grouping.group_by:
         logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
     if arranged.in_several:
@@ -97,7 +97,7 @@ def grouped(
     return arranged.groups, skipped
 
 
-def _tell(remarks: Remarks, grouping: Grouping) -> None:
+def _log_remarks(remarks: Remarks, grouping: Grouping) -> None:
     flag = f"--filter_latest={grouping.filter_latest}"
     if remarks.numbers:
         warn_listing(f"{flag}: numbers beside dates are read as seconds or milliseconds since 1970:", remarks.numbers)
@@ -190,7 +190,7 @@ def _latest(
 
 
 def _made(asset: Asset, record: Record) -> tuple[datetime, datetime, str]:
-    """Return what tells records with the same value apart: when each was made, the last date in its name, its `_id`."""
+    """Return what orders records with the same value: when each was made, the last date in its name, its `_id`."""
     created = next((date for name in ("created", "_created") if (date := instant(record.get(name)))), LONG_AGO)
     named = instant(_DATES_IN_NAMES.findall(asset.name)[-1]) if _DATES_IN_NAMES.search(asset.name) else None
     return created, named or LONG_AGO, asset.record_id

@@ -154,7 +154,7 @@ def _is_origin(record: Record) -> bool:
 class Origins:
     """What an asset was made from in the first place: raw assets by `_id`, or why they are not known.
 
-    `by_bucket` says which of several of one name is taken.
+    `by_bucket` has a line for each asset that was chosen by its bucket.
     """
 
     raw: dict[str, Asset]

@@ -33,7 +33,7 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Quality:
-    """What quality control must say of an asset for it to be analysed.
+    """Which verdict of quality control an asset needs to be analysed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which records the rows of a table ask for, and what somebody may have meant by a row without one."""
+"""Which records the rows of a table select, and suggestions for rows without one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _OBJECT_ID = re.compile(r"[0-9a-f]{24}")
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _HALF_AT_MOST = 300
 _ALIKE = 0.8
-# What must be known of a record to tell which rows it fits.
+# What decides which rows a record fits.
 FIELDS = (*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS)
 # For each query the server reads all records where a field has no index; a body of 2,000 ids has 160 kB.
 _KEYS_A_QUERY = 2_000
@@ -205,7 +205,7 @@ def record_id_filter(values: Sequence[str]) -> Filter:
 
 
 def _keys_of(record: Record, columns: Sequence[str]) -> Iterator[Key]:
-    """Yield all that a row may say in these columns to ask for a record."""
+    """Yield all values of these columns by which a row selects a record."""
     for column in columns:
         for value in dict.fromkeys(_values_of(record, column)):
             if column != "subject_id":
@@ -236,16 +236,16 @@ def _addresses(location: str) -> Iterator[str]:
 
 
 def _sessions(record: Record) -> Iterator[str]:
-    """Yield what a row may say to ask for the session of a record."""
+    """Yield all forms in which a row may give the session of a record."""
     for field in SESSION_FIELDS:
         if isinstance(start := value_at(record, field), str):
             yield from sessions_of(start)
 
 
 def _hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
-    """Return, for those of the first keys that it can tell about, what they are or may have been meant to be.
+    """Return suggestions for the first keys, as far as there are any.
 
-    A failure to find out is no failure of the run. At most three requests.
+    At most three requests; a failure does not end the run.
     """
     asked = list(missing[:LISTED_AT_MOST])
     found: dict[Key, str] = {}

@@ -333,7 +333,7 @@ class CatalogFile:
 
 
 class _Again(io.RawIOBase):
-    """Reads an open file from its start, whoever else reads it."""
+    """Reads an open file from its start, independently of other readers."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._position = file, 0

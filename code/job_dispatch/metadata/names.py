@@ -16,7 +16,7 @@ from typing import Any
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.records import value_of
 
-# By what a name says: the field that it is the value of, and where version 1 of the metadata has it.
+# The parts of a name: the field that each is a value of, and its path in version 1 of the metadata.
 _FIELDS = {
     "subject": ("@subject", "subject.subject_id"),
     "session": ("@session", "session.session_start_time"),
@@ -34,7 +34,7 @@ _ALLEN_INSTITUTE = re.compile(
 )
 _BIDS_DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:[T-]?(\d{2})-?(\d{2})-?(\d{2}))?")
 _BIDS_SUFFIX = re.compile(r"[A-Za-z]+(\+[A-Za-z]+)*")
-# Directives of strftime that names have, each with the text that it stands for.
+# Directives of strftime that names have, each with a pattern of its text.
 # fmt: off
 _DIRECTIVES = {
     "%Y": r"\d{4}", "%y": r"\d{2}", "%m": r"\d{2}", "%d": r"\d{2}", "%H": r"\d{2}", "%I": r"\d{2}", "%M": r"\d{2}",
@@ -74,7 +74,7 @@ class NamePattern:
             raise self._wrong("it has no field such as {subject}")
 
     def read(self, path: str) -> Named | None:
-        """Return what a path without its extension says, None if it does not fit."""
+        """Return the values in a path without its extension, None if it does not fit."""
         found = self._expression.fullmatch("/".join(path.split("/")[-self._parts :]))
         if found is None:
             return None
@@ -122,7 +122,7 @@ def _converted(text: str, format: str) -> Any:
 
 
 def from_conventions(location: str) -> Named:
-    """Return what the parts of a location say by the known conventions."""
+    """Return the values in the parts of a location, by the known conventions."""
     parts = [part for part in location.partition("://")[2].split("/") if part]
     for part in reversed(parts):
         if found := _allen_institute(part.partition(".")[0]):
@@ -181,7 +181,7 @@ def _bids_session(label: str) -> str:
 
 
 def fill(record: dict[str, Any], named: Mapping[str, Any]) -> None:
-    """Add to a record what a name says, where it has no value."""
+    """Fill the gaps of a record with the values in a name."""
     for key, value in named.items():
         if key not in _FIELDS:
             record.setdefault(key, value)

@@ -35,7 +35,7 @@ class MetadataSource(Protocol):
     Attributes
     ----------
     may_name_local_files : bool
-        Whether it is trusted with `file://` locations; whoever writes to a public database is not.
+        Whether `file://` locations are allowed; those from a public database are not.
     is_database : bool
         Whether a database evaluates the queries. Several small queries are then better than one large one, and ids
         need not be text. Elsewhere each query reads all records.
@@ -82,7 +82,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """Records that are open, and that somebody else closes."""
+    """Records that are open; the caller closes them."""
 
     records: MetadataSource
 
@@ -140,7 +140,7 @@ def value_of(record: Record, name: str) -> Any:
 
 
 def _with_day(record: Record, path: str) -> Any:
-    """Return the value at a path; a time of day together with its day, which stands elsewhere, or else not at all."""
+    """Return the value at a path; a time of day only together with its day, from another field."""
     value = value_at(record, path)
     if path not in fields.DAY_OF or not is_time_of_day(value):
         return value

@@ -97,7 +97,7 @@ class Wrapper:
 
 
 class _UnknownError(Exception):
-    """Code Ocean cannot be asked, or the run does not have exactly one wrapper; the text says why."""
+    """Code Ocean cannot be asked, or the run does not have exactly one wrapper; the text is the reason."""
 
 
 class _RefusedError(ServiceError):
@@ -117,7 +117,7 @@ class Inquiry:
     Raises
     ------
     RequestError
-        The answer is needed, and the environment does not say whom to ask.
+        The answer is needed, and the environment lacks a token or the computation.
     """
 
     def __init__(self, timeout: float, is_needed: bool) -> None:
@@ -163,7 +163,7 @@ class Inquiry:
     def _not_known(self, reason: str) -> None:
         if self._is_needed:
             raise RequestError(f"--skip_processed: the code that will run the jobs is not known: {reason}")
-        # Elsewhere than on Code Ocean nobody misses it.
+        # Only on Code Ocean somebody expects it.
         if any(name.startswith(("CO_", "CODEOCEAN_")) for name in os.environ):
             logger.info("job files will not name the analysis code: %s", reason)
 

@@ -29,7 +29,7 @@ class Repository:
     slug : str
         The capsule's number in its address.
     credentials : str
-        `user:password`, or a token alone, as they would stand in an address.
+        `user:password`, or a token alone, as in an address.
     branch : str
         A branch, or `HEAD`.
     timeout : float
@@ -68,7 +68,7 @@ class Repository:
             return self._git("--git-dir", str(folder), "log", f"--since={since}", "--pretty=format:%H").split()
 
     def close(self) -> None:
-        """Stop what is under way, and remove what it has made."""
+        """Stop the running git, and remove its folder."""
         with self._lock:
             self._is_closed = True
             clear(self._running.pid if self._running and self._running.poll() is None else 0, self._folder)

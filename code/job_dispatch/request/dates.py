@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from job_dispatch.messages import RequestError, printable
 
-# A day, a time of day, and a zone. Hyphens or a comma may stand for what ISO 8601 has.
+# A day, a time of day, and a zone. Hyphens or a comma may replace the separators of ISO 8601.
 _MOMENT = re.compile(
     r"(?P<day>\d{4}(?:-\d{2}-\d{2}|/\d{2}/\d{2}))"
     r"(?:[T ,_] ?(?P<time>\d{2}(?:[:-]\d{2}(?:[:-]\d{2})?)?(?P<fraction>[.,]\d+)?)"

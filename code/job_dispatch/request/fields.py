@@ -47,7 +47,7 @@ _COMBINING = ("$and", "$or", "$nor")
 
 @lru_cache(maxsize=1024)
 def paths(name: str) -> tuple[str, ...]:
-    """Return the dotted paths that a name stands for, in the order in which they are looked at.
+    """Return the dotted paths that a name stands for, in the order in which they are tried.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def _with_paths(query: Filter) -> Filter:
 
 
 def all_of(filters: Sequence[Filter]) -> dict[str, Any]:
-    """Return the filter that holds where all of these hold: one object, where no key stands in two."""
+    """Return the filter that holds where all of these hold: one object, if no key is in two of them."""
     merged = {key: condition for one in filters for key, condition in one.items()}
     if len(merged) == sum(map(len, filters)):
         return merged

@@ -68,7 +68,7 @@ def _flag(
     absent: Any = None,
     otherwise: Any = None,
 ) -> Any:
-    """Declare a flag; `otherwise` is the value of the field where the environment decides and says nothing."""
+    """Declare a flag; `otherwise` is the value if it comes from an environment variable that is not set."""
     value = otherwise or (convert(default) if default else absent)
     return dataclasses.field(default=value, metadata={"flag": Flag(group, takes, meaning, default, convert, absent)})
 
@@ -416,8 +416,8 @@ def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
             help=(flag.meaning + f" (default: {flag.default})" * bool(flag.default)).replace("%", "%%"),
         )
     groups[_ADVANCED].add_argument("--help", "-h", action="help", help="show this help")
-    told = f"aind-analysis-job-dispatch {version}"
-    groups[_ADVANCED].add_argument("--version", action="version", version=told, help="show the version")
+    shown = f"aind-analysis-job-dispatch {version}"
+    groups[_ADVANCED].add_argument("--version", action="version", version=shown, help="show the version")
     return parser
 
 

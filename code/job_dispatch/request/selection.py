@@ -159,7 +159,7 @@ def file_places(name: str, input_directory: Path) -> list[Path]:
 def check_input_directory(folder: Path, is_read: bool) -> None:
     """Refuse a missing input directory: the run would go on without its parameters.
 
-    The `data` of the current folder may be missing unless `is_read`: nobody named it.
+    The default, `data` in the current folder, may be missing unless `is_read`.
 
     Raises
     ------

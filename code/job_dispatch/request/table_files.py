@@ -78,7 +78,7 @@ class Content:
 
 
 def read(path: Path, is_known: Callable[[str], bool]) -> Content:
-    """Return the rows of a table, whatever its name ends in; `is_known` tells whether a text names a column.
+    """Return the rows of a table, whatever its name ends in; `is_known` returns whether a text names a column.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def _sheets(data: bytes, name: str, data_only: bool) -> list[Any]:
         try:
             sheets = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=data_only).worksheets
             for sheet in sheets:
-                sheet.reset_dimensions()  # what the file says may be wrong, and rows would be padded to it
+                sheet.reset_dimensions()  # they may be wrong in the file, and rows would be padded to them
         except Exception:  # whatever openpyxl raises, the file is at fault
             raise RequestError(f"{name}: not a workbook that can be read; save it as .xlsx or CSV") from None
     return list(sheets)

@@ -329,7 +329,7 @@ def subject(said: str) -> str:
 
 
 def parameter_value(cell: Any, has_decimal_comma: bool) -> Any:
-    """Return the value of a parameter in a cell that is not blank: what it reads as in JSON, else its text.
+    """Return the value of a parameter in a cell that is not blank: its value as JSON, else its text.
 
     Raises
     ------
