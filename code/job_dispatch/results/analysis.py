@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,17 @@ def merged(job: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: arrays as lists, not-a-number as null, infinity as text."""
+    """Return a value as JSON can hold it: arrays as lists, not-a-number as null, infinity as text.
+
+    Raises
+    ------
+    ValueError
+        Two keys of a dict are the same as text.
+    """
     if isinstance(value, dict):
+        for key, number in Counter(map(str, value)).items():
+            if number > 1:
+                raise ValueError(f"two keys of a dict become {key!r} in JSON; rename one")
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(one) for one in value]

@@ -31,7 +31,7 @@ def write(results: Results, folder: Path) -> Path:
     # Half a character, which JSON may hold, is spelled out.
     with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([_title(name, columns) for name in columns])
+        writer.writerow([_cell(_title(name, columns)) for name in columns])
         writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     unfinished.replace(path)
     if importlib.util.find_spec("pyarrow") is not None:
