@@ -184,6 +184,10 @@ class Bench:
             row: Row = {"assets": f"{shape}:{count}", "ours": ours}
             if self._peer and peer_count:
                 peers[shape] = peer_count, self._dispatch(self._peer_command(shape, peer_count))
+            if not rows:  # one shape by the Python functions as well
+                row["library"] = self._median(lambda: self._dispatch(self._library_command(shape, count)))  # noqa: B023
+                told = "{seconds:.2f} s, {cpu:.2f} s of CPU, {peak:.0f} MB".format
+                print(f"by the library: {told(**row['library'])}; by the command: {told(**ours)}")
             if shape in peers:
                 listed, peer = peers[shape]
                 row["peer"] = _scaled(peer, count / listed, start)
@@ -242,6 +246,10 @@ class Bench:
             f"--input_directory={self._directory}",
             f"--output_directory={self._results}",
         ]
+
+    def _library_command(self, shape: str, count: int) -> list[str]:
+        command = [sys.executable, "-m", "benchmarks.library"]
+        return [*command, query(shape, count), SHAPES[shape].ending, str(self._directory)]
 
     def _peer_command(self, shape: str, count: int) -> list[str]:
         ending, asked = SHAPES[shape].ending, query(shape, count)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import doctest
 import json
+import logging
+import os
 import pickle
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -83,6 +87,39 @@ def test_steps_work_in_a_running_event_loop_a_thread_and_a_process_and_twice() -
         assert processes.submit(files_of_the_example).result() == files_of_the_example()
 
 
+INTERRUPTED = """
+import sys, threading
+import job_dispatch as jd
+
+cohort = jd.select(jd.Catalog("records.jsonl"))
+try:
+    jd.locate(cohort, endings=".nwb")
+except KeyboardInterrupt:
+    print("interrupted", [one.name for one in threading.enumerate() if not one.daemon])
+"""
+
+
+def test_ctrl_c_ends_a_listing_that_waits_for_a_server_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text('{"_id": "1", "name": "a", "location": "s3://bucket/a"}\n')
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {
+            **os.environ,
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "PYTHONPATH": str(CODE),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE
+        )
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            # Else it asks again and again, for 120 seconds.
+            said, _ = process.communicate(timeout=90)
+    assert said == "interrupted ['MainThread']\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
 def test_results_can_be_pickled() -> None:
     jobs = jd.plan(files_of_the_example(), PARAMETERS)
     assert list(pickle.loads(pickle.dumps(jobs))) == list(jobs)
@@ -96,9 +133,15 @@ def test_an_error_names_arguments_and_the_command_flags() -> None:
         assert str(raised.value).startswith("--filter_latest needs --filter_by:")
 
 
-def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_nothing_is_printed_and_nothing_outside_is_changed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def outside() -> tuple[object, ...]:
+        handlers = [signal.getsignal(number) for number in sorted(signal.valid_signals())]
+        return dict(os.environ), handlers, logging.root.level, list(logging.root.handlers), Path.cwd()
+
+    before = outside()
     jd.write(jd.plan(files_of_the_example()), tmp_path / "results", workers=3)
     assert capfd.readouterr() == ("", "")
+    assert outside() == before
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["0", "1", "2"]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -31,19 +32,35 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of commands of a fresh environment, into which the wheel alone was installed.
-
-    The dependencies are those of this interpreter, so that nothing is fetched.
-    """
+    """The folder of commands of an empty environment, into which the wheel and what it needs were installed."""
     environment = tmp_path_factory.mktemp("installed")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True, timeout=120)
-    commands = environment / "bin"
-    pip("--python", str(commands / "python"), "install", "--no-deps", "--no-index", str(wheel))
-    [packages] = environment.glob("lib/python*/site-packages")
-    paths = sysconfig.get_paths()
-    # What an installed .pth file names is not searched for further ones: an editable installation stays out of sight.
-    (packages / "dependencies.pth").write_text(f"{paths['purelib']}\n{paths['platlib']}\n")
-    return commands
+    uv("venv", "--quiet", "--python", sys.executable, str(environment))
+    into = [
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python",
+        str(environment / "bin/python"),
+    ]
+    # What `make` installed before is in uv's cache.
+    pinned = [*into, "--requirement", str(CODE.parent / "environment" / "requirements.txt")]
+    if uv(*pinned, "--offline", is_tried=True) != 0:
+        uv(*pinned, "--system-certs")
+    uv(*into, "--offline", str(wheel))
+    return environment / "bin"
+
+
+def uv(*arguments: str, is_tried: bool = False) -> int:
+    """Run uv, which reads no settings of pip's: the address of a mirror is passed on as `make` does."""
+    command = [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else ["uv"]
+    asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    index = subprocess.run(asked, text=True, capture_output=True, timeout=60).stdout.strip()
+    environment = {**({"UV_DEFAULT_INDEX": index} if index else {}), **os.environ}
+    done = subprocess.run([*command, *arguments], env=environment, text=True, capture_output=True, timeout=300)
+    assert is_tried or done.returncode == 0, done.stderr
+    return done.returncode
 
 
 def pip(*arguments: str) -> None:
@@ -147,21 +164,64 @@ def test_a_missing_data_folder_matters_only_where_something_is_read_from_it(inst
     assert (named.returncode, named.stderr.splitlines()[-1]) == (2, "error: --input_directory: no such folder: there")
 
 
-def test_mypy_in_strict_mode_accepts_a_script_that_uses_the_public_names_of_the_installed_package(
+SCRIPT = """
+import asyncio
+import sys
+from pathlib import Path
+
+import job_dispatch as jd
+
+ANALYSIS = "def analyse(job, parameters, results): return {'doubled': 2 * parameters['cutoff']}"
+
+
+def main(example: Path, folder: Path) -> None:
+    folder.mkdir()
+    cohort: jd.Cohort = jd.select(jd.Catalog(example / "catalog.jsonl"), subject="643634")
+    files: jd.Files = jd.locate(cohort, endings=[".csv"])
+    skipped: list[jd.Skipped] = list(files.skipped)
+    jobs: jd.Jobs = jd.plan(files, {"parameter_grid": {"cutoff": [1, 2]}})
+    first: jd.AnalysisDispatchModel = jobs[0]
+    assert len(skipped) == len(files.skipped.to_pandas()) == len(cohort.assets) - 1
+    assert first.distributed_parameters == {"cutoff": 1}
+    folders: list[Path] = jd.write(jobs, folder / "jobs", workers=1)
+    (folder / "analysis.py").write_text(ANALYSIS)
+    stands: jd.RunStatus = jd.run(folder / "analysis.py", *folders, output=folder / "results")
+    assert stands.counts == jd.status(folder / "results").counts == {"done": 2, "failed": 0, "running": 0, "left": 0}
+    assert sorted(jd.read_results(folder / "results")["doubled"]) == [2, 4]
+    assert len(jd.select(jd.Folder(example / "assets" / "behavior_*_processed_*")).assets) == 4
+    for subject, error in (([], jd.RequestError), (["774659"], jd.ServiceError)):
+        try:
+            jd.select(jd.DocDb(host="127.0.0.1:1"), subject=subject)
+        except error:
+            continue
+        raise AssertionError(subject)
+
+
+async def in_a_loop(example: Path, folder: Path) -> None:
+    main(example, folder)
+
+
+main(Path(sys.argv[1]), Path("plain"))
+asyncio.run(in_a_loop(Path(sys.argv[1]), Path("in_a_loop")))
+"""
+
+
+@pytest.mark.long
+def test_a_script_with_each_public_name_runs_on_the_installed_package_also_in_a_running_event_loop(
     installed: Path, tmp_path: Path
 ) -> None:
-    names = getattr(job_dispatch, "__all__", [name for name in vars(job_dispatch) if not name.startswith("_")])
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"from job_dispatch import {', '.join(['__version__', *names])}\n"
-        "from job_dispatch.main import main\n\n"
-        "version: str = __version__\n"
-        'code: int = main(["--version"])\n'
-        f"print({', '.join(names)})\n"
-    )
-    command = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={installed / 'python'}", str(script)]
-    checked = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300)
-    assert checked.returncode == 0, checked.stdout
-    (tmp_path / "wrong.py").write_text("from job_dispatch.main import main\nmain(1)\n")
-    checked = subprocess.run([*command[:-1], "wrong.py"], cwd=tmp_path, text=True, capture_output=True, timeout=300)
-    assert 'incompatible type "int"' in checked.stdout
+    assert [name for name in job_dispatch.__all__ if not re.search(rf"\bjd\.{name}\b", SCRIPT)] == []
+    (tmp_path / "script.py").write_text(SCRIPT)
+    assert run(installed / "python", "script.py", str(EXAMPLE), folder=tmp_path) == ""
+
+
+@pytest.mark.long
+def test_mypy_in_strict_mode_accepts_a_script_with_each_public_name_and_sees_wrong_types(
+    installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "wrong.py").write_text("import job_dispatch as jd\n\njd.write(1, 'results')\n")
+    command = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={installed / 'python'}"]
+    for name, told in (("script.py", "Success"), ("wrong.py", 'incompatible type "int"; expected "Jobs"')):
+        checked = subprocess.run([*command, name], cwd=tmp_path, text=True, capture_output=True, timeout=300)
+        assert told in checked.stdout
