@@ -192,6 +192,11 @@ def test_the_reference_has_every_public_name_once() -> None:
     assert sorted(name for names in reference.SECTIONS.values() for name in names) == sorted(job_dispatch.__all__)
 
 
+def test_the_site_has_every_page_of_the_documentation_once() -> None:
+    listed = re.findall(r"[\w-]+\.(?:md|ipynb)\b", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2])
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb"))
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 

@@ -87,6 +87,25 @@ def test_steps_work_in_a_running_event_loop_a_thread_and_a_process_and_twice() -
         assert processes.submit(files_of_the_example).result() == files_of_the_example()
 
 
+def test_progress_is_shown_elsewhere_than_in_a_terminal_where_it_is_asked_for(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    cohort = jd.select(jd.Catalog(CATALOG), subject="774659", progress=False)
+    assert capfd.readouterr().err == ""
+    jd.locate(cohort, endings=[".nwb"], progress=True)
+    assert "listing files" in capfd.readouterr().err
+
+
+def test_docdb_takes_host_and_version_from_the_environment_unless_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCDB_HOST", "docdb.example.org")
+    monkeypatch.setenv("DOCDB_VERSION", "v2")
+    assert (jd.DocDb().host, jd.DocDb().version) == ("docdb.example.org", "v2")
+    given = jd.DocDb(host="other.example.org", version="v1")
+    assert (given.host, given.version) == ("other.example.org", "v1")
+
+
 INTERRUPTED = """
 import sys, threading
 import job_dispatch as jd
