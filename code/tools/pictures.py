@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,20 +20,25 @@ WIDTH, HEIGHT = 1_100, 1_080
 
 
 def make_pages(folder: Path) -> dict[str, Path]:
-    """Dispatch the example and run its analysis; return the pages by the names of their pictures."""
+    """Dispatch the example and run its analysis; return the pages by the names of their pictures.
+
+    The folder is that of the command, so that the pages have short paths.
+    """
+    shutil.copytree(ROOT / EXAMPLE, folder / EXAMPLE)
     command = Path(sys.executable).with_name("job-dispatch")
     for arguments in (
         [
             f"--input_directory={EXAMPLE}",
             f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}",
             f"--docdb_query={QUERY}",
+            "--filter_latest=@created",
+            "--filter_by=@subject,@session",
             "--file_extension=.nwb",
-            f"--output_directory={folder / 'results'}",
-            f"--report_directory={folder / 'report'}",
+            "--report_directory=report",
         ],
-        ["run", "pipeline/example/reward_response.py", f"{folder / 'results'}", "--output", f"{folder / 'analysis'}"],
+        ["run", f"{ROOT / 'pipeline' / 'example' / 'reward_response.py'}", "results", "--output", "analysis"],
     ):
-        subprocess.run([command, *arguments], cwd=ROOT, check=True)
+        subprocess.run([command, *arguments], cwd=folder, check=True)
     return {"report": folder / "report" / "report.html", "results": folder / "analysis" / "results.html"}
 
 

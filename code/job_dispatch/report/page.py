@@ -197,10 +197,9 @@ def _amount(jobs: Sequence[Job]) -> str:
     """Return the bytes of the jobs' files, each file once."""
     files = {file.address: file.size for job in jobs for file in job.files or ()}
     sizes = [size for size in files.values() if size is not None]
-    if not files:
-        return ""
-    unknown = f" and {counted(len(files) - len(sizes), 'store')} of unknown size" if len(sizes) < len(files) else ""
-    return f"{with_unit(sum(sizes))} in {counted(len(sizes), 'file')}{unknown}"
+    known = [f"{with_unit(sum(sizes))} in {counted(len(sizes), 'file')}"] if sizes else []
+    stores = [f"{counted(len(files) - len(sizes), 'store')} of unknown size"] if len(sizes) < len(files) else []
+    return " and ".join([*known, *stores])
 
 
 def _sum(sizes: Sequence[int | None]) -> int | None:
