@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Sequence
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from job_dispatch.jobs.building import Job
 from job_dispatch.messages import DispatchError, ServiceError, logger
 from job_dispatch.report import files, manifest, page
 from job_dispatch.report.dispatched import Dispatch
 from job_dispatch.report.files import FAILED, JOBS, MANIFEST, PAGE, SKIPPED
-from job_dispatch.report.manifest import Manifest, ManifestAsset, ManifestItem
-from job_dispatch.report.tables import jobs_csv, skipped_csv, writable
+
+_JOB_COLUMNS = (
+    "worker",
+    "file name",
+    "asset names",
+    "asset ids",
+    "record ids",
+    "locations",
+    "files",
+    "bytes",
+    "parameter set",
+    "group",
+    "subjects",
+    "sessions",
+    "projects",
+)
+_SKIPPED_COLUMNS = ("name", "asset id", "record id", "location", "reason", "job")
 
 
 def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) -> None:
@@ -28,12 +47,12 @@ def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) 
     finished = datetime.now(UTC)
     versions = manifest.versions(version)
     texts = {
-        JOBS: jobs_csv(run),
-        SKIPPED: skipped_csv(run),
+        JOBS: _jobs_csv(run),
+        SKIPPED: _skipped_csv(run),
         PAGE: page.render(page.of(run, versions, command, finished)),
     }
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    summed_up = _manifest(run, command, versions, finished, hashes)
+    summed_up = manifest.of(run, command, versions, finished, hashes)
     texts[MANIFEST] = summed_up.model_dump_json(indent=4) + "\n"
     try:
         files.replace(directory, texts, run.settings.overwrite)
@@ -69,50 +88,52 @@ def write_failure(run: Dispatch, directory: Path, command: Sequence[str], versio
     error.all_details_in = str(directory / FAILED / (SKIPPED if is_told_by_table else MANIFEST))
 
 
-def _manifest(
-    run: Dispatch, command: Sequence[str], versions: dict[str, str], finished: datetime, hashes: dict[str, str]
-) -> Manifest:
-    analysed = {asset.record_id: asset for job in run.jobs.planned for asset in job.group.assets}
-    query, table = run.selection.query, run.selection.table
-    left_off, error = run.jobs.left_off, run.error
-    return Manifest(
-        is_preview=run.settings.dry_run,
-        error=None if error is None else writable(error.headline),
-        error_details=[] if error is None else list(map(writable, error.details)),
-        source=writable(run.settings.source),
-        query=None if query is None else query.filter,
-        asset_ids=None if table is None else table.values("asset_id"),
-        counts={**dict(run.funnel), "worker folders": len(run.folders.shares)},
-        left_out=dict(run.skipped_by_reason()),
-        left_off=left_off.number if left_off else 0,
-        left_off_is_exact=left_off is None or left_off.is_exact,
-        assets=[
-            ManifestAsset(
-                name=writable(one.name),
-                asset_id=one.asset_id,
-                record_id=one.record_id,
-                location=one.location,
-                subject=writable(one.subject),
-                session=writable(one.day),
-                project=writable(one.project),
-            )
-            for one in analysed.values()
-        ],
-        skipped=[
-            ManifestItem(
-                name=writable(one.name),
-                asset_id=writable(one.asset_id),
-                record_id=writable(one.record_id),
-                location=writable(one.location),
-                reason=writable(one.detail),
-                job=one.job,
-            )
-            for one in run.skipped
-        ],
-        versions=versions,
-        command=[writable(argument) for argument in command],
-        started=run.started,
-        finished=finished,
-        seconds={step: round(seconds, 3) for step, seconds in run.seconds.items()},
-        sha256=hashes,
-    )
+def _jobs_csv(run: Dispatch) -> str:
+    """Return all jobs in the order of their worker folders; several values of a cell are separated by `; `."""
+    return _csv(_JOB_COLUMNS, (_cells(worker, job) for worker, jobs in run.folder_jobs() for job in jobs))
+
+
+def _skipped_csv(run: Dispatch) -> str:
+    """Return all that no job analyses, and the jobs that are left out, in the order in which that was found out."""
+    rows = ([one.name, one.asset_id, one.record_id, one.location, one.detail, one.job] for one in run.skipped)
+    return _csv(_SKIPPED_COLUMNS, (list(map(_no_formula, row)) for row in rows))
+
+
+def _as_json(value: object) -> str:
+    """Return a value as JSON; nothing for None."""
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _cells(worker: str, job: Job) -> Iterator[str]:
+    assets = job.group.assets
+    yield worker
+    yield f"{job.name}.json"
+    yield _joined(asset.name for asset in assets)
+    yield _joined(asset.asset_id for asset in assets)
+    yield _joined(asset.record_id for asset in assets)
+    yield _joined(asset.location for asset in assets)
+    yield _joined(file.address for file in job.files or ())
+    yield "" if job.size is None else str(job.size)
+    yield _no_formula(_as_json(job.parameter_set))
+    yield _no_formula(_as_json(job.group.metadata))
+    yield _joined(asset.subject for asset in assets)
+    yield _joined(asset.day for asset in assets)
+    yield _joined(asset.project for asset in assets)
+
+
+def _joined(values: Iterable[str]) -> str:
+    return _no_formula("; ".join(values))
+
+
+def _no_formula(cell: str) -> str:
+    """Keep a spreadsheet from taking text for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _csv(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    # All cells are quoted: before 3.13 Python leaves one with a lone carriage return as it is, which breaks the row.
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return manifest.writable(text.getvalue())
