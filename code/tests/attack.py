@@ -59,12 +59,26 @@ DOCDB_FAULTS = (
 MOST_SECONDS = 300
 
 
+# What obstore takes for the end of a listing.
+NO_LISTINGS = (
+    "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>",
+    "<Error/>",
+    "<ListBucketResult/>",
+    '<html xmlns="http://www.w3.org/1999/xhtml"><body/></html>',
+)
+
+
 class Front(S3Front):
-    """Fails with a chance, or breaks every answer about one asset."""
+    """Fails with a chance, breaks every answer about one asset, or gives no listing after a full page of some."""
 
     def __init__(self, keys: set[str], chance: random.Random) -> None:
         super().__init__({BUCKET: keys})
-        self.chance, self.rate, self.broken = chance, 0.0, ""
+        self.chance, self.rate, self.broken, self.late_rate = chance, 0.0, "", 0.0
+
+    def respond(self, method: str, bucket: str, asked: Mapping[str, list[str]]) -> tuple[int, str]:
+        if {"start-after", "continuation-token"} & set(asked) and self.chance.random() < self.late_rate:
+            return 200, self.chance.choice(NO_LISTINGS)
+        return super().respond(method, bucket, asked)
 
     def fault_of(self, request: RecordedRequest) -> Fault:
         is_broken = bool(self.broken) and request.prefix.startswith(self.broken)
@@ -86,9 +100,11 @@ class Round:
 
     def _tree(self) -> set[str]:
         chance = self.chance
-        if chance.random() < 0.05:
+        if chance.random() < 0.1:
             return {
-                f"{chance.choice(FOLDERS[:5])}/{number:05}.csv" for number in range(chance.choice([999, 1000, 2500]))
+                f"{folder}/{number:05}.csv"
+                for folder in chance.sample(FOLDERS[:5], chance.choice([1, 1, 3]))
+                for number in range(chance.choice([999, 1000, 1500, 2500]))
             }
         paths = set()
         for _ in range(chance.choice([0, 1, 5, 40])):
@@ -135,16 +151,20 @@ class Round:
         paths = (self.folder / "results").glob("[0-9]*/*.json")
         return [file for path in paths for file in json.loads(path.read_text())["file_location"]]
 
-    def judge(self, code: int, stderr: str) -> str:
-        """Return how a run ended; raise AssertionError where that is no allowed end."""
+    def judge(self, code: int, stderr: str, sent: int = 0) -> str:
+        """Return how a run ended; raise AssertionError where that is no allowed end.
+
+        `sent` is the signal that it got.
+        """
         jobs = self.jobs()
+        assert code in (0, 1, 2, -sent, 128 + sent), f"exit code {code}, after signal {sent}: {stderr}"
         assert code < 0 or "Traceback" not in stderr, f"a traceback: {stderr}"
         if jobs:
             assert sorted(jobs) == sorted(self.expected), f"{len(jobs)} jobs instead of {len(self.expected)}"
-            assert code <= 0 or code > 128, f"all jobs, and exit code {code}"
+            assert code not in (1, 2), f"all jobs, and exit code {code}"
             return "all jobs" if code == 0 else "all jobs, then killed"
         left = list((self.folder / "results").glob("*")) if (self.folder / "results").exists() else []
-        if code < 0:  # by SIGKILL, or before the interpreter had read the first line
+        if code < 0:  # by SIGKILL, or before a line of the command was run
             assert code == -signal.SIGKILL or not left, f"left behind: {left}"
             return "no job, killed without a word"
         assert not left, f"left behind: {left}"
@@ -163,6 +183,7 @@ def attack(round_: Round, gateway: Gateway) -> list[str]:
         environment = {**front.environment, "REQUESTS_CA_BUNDLE": str(gateway.ca_path)}
         front.rate = chance.choice([0, 0, 0.02, 0.3])
         front.broken = f"{chance.choice(round_.names)}/" if chance.random() < 0.2 else ""
+        front.late_rate = chance.choice([0, 0.1, 0.5, 1])
         rate = chance.choice([0, 0, 0.3])
 
         def fail(_: object) -> Fault | None:
@@ -182,8 +203,8 @@ def attack(round_: Round, gateway: Gateway) -> list[str]:
             process.send_signal(number)
         _, stderr = process.communicate(timeout=MOST_SECONDS)
         time.sleep(0.5 * (process.returncode == -signal.SIGKILL))  # the kernel ends the working process a moment later
-        ends = [round_.judge(process.returncode, stderr)]
-        front.rate, front.broken, gateway.faults = 0.0, "", []
+        ends = [round_.judge(process.returncode, stderr, number or 0)]
+        front.rate, front.broken, front.late_rate, gateway.faults = 0.0, "", 0.0, []
         process = round_.start(environment, gateway.host)
         _, stderr = process.communicate(timeout=MOST_SECONDS)
         end = round_.judge(process.returncode, stderr)

@@ -24,6 +24,9 @@ _REPLACED = "\ufffd"
 # Answers in a row that hold no key and tell to ask on; S3 gives some where many objects were removed.
 _EMPTY_ANSWERS = 100
 
+# For so many folders of exactly one full page boto3 is asked whether they end there, for each asset.
+_ENDS_CHECKED = 3
+
 _NO_ADVANCE = "tells to ask on, but the listing does not advance"
 
 
@@ -65,15 +68,17 @@ class ByObstore:
     """A bucket, asked by obstore for one asset; pages come as Arrow: only what is used becomes Python objects.
 
     obstore takes each well-formed document for an answer, and one without a token for the last. So it is not believed
-    that nothing (more) is there where a document that is no listing would say the same; that a listing ended with a
-    full page it is believed once it was right about that for the asset.
+    that nothing (more) is there where a document that is no listing would say the same. Only that a folder holds
+    exactly one full page it is believed, once it was right about that for some folders of the asset.
     """
 
     def __init__(self, store: S3Store) -> None:
         self.store = self._store = store
         # Listings that may go on, by their prefix and last key: they know without a request whether a full page ended.
         self._begun: dict[tuple[str, str], ListStream[RecordBatch]] = {}
-        self._is_end_believed = False
+        # The last keys of full first pages, by their prefix.
+        self._first_pages: dict[str, str] = {}
+        self._ends_checked = 0
 
     async def level(self, folder: str) -> Level:
         """List what lies directly in a folder."""
@@ -93,9 +98,10 @@ class ByObstore:
         batches = begun or obstore.list(self._store, prefix, offset=offset, chunk_size=PAGE_SIZE, return_arrow=True)
         batch = await anext(batches, None)
         if batch is None:
-            if begun is not None and self._is_end_believed:
+            is_one_page = begun is not None and self._first_pages.get(prefix) == after
+            if is_one_page and self._ends_checked >= _ENDS_CHECKED:
                 return NO_KEYS
-            self._is_end_believed |= begun is not None
+            self._ends_checked += is_one_page
             raise UnfitError("it is empty")
         keys: Sequence[str] = batch["path"].to_pylist()  # type: ignore[assignment]
         sizes: Sequence[Any] = _Column(batch, "size")
@@ -110,6 +116,8 @@ class ByObstore:
             raise UnfitError("nothing of it is below the prefix")
         if not is_last:
             self._begun[prefix, keys[-1]] = batches
+            if after == prefix:
+                self._first_pages[prefix] = keys[-1]
         return Page(keys, sizes, versions, is_last)
 
     async def look(self, key: str) -> tuple[int | None, str]:

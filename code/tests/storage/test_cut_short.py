@@ -143,6 +143,20 @@ def test_an_asset_that_is_answered_by_an_error_is_not_told_to_have_no_file(front
         asyncio.run(find_both())
 
 
+def test_an_error_in_place_of_a_further_page_is_no_end_though_full_pages_ended_other_folders(front: Broken) -> None:
+    folders = {**dict.fromkeys("abcde", 1_000), "z": 9_500}
+    front.buckets[BUCKET] = {
+        f"asset/{folder}/{number:04}.nwb" for folder, count in folders.items() for number in range(count)
+    }
+
+    def error_in_z(asked: Mapping[str, list[str]], text: str) -> str:
+        is_late = asked.get("continuation-token", [""])[0] >= "asset/z/2"
+        return "<Error><Code>InternalError</Code><Message>no</Message></Error>" if is_late else text
+
+    front.change = error_in_z
+    assert found() == front.buckets[BUCKET]
+
+
 def test_an_endpoint_that_redirects_elsewhere_ends_with_a_sentence(front: Broken) -> None:
     front.failing = {"": s3_front.error(301, "Moved", "elsewhere", Location="http://127.0.0.1:9/")}
     front.change = lambda _, text: text
