@@ -13,6 +13,7 @@ from job_dispatch.storage.matching import ByEnding
 from job_dispatch.storage.s3 import S3
 from tests import s3_front
 from tests.s3_front import S3Front
+from tests.storage.tree import SORTS
 
 BUCKET = "bucket"
 FILES = {f"asset/{number:05}.nwb" for number in range(2_500)}
@@ -169,3 +170,22 @@ def test_keys_that_are_found_by_folders_are_whole_where_a_level_ends_with_a_full
     front.buckets[BUCKET] = {f"asset/d/{number:04}.nwb" for number in range(2_000)} | {"asset/d-1/x.nwb"}
     front.change = lambda _, text: text
     assert found() == front.buckets[BUCKET]
+
+
+@pytest.mark.parametrize("order", SORTS)
+@pytest.mark.parametrize("folder", ["NUL", "tab\t", "\x01\x1b[31m", "a//b", ".", "..", "\u200b\u202e"], ids=repr)
+def test_a_folder_of_an_odd_name_is_listed_in_either_order(front: Broken, order: str, folder: str) -> None:
+    front.change = lambda _, text: text
+    front.sort = SORTS[order]
+    front.buckets[BUCKET] = {f"asset/{folder}/x.nwb", "asset/s/a.nwb", "asset/s-1/a.nwb"}
+    assert found() == front.buckets[BUCKET]
+
+
+def test_a_subfolder_that_is_denied_is_told_where_assets_are_listed_by_folders(front: Broken) -> None:
+    front.change = lambda _, text: text
+    front.sort = SORTS["folders"]
+    files = [f"asset/{folder}/{number:04}.nwb" for folder in ("s", "s-1") for number in range(700)]
+    front.buckets[BUCKET] = {*files, "asset/t/x.nwb"}
+    front.failing = {"asset/s-1/": s3_front.ACCESS_DENIED}
+    with pytest.raises(ServiceError, match=r"^s3://bucket: AccessDenied"):
+        found()
