@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from job_dispatch.results.status import RunStatus
     from job_dispatch.storage.locating import locate
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "AnalysisDispatchModel",
