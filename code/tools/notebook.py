@@ -23,6 +23,7 @@ def executed(path: Path) -> nbformat.NotebookNode:
         notebook,
         kernel_name="python3",
         timeout=_SECONDS_A_CELL,
+        startup_timeout=_SECONDS_A_CELL,
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
