@@ -39,8 +39,8 @@ def docker(*words: str | Path, input: Path | None = None, check: bool = True) ->
 
 
 @contextlib.contextmanager
-def running() -> Iterator[None]:
-    """Have a daemon that `docker` talks to.
+def running() -> Iterator[bool]:
+    """Have a daemon that `docker` talks to, and tell whether it was started for this.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def running() -> Iterator[None]:
         There is none, and none can be started.
     """
     if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
-        yield
+        yield False
         return
     if os.geteuid() != 0:
         raise MissingError("no Docker daemon runs, and to start one needs root")
@@ -71,7 +71,7 @@ def running() -> Iterator[None]:
         os.environ["DOCKER_HOST"] = address
         try:
             _wait(daemon, folder)
-            yield
+            yield True
         finally:
             if before is None:
                 del os.environ["DOCKER_HOST"]
@@ -82,6 +82,11 @@ def running() -> Iterator[None]:
                 daemon.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 os.killpg(daemon.pid, signal.SIGKILL)
+            # It leaves the network of containers that use the host's.
+            for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+                place = line.split()[1]
+                if place.startswith(f"{folder}/"):
+                    subprocess.run(["umount", "--lazy", place], capture_output=True)
 
 
 def _wait(daemon: subprocess.Popen[bytes], folder: Path) -> None:

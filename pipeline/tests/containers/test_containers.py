@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,14 +38,14 @@ def base(folder: Path) -> Iterator[str]:
     made = ["my-analysis-test", "job-dispatch-test", "capsule-test", f"registry.test/{image}"]
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(running())
+            is_own = stack.enter_context(running())
             if not is_there(slim):
                 made.append(slim)
                 make_base_image(slim, PYTHON, folder)
-        except MissingError as error:
+        except (MissingError, subprocess.SubprocessError) as error:
             pytest.skip(str(error))
-        # The daemon may be somebody's own.
-        stack.callback(docker, "image", "rm", "--force", *made, check=False)
+        if not is_own:
+            stack.callback(docker, "image", "rm", "--force", *made, check=False)
         docker("tag", slim, f"registry.test/{image}")
         yield "registry.test"
 
