@@ -92,7 +92,9 @@ def test_a_file_of_parameters_may_hold_texts_of_several_lines_and_lists_of_numbe
 
 
 def test_the_pipeline_knows_each_flag_of_the_dispatcher_that_names_a_file_or_a_folder() -> None:
-    places = {name for name, flag in flags.declared().items() if flag.takes in ("FILE", "DIR", "QUERY", "PLACE")}
+    places = {
+        name for name, flag in flags.declared().items() if flag.takes in ("FILE", "DIR", "QUERY", "PLACE", "PATHS")
+    }
     text = (PIPELINE / "main.nf").read_text()
     own = re.search(r"def ownFlags.*?\[(.*?)\]", text, re.DOTALL)
     named = re.search(r"name in \[('analysis_parameters'.*?)\]", text)
