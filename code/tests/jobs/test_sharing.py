@@ -287,5 +287,5 @@ def test_building_sharing_and_writing_tell_how_far_they_are(world: World, monkey
     monkeypatch.setattr("job_dispatch.messages._SECONDS_BETWEEN_LINES", 0.0)
     done = world.call("--docdb_query={}", "--balance=size", "--num_parallel_workers=2")
     for step in ("building jobs", "sharing out", "writing jobs"):
-        assert f" INFO    {step}: 1 of 6 jobs\n" in done.stderr
-        assert f" INFO    {step}: 6 of 6 jobs\n" in done.stderr
+        assert f" INFO    {step}: 17%, 1 of 6 jobs\n" in done.stderr
+        assert f" INFO    {step}: 100%, 6 of 6 jobs\n" in done.stderr
