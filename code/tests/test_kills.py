@@ -12,6 +12,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -472,6 +473,8 @@ def test_a_killed_runs_whole_report_is_put_into_place_by_the_next_run_even_if_th
     desk.run_patched(AT_FILE.format("'rename'", "jobs.csv", "SIGKILL"), few, f"--report_directory={report}")
     wait_until(lambda: is_free(desk))
     assert desk.run(few, f"--report_directory={report}").code == 2  # worker folders of an earlier run
+    assert manifest_of_a_whole_report(report / "failed")
+    shutil.rmtree(report / "failed")
     assert manifest_of_a_whole_report(report)
 
 
