@@ -64,7 +64,7 @@ def work(
         if written := [name for name in records.RECORDS if (folder / name).exists()]:
             raise AnalysisError(f"the analysis wrote {written[0]}, which is a record of the job; choose another name")
         told["values"] = analysis.plain(values or {})
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:  # nothing but the analysis can raise one here
         traceback.print_exc()
         told["error"] = str(error) if isinstance(error, AnalysisError) else analysis.reason(error)
         told["where"] = analysis.place(error, path.resolve().parent)

@@ -54,14 +54,29 @@ def test_a_job_that_is_done_leaves_its_files_what_it_printed_and_a_record_of_how
     [
         ("raise ValueError('no licks')", "ValueError: no licks"),
         ("raise SystemExit('the analysis left')", "SystemExit: the analysis left"),
-        ("os._exit(3)", "the process ended with exit code 3 before analyse returned"),
+        ("os._exit(0)", "the process ended with exit code 0 before analyse returned"),
+        ("os._exit(2)", "the process ended with exit code 2 before analyse returned"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed (SIGSEGV); log.txt shows where"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "killed (SIGKILL), most likely because memory ran out"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt: "),
+        ("raise GeneratorExit", "GeneratorExit: "),
+        ("import asyncio; raise asyncio.CancelledError", "CancelledError: "),
         ("values = [1]", "analyse returned list; it must return a dict of values, or None"),
         ("(results / 'job.json').write_text('{}')", "the analysis wrote job.json, which is a record of the job;"),
     ],
-    ids=["raise", "exit", "os._exit", "segmentation fault", "killed", "interrupt", "no dict", "record"],
+    ids=[
+        "raise",
+        "exit",
+        "_exit 0",
+        "_exit 2",
+        "crash",
+        "killed",
+        "interrupt",
+        "generator",
+        "cancelled",
+        "no dict",
+        "record",
+    ],
 )
 @pytest.mark.long
 def test_a_job_that_fails_leaves_its_reason_and_its_log_and_the_others_are_done(
