@@ -91,6 +91,14 @@ def no_size(_: Mapping[str, list[str]], text: str) -> str:
     return re.sub("<Size>.*?</Size>", "", text)
 
 
+def size_that_is_no_number(_: Mapping[str, list[str]], text: str) -> str:
+    return re.sub("<Size>.*?</Size>", "<Size>many</Size>", text)
+
+
+def date_that_is_none(_: Mapping[str, list[str]], text: str) -> str:
+    return re.sub("<LastModified>.*?</LastModified>", "<LastModified>today</LastModified>", text)
+
+
 WITHOUT_ADVANCE = [version_1, same_page_for_ever]
 A_SENTENCE = {
     error_after_the_first_page: "S3 is busy or failing",
@@ -98,6 +106,8 @@ A_SENTENCE = {
     nothing_after_the_first_page: "is not a listing of S3",
     empty_and_truncated: "does not advance",
     no_size: "",
+    size_that_is_no_number: "",
+    date_that_is_none: "",
 }
 
 
