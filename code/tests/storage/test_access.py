@@ -70,6 +70,14 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Place]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            """Deny a role, as STS does."""
+            body = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -451,6 +459,13 @@ SOURCES = {
         "log in by aws sso login",
         RequestError,
     ),
+    "a role that STS denies": (
+        "role_arn = arn:aws:iam::123456789012:role/reader\nsource_profile = base\n"
+        "[profile base]\naws_access_key_id = testing\naws_secret_access_key = known-secret",
+        "AccessDenied",
+        ServiceError,
+    ),
+    "a service that is down": ("", "check where they come from, or try again later", ServiceError),
 }
 
 
@@ -464,6 +479,9 @@ def source(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     (tmp_path / "config").write_text(f"[default]\nregion = us-east-1\n{SOURCES[request.param][0]}\n")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{place.port}")
+    if not SOURCES[request.param][0]:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9")
     return SOURCES[request.param]
 
 
