@@ -231,6 +231,9 @@ def mistakes() {
     settings().findAll { pair -> !(pair ==~ /(?s)\s*[^=\s][^=]*=.*/) }.each { pair ->
         found << "--set: '${pair}' is not name=value"
     }
+    settings().findAll { pair -> pair ==~ /(?s)[^=]*=\s*"[^"]*/ }.each { pair ->
+        found << "--set: '${pair}' has an open quote; give a text that holds a semicolon with -params-file, as set: {name: text}"
+    }
     placeholders(workflow.session.config.findAll { name, value -> name in ['process', 'workDir', 'aws', 'k8s'] }).each { name, value ->
         found << "${name}: '${value}' is to be filled in; set it in a file that you add with -c (see docs/pipeline.md)"
     }

@@ -314,7 +314,7 @@ class Progress:
     """
 
     def __init__(self, label: str, unit: str, total: int | None) -> None:
-        self.done = 0
+        self.done = self._objects = 0
         self._label, self._unit, self._total = label, unit, total
         self._share: float | None = 0.0 if total else None
         self._next_look = 0.0
@@ -336,6 +336,12 @@ class Progress:
         """Show what share of a file is read, from 0 to 1; it is asked for a few times a second."""
         if self._is_time():
             self._share = share()
+            self._show()
+
+    def see(self, objects: int) -> None:
+        """Count objects of a bucket that were listed: one asset may hold millions."""
+        self._objects += objects
+        if self._is_time():
             self._show()
 
     def _is_time(self) -> bool:
@@ -362,7 +368,8 @@ class Progress:
 
     def _text(self) -> str:
         of_total = f" of {self._total:,}" if self._total is not None else ""
-        return f"{self.done:,}{of_total} {self._unit}"
+        objects = f", {self._objects:,} objects listed" if self._objects else ""
+        return f"{self.done:,}{of_total} {self._unit}{objects}"
 
     def close(self) -> None:
         """Take the bar off the terminal."""
@@ -405,3 +412,9 @@ def has_read(share: Callable[[], float]) -> None:
     """Let the progress that is shown now, if any, know what share of a file is read."""
     if (shown := _shown.get()) is not None:
         shown.reach(share)
+
+
+def has_listed(objects: int) -> None:
+    """Let the progress that is shown now, if any, know how many more objects of a bucket were listed."""
+    if (shown := _shown.get()) is not None:
+        shown.see(objects)

@@ -93,7 +93,8 @@ def test_an_analysis_that_no_job_can_run_ends_the_run_at_once(lab: Lab) -> None:
 def test_mistakes_in_the_pipelines_own_parameters_are_all_told_before_anything_runs(lab: Lab) -> None:
     done = failed(
         lab.run(
-            *("--input_files=nowhere", "--analysis=none.py", "--jobs_per_task=0", "--set=threshold", "--overwrite=1"),
+            *("--input_files=nowhere", "--analysis=none.py", "--jobs_per_task=0", "--overwrite=1"),
+            '--set=threshold; note="first; second=2"',
             *("--max_failures=20 percent", "--save_catalog=analysis.py"),
         )
     )
@@ -103,6 +104,7 @@ def test_mistakes_in_the_pipelines_own_parameters_are_all_told_before_anything_r
         "--input_files: no such folder: nowhere",
         "--jobs_per_task: '0' is not a whole number from 1",
         "--set: 'threshold' is not name=value",
+        "--set: 'note=\"first' has an open quote; give a text that holds a semicolon with -params-file",
         "--max_failures: '20 percent' is neither a number of jobs nor a share of them, such as 20%",
         f"--save_catalog: {lab.folder}/analysis.py exists; give the name of a new file",
     ):

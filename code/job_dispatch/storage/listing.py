@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
+from job_dispatch.messages import has_listed
 from job_dispatch.storage import keys as paging
 from job_dispatch.storage.keys import (
     LAST,
@@ -273,6 +274,7 @@ class Listing:
             try:
                 async with asyncio.timeout(None if self._experience.order is Order.OTHER else _LEVEL_SECONDS):
                     level = await self._source.level(folder)
+                    has_listed(len(level.files))
                 await self._take_level(folder, level, is_on_trust)
             except TimeoutError:
                 return
@@ -306,6 +308,7 @@ class Listing:
 
         async def ask() -> None:
             page = await self._source.page(prefix, after)
+            has_listed(len(page.keys))
             if self._is_in_order(page.keys, after) and not page.is_last:
                 await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
             one.waits_for -= 1

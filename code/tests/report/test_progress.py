@@ -13,6 +13,7 @@ import pytest
 import job_dispatch as jd
 from job_dispatch import messages
 from job_dispatch.messages import progress, showing_progress
+from tests.conftest import BUCKET, World
 
 
 def test_a_count_has_thousands_separators_and_no_decimals(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +47,14 @@ def test_elsewhere_than_on_a_terminal_a_log_line_has_share_and_count(
     with caplog.at_level(logging.INFO, "job_dispatch"), progress("listing files", "assets", 40_000) as shown:
         shown.advance(10_000)
     assert caplog.messages == ["listing files: 25%, 10,000 of 40,000 assets"]
+
+
+def test_while_one_asset_takes_long_the_objects_listed_so_far_are_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "_SECONDS_BETWEEN_LINES", 0.0)
+    name = world.records[4]["name"]
+    prefix = world.records[4]["location"].removeprefix(f"s3://{BUCKET}/")
+    world.s3.put(BUCKET, (f"{prefix}/{number:04}.nwb" for number in range(1_500)), b"1")
+    done = world.call(f'--docdb_query={{"name": "{name}"}}', "--file_extension=.nwb")
+    assert "INFO    listing files: 0%, 0 of 1 assets, 1,000 objects listed\n" in done.stderr
