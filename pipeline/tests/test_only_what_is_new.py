@@ -146,7 +146,7 @@ def test_a_job_that_fails_stops_no_other_and_alone_runs_again(first: Finished, l
 @pytest.mark.parametrize(
     ("flag", "is_shown"),
     [
-        ("--dry_run", '"threshold": 1'),
+        ("--dry_run", "Preview: 6 jobs for 3 of 3 assets on 6 workers; nothing was written"),
         ("--describe=1", "3 assets in catalog"),
     ],
 )
