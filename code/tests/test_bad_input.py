@@ -682,6 +682,7 @@ def test_no_secret_is_in_any_log(world: World, bucket: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ['"' + 20_000 * "," + '"', 20_000 * ","], ids=["in a cell", "as cells"])
+@pytest.mark.long
 def test_a_row_of_very_many_commas_takes_no_memory_worth_speaking_of(desk: World, cell: str) -> None:
     rows = [f"{asset_id(0)}-{number},note" for number in range(5_000)]
     text = "\n".join(["asset_id,note", *rows, f"{asset_id(0)},{cell}"])

@@ -644,6 +644,7 @@ STORAGE = [
 
 
 @pytest.mark.parametrize("row", STORAGE, ids=lambda row: row.fault)
+@pytest.mark.long
 def test_storage_fails_and_the_run_gives_all_jobs_or_says_why(
     desk: World, front: S3Front, monkeypatch: pytest.MonkeyPatch, row: StorageRow
 ) -> None:

@@ -101,6 +101,7 @@ def test_the_installed_command_tells_its_flags_and_the_version_of_the_package(in
     assert told.split()[-1] == run(installed / "python", "-c", code, folder=tmp_path).strip()
 
 
+@pytest.mark.long
 def test_the_installed_command_dispatches_from_data_to_results_of_the_folder_it_is_started_in(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_the_command_of_an_editable_install_means_the_current_folder(tmp_path: P
     assert list((tmp_path / "results").glob("*/*.json"))
 
 
+@pytest.mark.long
 def test_a_missing_data_folder_matters_only_where_something_is_read_from_it(installed: Path, tmp_path: Path) -> None:
     command = [str(installed / "job-dispatch"), f"--metadata_catalog={EXAMPLE / 'catalog.jsonl'}"]
 

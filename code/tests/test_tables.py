@@ -205,6 +205,7 @@ def test_a_workbook_and_a_query_are_joined_by_and(lab: World) -> None:
     assert any("1 session skipped: not selected by the query" in line for line in logged(done, "INFO"))
 
 
+@pytest.mark.long
 def test_a_table_of_thousands_of_rows_reads_a_catalog_once(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from job_dispatch.metadata.catalog import Catalog
 

@@ -82,6 +82,7 @@ def _pytest_starts_without_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
+@pytest.mark.long
 def test_discovery_from_the_code_folder_runs_pytest_and_counts_its_tests() -> None:
     chosen = "tests/test_pinned_versions.py::test_what_is_pinned_for_tests_includes_what_users_get"
     process = subprocess.run(

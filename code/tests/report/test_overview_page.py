@@ -81,6 +81,7 @@ def test_a_page_of_200_000_records_has_at_most_2_mb_and_loses_none(shape: tuple[
     assert sum(decoded(data(html)).values()) == shape[0]
 
 
+@pytest.mark.long
 def test_every_cell_is_on_the_page_as_it_was_counted() -> None:
     made = cohort(5_000, 5, 24, 50)
     page = data(overview_page.render(made, BASE, "a catalog"))

@@ -261,6 +261,7 @@ def test_a_file_that_only_begins_like_a_workbook_is_refused(name: str, content: 
         read(tmp_path)
 
 
+@pytest.mark.long
 def test_an_archive_that_is_no_workbook_or_unpacks_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "data_asset_input.xlsx"
     with zipfile.ZipFile(path, "w") as archive:

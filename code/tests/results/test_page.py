@@ -256,6 +256,7 @@ def test_columns_for_which_there_is_no_room_are_named_and_left_to_the_table() ->
     assert len(column(text, "job")) == 10_000
 
 
+@pytest.mark.long
 def test_of_more_jobs_than_a_page_can_hold_the_first_are_shown_and_all_are_counted() -> None:
     rows = [make_row(number) for number in range(25_000)]
     text = page.render(make_results(*rows))

@@ -294,6 +294,7 @@ def secure(authority: trustme.CA, name: str = "127.0.0.1") -> Iterator[Place]:
 
 
 @pytest.mark.parametrize("where", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "configuration file"])
+@pytest.mark.long
 def test_certificates_that_boto3_trusts_are_trusted(
     place: Place, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
@@ -410,6 +411,7 @@ def test_a_network_that_does_not_answer_is_told(place: Place, monkeypatch: pytes
         assert "cannot reach" in told()
 
 
+@pytest.mark.long
 def test_a_bucket_that_only_boto3_can_connect_to_stays_with_boto3_and_one_line_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -154,6 +154,7 @@ def test_an_asset_that_is_answered_by_an_error_is_not_told_to_have_no_file(front
         asyncio.run(find_both())
 
 
+@pytest.mark.long
 def test_an_error_in_place_of_a_further_page_is_no_end_though_full_pages_ended_other_folders(front: Broken) -> None:
     folders = {**dict.fromkeys("abcde", 1_000), "z": 9_500}
     front.buckets[BUCKET] = {
