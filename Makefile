@@ -18,8 +18,8 @@ help:
 	@echo 'make run               dispatch the bundled example into results/'
 	@echo 'make example-results   dispatch the example, run its analysis on this machine and show the results'
 	@echo 'make pipeline          dispatch, analyse and collect the bundled example with Nextflow, which needs Java 17'
-	@echo 'make test              lint, then the tests, about three minutes'
-	@echo 'make long-test         the tests that compute for more than two seconds each, about three minutes'
+	@echo 'make test              lint, then the tests, about four minutes'
+	@echo 'make long-test         the tests that compute for about two seconds or more each, six minutes'
 	@echo 'make storage-test      list what real S3 servers hold (rclone and SeaweedFS, on this machine alone)'
 	@echo 'make pipeline-test     run the pipeline of pipeline/ with Nextflow in many ways'
 	@echo 'make slurm-test        run the pipeline on a Slurm of one node, as root; with ALL=1 all tests of the pipeline'
@@ -73,7 +73,7 @@ pipeline: $(VENV)/example.stamp
 	@echo 'Picture to open: example_pipeline/results/analysis_summary/licking_around_reward.png'
 
 test: lint $(WRAPPERS:=/stamp)
-	@echo 'Running the tests side by side, which takes about three minutes on two cores'
+	@echo 'Running the tests side by side, which takes about four minutes on two cores'
 	cd code && ../$(VENV_PYTHON) -m pytest -n auto --dist worksteal
 
 # Kills at many moments, many random examples, many records.
