@@ -67,7 +67,7 @@ def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) 
     logger.info(
         "report in %s%s",
         directory / PAGE,
-        f"; {SKIPPED} beside it names all that was left out ({number:,})" * bool(number),
+        f"; {SKIPPED} in the same folder lists what was skipped ({number:,})" * bool(number),
     )
 
 
