@@ -316,7 +316,7 @@ class Progress:
     def __init__(self, label: str, unit: str, total: int | None) -> None:
         self.done = self._objects = 0
         self._label, self._unit, self._total = label, unit, total
-        self._share: float | None = 0.0 if total else None
+        self._read: float | None = None
         self._next_look = 0.0
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
         self._bar: tqdm[NoReturn] | None = None
@@ -328,14 +328,12 @@ class Progress:
         """Count `number` more as done."""
         self.done += number
         if self._is_time():
-            if self._total:
-                self._share = self.done / self._total
             self._show()
 
     def reach(self, share: Callable[[], float]) -> None:
         """Show what share of a file is read, from 0 to 1; it is asked for a few times a second."""
         if self._is_time():
-            self._share = share()
+            self._read = share()
             self._show()
 
     def see(self, objects: int) -> None:
@@ -351,15 +349,19 @@ class Progress:
             self._next_line, self._next_look = now + _SECONDS_BETWEEN_LINES, now + _SECONDS_BETWEEN_LOOKS
         return is_time
 
+    @property
+    def _share(self) -> float | None:
+        return self.done / self._total if self._total else self._read
+
     def _show(self) -> None:
+        share = self._share
         if self._bar is None:
-            share = "" if self._share is None else f"{100 * self._share:.0f}%, "
-            logger.info("%s: %s%s", self._label, share, self._text())
+            logger.info("%s: %s%s", self._label, "" if share is None else f"{100 * share:.0f}%, ", self._text())
             return
-        if self._share is not None and self._bar.total is None:
+        if share is not None and self._bar.total is None:
             self._bar.reset(total=100)
         self._bar.bar_format = self._format()
-        self._bar.n = round(100 * (self._share or 0))
+        self._bar.n = round(100 * (share or 0))
         self._bar.refresh()
 
     def _format(self) -> str:

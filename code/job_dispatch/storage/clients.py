@@ -73,7 +73,7 @@ class ByObstore:
     """
 
     def __init__(self, store: S3Store) -> None:
-        self.store = self._store = store
+        self.store = store
         # Listings that may go on, by their prefix and last key: they know without a request whether a full page ended.
         self._begun: dict[tuple[str, str], ListStream[RecordBatch]] = {}
         # The last keys of full first pages, by their prefix.
@@ -82,7 +82,7 @@ class ByObstore:
 
     async def level(self, folder: str) -> Level:
         """List what lies directly in a folder."""
-        listed = await obstore.list_with_delimiter_async(self._store, folder or None)
+        listed = await obstore.list_with_delimiter_async(self.store, folder or None)
         objects, folders = listed["objects"], [f"{path}/" for path in listed["common_prefixes"]]
         if (len(objects) + len(folders)) % PAGE_SIZE == 0:
             raise UnfitError("it ends with a full page, or is empty")
@@ -95,7 +95,7 @@ class ByObstore:
         """List the first keys below a prefix that come after a key."""
         offset = None if after == prefix else after
         begun = self._begun.pop((prefix, after), None)
-        batches = begun or obstore.list(self._store, prefix, offset=offset, chunk_size=PAGE_SIZE, return_arrow=True)
+        batches = begun or obstore.list(self.store, prefix, offset=offset, chunk_size=PAGE_SIZE, return_arrow=True)
         batch = await anext(batches, None)
         if batch is None:
             is_one_page = begun is not None and self._first_pages.get(prefix) == after
@@ -123,7 +123,7 @@ class ByObstore:
     async def look(self, key: str) -> tuple[int | None, str]:
         """Return the bytes and the version of the object at a key; None and nothing where a folder is there."""
         try:
-            found = await obstore.head_async(self._store, key)
+            found = await obstore.head_async(self.store, key)
         except FileNotFoundError:
             await self.page(f"{key}/", f"{key}/")  # an empty one is not believed
             return None, ""
@@ -132,7 +132,7 @@ class ByObstore:
     async def read(self, key: str) -> bytes:
         """Return the bytes of the object at a key."""
         try:
-            return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+            return bytes(await (await obstore.get_async(self.store, key)).bytes_async())
         except FileNotFoundError:
             raise NothingThereError from None
 

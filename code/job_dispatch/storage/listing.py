@@ -274,7 +274,6 @@ class Listing:
             try:
                 async with asyncio.timeout(None if self._experience.order is Order.OTHER else _LEVEL_SECONDS):
                     level = await self._source.level(folder)
-                    has_listed(len(level.files))
                 await self._take_level(folder, level, is_on_trust)
             except TimeoutError:
                 return
@@ -308,7 +307,6 @@ class Listing:
 
         async def ask() -> None:
             page = await self._source.page(prefix, after)
-            has_listed(len(page.keys))
             if self._is_in_order(page.keys, after) and not page.is_last:
                 await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
             one.waits_for -= 1
@@ -373,7 +371,9 @@ class Listing:
         parts = self._unread.settle(low, high, folders)
         places = [(bisect_right(page.keys, after), bisect_right(page.keys, up_to)) for after, up_to in parts]
         outside = sum(self._taker.take_keys(page, start, stop) for start, stop in places)
-        return sum(stop - start for start, stop in places), outside
+        new = sum(stop - start for start, stop in places)
+        has_listed(new)
+        return new, outside
 
     def _is_better_walked(self, keys: Sequence[str]) -> bool:
         """Tell whether levels would have shown the same with less."""

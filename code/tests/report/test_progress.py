@@ -49,6 +49,16 @@ def test_elsewhere_than_on_a_terminal_a_log_line_has_share_and_count(
     assert caplog.messages == ["listing files: 25%, 10,000 of 40,000 assets"]
 
 
+def test_objects_that_are_listed_are_shown_with_the_share_of_all_that_is_done_by_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "job_dispatch"), progress("listing files", "assets", 4) as shown:
+        shown.advance(3)
+        shown._next_line = 0.0
+        shown.see(1_000)
+    assert caplog.messages == ["listing files: 75%, 3 of 4 assets, 1,000 objects listed"]
+
+
 def test_while_one_asset_takes_long_the_objects_listed_so_far_are_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
