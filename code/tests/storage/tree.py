@@ -50,7 +50,7 @@ class Tree:
         self._hold(set(keys))
         self.turns = 0
         self.requests = 0
-        self.pages = 0
+        self.pages_asked_after: list[str] = []
         self.further_pages_of_levels = 0
         self.in_flight = 0
         self.most_in_flight = 0
@@ -70,7 +70,7 @@ class Tree:
         return level_of({key: (size, "") for key, size in files.items()}, list(folders))
 
     async def page(self, prefix: str, after: str) -> Page:
-        self.pages += 1
+        self.pages_asked_after.append(after)
         await self._ask()
         below = filter(lambda key: key.startswith(prefix), self.keys[bisect_right(self._places, self.sort(after)) :])
         found = list(itertools.islice(below, paging.PAGE_SIZE + 1))
