@@ -229,21 +229,20 @@ LUMINANCE = """([one, property]) => {
 }"""
 
 
+def check_contrast(tab: Tab, scheme: str, *pictures: tuple[str, str]) -> None:
+    """Check that text, and parts of pictures by selector and property, stand out from the page."""
+    page = tab.evaluate(LUMINANCE, ["body", "backgroundColor"])
+    assert (page < 0.1) == (scheme == "dark")
+    texts = (("body", "color", 7), (".soft", "color", 4.5), ("a", "color", 4.5), ("svg text", "fill", 4.5))
+    for one, property_, least in (*texts, *((*picture, 3) for picture in pictures)):
+        shade = tab.evaluate(LUMINANCE, [one, property_])
+        assert (max(page, shade) + 0.05) / (min(page, shade) + 0.05) >= least, one
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_text_and_pictures_stand_out_from_the_page_in_both_schemes(opened: Opened, scheme: str) -> None:
     with opened(sample(), scheme=scheme) as tab:
-        page = tab.evaluate(LUMINANCE, ["body", "backgroundColor"])
-        assert (page < 0.1) == (scheme == "dark")
-        for one, property_, least in (
-            ("body", "color", 7),
-            (".soft", "color", 4.5),
-            ("a", "color", 4.5),
-            ("svg text", "fill", 4.5),
-            (".column", "fill", 3),
-            (".skipped", "fill", 3),
-        ):
-            shade = tab.evaluate(LUMINANCE, [one, property_])
-            assert (max(page, shade) + 0.05) / (min(page, shade) + 0.05) >= least, one
+        check_contrast(tab, scheme, (".column", "fill"), (".skipped", "fill"))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
