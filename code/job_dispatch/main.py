@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from job_dispatch import __version__, stopping
 from job_dispatch.messages import (
-    PANEL_LABELS,
     DispatchError,
     ServiceError,
     configure_logging,
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
     debug = False
     program = "run_capsule.py" if argv is not None else sys.argv[0]
     command = ["python", program] if program.endswith(".py") else [Path(program).name]
-    with naming_flags(PANEL_LABELS if is_in_capsule() else {}):
+    with naming_flags(flags.panel_labels() if is_in_capsule() else {}):
         try:
             settings = flags.parse(argv, __version__, home)
             debug = settings.log_level == "DEBUG"
@@ -109,7 +108,7 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
     from job_dispatch.processed.code_ocean import Inquiry
     from job_dispatch.processed.results import ResultsDatabase
     from job_dispatch.report.dispatched import BUILDING, FINDING, READING, WRITING
-    from job_dispatch.request import parameters, schema, selection
+    from job_dispatch.request import parameters, selection
 
     settings = run.settings
     selection.check_input_directory(settings.input_directory, is_read=bool(settings.use_data_asset_csv))
@@ -117,7 +116,7 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
     yield READING, (run := replace(run, selection=asked))
     given = parameters.read_parameters(settings.input_directory, settings.analysis_parameters or "")
     if settings.parameter_schema:
-        schema.check(given, settings.parameter_schema, settings.input_directory, asked.table)
+        parameters.check(given, settings.parameter_schema, settings.input_directory, asked.table)
     yield READING, (run := replace(run, parameters=given))
     with contextlib.ExitStack() as opened:
         output = _output_folder(settings, opened)

@@ -30,12 +30,6 @@ _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 _labels: Mapping[str, str] | None = None
 # The arguments of Python functions that have other names than their flags.
 _ARGUMENTS = {
-    "docdb_host": "host",
-    "docdb_version": "version",
-    "docdb_database": "database",
-    "docdb_collection": "collection",
-    "docdb_timeout": "timeout",
-    "docdb_query": "query",
     "use_data_asset_csv": "table",
     "from": "from_",
     "filter_latest": "latest",
@@ -48,55 +42,8 @@ _ARGUMENTS = {
     "num_parallel_workers": "workers",
     "output_directory": "directory",
 }
-# As in .codeocean/app-panel.json, which is not there when a capsule runs.
-PANEL_LABELS = {
-    "subject": "Mice",
-    "project": "Projects",
-    "modality": "Modalities",
-    "from": "From day",
-    "to": "To day",
-    "docdb_query": "Metadata query",
-    "use_data_asset_csv": "Use a table of data assets",
-    "qc": "Quality control",
-    "group_by": "Group by",
-    "filter_latest": "Latest by",
-    "filter_by": "Latest of",
-    "unwind_list_fields": "Unwind lists",
-    "drop_null_groups": "Drop records without a value",
-    "with_raw": "With raw assets",
-    "sample": "Sample",
-    "skip_processed": "Skip processed",
-    "exclude": "Exclude",
-    "file_extension": "File extension",
-    "file_pattern": "File pattern",
-    "require_files": "Require files",
-    "split_files": "Split files",
-    "analysis_parameters": "Parameters file",
-    "parameter_schema": "Parameter schema",
-    "num_parallel_workers": "Parallel workers",
-    "tasks_per_job": "Jobs per worker",
-    "balance": "Balance",
-    "max_number_of_tasks_dispatched": "Largest number of jobs",
-    "query_in_jobs": "Query in jobs",
-    "overwrite": "Replace earlier jobs",
-    "dry_run": "Preview only",
-    "describe": "Describe only",
-    "report_directory": "Report folder",
-    "skip_errors": "Skip unreadable assets",
-    "save_catalog": "Save catalog",
-    "log_level": "Log detail",
-    "metadata_catalog": "Metadata catalog",
-    "name_pattern": "Name pattern",
-    "docdb_host": "Metadata host",
-    "docdb_version": "Metadata version",
-    "docdb_database": "Metadata database",
-    "docdb_timeout": "DocDB timeout",
-    "max_concurrency": "Requests in flight",
-}
-_SWITCHES = {
-    *("drop_null_groups", "with_raw", "skip_processed", "require_files", "split_files", "query_in_jobs"),
-    *("overwrite", "skip_errors", "use_data_asset_csv"),
-}
+# Messages write no other arguments with a number, so that 0 and 1 are False and True.
+_NUMBERS = ("workers", "tasks_per_job")
 # Whether progress is shown; None: in a terminal and in a notebook.
 _progress: ContextVar[bool | None] = ContextVar("progress", default=None)
 _shown: ContextVar[Progress | None] = ContextVar("shown", default=None)
@@ -105,21 +52,10 @@ logger = logging.getLogger("job_dispatch")
 
 
 class DispatchError(Exception):
-    """A run that cannot go on: one headline, and details that are shown indented below it.
+    """A run that cannot go on: one sentence that names the thing, the place and the remedy, and details of it.
 
-    Parameters
-    ----------
-    headline : str
-        One sentence that names the thing, the place and the remedy.
-    details : iterable of str
-        Further lines; at most `LISTED_AT_MOST` of them are shown, with a count of the rest.
-
-    Attributes
-    ----------
-    all_details_in : str
-        The file that has all of them, where one was written.
-    skipped : tuple of Skipped
-        What was skipped until then.
+    At most `LISTED_AT_MOST` details are shown, with a count of the rest and the file that has all of them, where one
+    was written. `skipped` is what was skipped until then.
     """
 
     exit_code = 1
@@ -144,8 +80,6 @@ class RequestError(DispatchError):
 
 class ServiceError(DispatchError):
     """A service or the disk failed; the same request may succeed at another time."""
-
-    exit_code = 1
 
 
 @contextmanager
@@ -218,19 +152,15 @@ class _LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.message = printable(record.getMessage())
         record.asctime = self.formatTime(record, self.datefmt)
-        lines = [self.formatMessage(record)]
-        lines += [f"  {detail}" for detail in getattr(record, "details", ())]
-        return _labelled("\n".join(lines))
+        details = (f"  {detail}" for detail in getattr(record, "details", ()))
+        return _labelled("\n".join([self.formatMessage(record), *details]))
 
 
 @contextmanager
 def naming_flags(labels: Mapping[str, str]) -> Iterator[None]:
-    """Write flags as they are typed meanwhile, and not as arguments of Python functions.
+    """Write flags as they are typed meanwhile, each with its label in an app panel if there is one.
 
-    Parameters
-    ----------
-    labels : mapping of str to str
-        By flag, the label of its field in an app panel, which is added.
+    Elsewhere they are written as arguments of Python functions.
     """
     global _labels
     before, _labels = _labels, labels
@@ -254,30 +184,26 @@ def _labelled(text: str) -> str:
 
 def _as_argument(flag: re.Match[str]) -> str:
     name, value = flag[1], flag[2] or ""
-    if name in _SWITCHES and value in ("=0", "=1"):
+    argument = _ARGUMENTS.get(name, name.removeprefix("docdb_"))
+    if value in ("=0", "=1") and argument not in _NUMBERS:
         value = f"={value == '=1'}"
-    return f"{_ARGUMENTS.get(name, name)}{value}"
+    return f"{argument}{value}"
 
 
-class _Named(logging.Filter):
-    """Writes flags as arguments in what Python functions log."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if _labels is None:
-            record.msg, record.args = _labelled(record.getMessage()), ()
-        return True
+def _with_arguments(record: logging.LogRecord) -> bool:
+    """Write flags as arguments in what Python functions log."""
+    if _labels is None:
+        record.msg, record.args = _labelled(record.getMessage()), ()
+    return True
 
 
-logger.addFilter(_Named())
+logger.addFilter(_with_arguments)
 
 
 @contextmanager
 def showing_progress(wanted: bool | None) -> Iterator[None]:
     """Show the progress of all steps inside, or show none; None changes nothing."""
-    if wanted is None:
-        yield
-        return
-    token = _progress.set(wanted)
+    token = _progress.set(_progress.get() if wanted is None else wanted)
     try:
         yield
     finally:
@@ -319,50 +245,42 @@ class Progress:
         self._read: float | None = None
         self._next_look = 0.0
         self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-        self._bar: tqdm[NoReturn] | None = None
+        self.bar: tqdm[NoReturn] | None = None
         wanted = _progress.get()
         if (is_terminal() or _is_notebook()) if wanted is None else wanted:
-            self._bar = _bar()(total=100 if total else None, leave=False, bar_format=self._format())
+            self.bar = _bar()(total=100 if total else None, leave=False, bar_format=self._format())
 
     def advance(self, number: int = 1) -> None:
         """Count `number` more as done."""
         self.done += number
-        if self._is_time():
-            self._show()
-
-    def reach(self, share: Callable[[], float]) -> None:
-        """Show what share of a file is read, from 0 to 1; it is asked for a few times a second."""
-        if self._is_time():
-            self._read = share()
-            self._show()
+        self.show()
 
     def see(self, objects: int) -> None:
         """Count objects of a bucket that were listed: one asset may hold millions."""
         self._objects += objects
-        if self._is_time():
-            self._show()
+        self.show()
 
-    def _is_time(self) -> bool:
+    def show(self, share: Callable[[], float] | None = None) -> None:
+        """Show how far it is, if it is time; `share` returns what share of a file is read, from 0 to 1."""
         now = time.monotonic()
-        is_time = now >= (self._next_line if self._bar is None else self._next_look)
-        if is_time:
-            self._next_line, self._next_look = now + _SECONDS_BETWEEN_LINES, now + _SECONDS_BETWEEN_LOOKS
-        return is_time
+        if now < (self._next_line if self.bar is None else self._next_look):
+            return
+        self._next_line, self._next_look = now + _SECONDS_BETWEEN_LINES, now + _SECONDS_BETWEEN_LOOKS
+        if share is not None:
+            self._read = share()
+        if self.bar is None:
+            done = "" if self._share is None else f"{100 * self._share:.0f}%, "
+            logger.info("%s: %s%s", self._label, done, self._text())
+            return
+        if self._share is not None and self.bar.total is None:
+            self.bar.reset(total=100)
+        self.bar.bar_format = self._format()
+        self.bar.n = round(100 * (self._share or 0))
+        self.bar.refresh()
 
     @property
     def _share(self) -> float | None:
         return self.done / self._total if self._total else self._read
-
-    def _show(self) -> None:
-        share = self._share
-        if self._bar is None:
-            logger.info("%s: %s%s", self._label, "" if share is None else f"{100 * share:.0f}%, ", self._text())
-            return
-        if share is not None and self._bar.total is None:
-            self._bar.reset(total=100)
-        self._bar.bar_format = self._format()
-        self._bar.n = round(100 * (share or 0))
-        self._bar.refresh()
 
     def _format(self) -> str:
         share = "" if self._share is None else "{percentage:3.0f}% {bar} "
@@ -372,11 +290,6 @@ class Progress:
         of_total = f" of {self._total:,}" if self._total is not None else ""
         objects = f", {self._objects:,} objects listed" if self._objects else ""
         return f"{self.done:,}{of_total} {self._unit}{objects}"
-
-    def close(self) -> None:
-        """Take the bar off the terminal."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _bar() -> Callable[..., tqdm[NoReturn]]:
@@ -407,13 +320,14 @@ def progress(label: str, unit: str, total: int | None = None) -> Iterator[Progre
             yield shown
     finally:
         _shown.reset(token)
-        shown.close()
+        if shown.bar is not None:
+            shown.bar.close()
 
 
 def has_read(share: Callable[[], float]) -> None:
     """Let the progress that is shown now, if any, know what share of a file is read."""
     if (shown := _shown.get()) is not None:
-        shown.reach(share)
+        shown.show(share)
 
 
 def has_listed(objects: int) -> None:

@@ -19,7 +19,7 @@ import tenacity
 from job_dispatch import failures, retrying
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.metadata.docdb import DocDb, Records
-from job_dispatch.request.values import PRODUCTION_HOST
+from job_dispatch.request.flag_values import PRODUCTION_HOST
 from job_dispatch.storage import access, s3
 from tests.conftest import S3, Completed, World
 from tests.gateway import DEFAULT_COLLECTION, Fault, Gateway

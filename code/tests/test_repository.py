@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import job_dispatch
-from job_dispatch.messages import PANEL_LABELS
 from job_dispatch.request import flags
 
 CODE = Path(__file__).resolve().parent.parent
@@ -43,7 +42,7 @@ def test_app_panel_offers_every_flag_but_the_local_ones_with_the_parsers_default
 
 
 def test_messages_in_a_capsule_name_the_fields_as_the_app_panel_does() -> None:
-    assert {flag: entry["name"] for flag, entry in panel_parameters().items()} == PANEL_LABELS
+    assert {flag: entry["name"] for flag, entry in panel_parameters().items()} == flags.panel_labels()
 
 
 def test_app_panel_has_the_groups_and_the_order_of_help() -> None:

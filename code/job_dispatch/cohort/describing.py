@@ -26,8 +26,7 @@ from job_dispatch.metadata.records import (
     values_in,
 )
 from job_dispatch.model import Asset
-from job_dispatch.request.dates import DAY
-from job_dispatch.request.fields import NAMES, Query
+from job_dispatch.request.fields import DAY, NAMES, Query
 from job_dispatch.request.selection import Selection
 
 [_PROJECT] = NAMES["@project"]

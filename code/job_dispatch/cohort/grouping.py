@@ -20,7 +20,7 @@ from job_dispatch.metadata.diagnosis import known_fields, suggestion
 from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at, value_of
 from job_dispatch.model import Asset, Group, Grouping, Reason, Skipped
 from job_dispatch.request import fields
-from job_dispatch.request.dates import LONG_AGO, instant, is_number, of_number
+from job_dispatch.request.fields import LONG_AGO, instant, is_number, of_number
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.request.selection import Selection
 

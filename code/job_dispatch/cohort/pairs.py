@@ -19,8 +19,8 @@ from job_dispatch.metadata.records import (
     value_of,
 )
 from job_dispatch.model import Asset, Group, Reason, Skipped
-from job_dispatch.request.exclusions import Exclusions
 from job_dispatch.request.fields import Query
+from job_dispatch.request.selection import Exclusions
 
 DERIVED, RAW = "derived", "raw"
 FIELDS = ("@raw", LEVEL, "@created")

@@ -24,7 +24,7 @@ from job_dispatch.metadata import asset_files, names
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.names import NamePattern
 from job_dispatch.model import Reason, Skipped
-from job_dispatch.request.file_patterns import STORE_ENDINGS
+from job_dispatch.request.flag_values import STORE_ENDINGS
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.storage.places import Places
 

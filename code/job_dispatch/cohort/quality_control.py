@@ -16,7 +16,7 @@ from typing import Any
 from job_dispatch.messages import RequestError, carrying, counted, logger
 from job_dispatch.metadata.records import Record
 from job_dispatch.model import Asset, Reason, Skipped
-from job_dispatch.request.dates import LONG_AGO, instant
+from job_dispatch.request.fields import LONG_AGO, instant
 
 FAIL, PENDING, PASS = "Fail", "Pending", "Pass"
 NONE = "no quality control"

@@ -27,12 +27,19 @@ from job_dispatch.metadata.records import (
     projection,
 )
 from job_dispatch.model import Asset, Cohort, Group, Grouping, Reason, Skipped, Skips
-from job_dispatch.request import tables, values
-from job_dispatch.request.exclusions import Exclusions, read_exclusions, report_unmatched
+from job_dispatch.request import flag_values as values
+from job_dispatch.request import tables
 from job_dispatch.request.fields import Query
 from job_dispatch.request.flags import Settings, check_combinations
 from job_dispatch.request.json_text import compact
-from job_dispatch.request.selection import Selection, read_query, selected_by
+from job_dispatch.request.selection import (
+    Exclusions,
+    Selection,
+    read_exclusions,
+    read_query,
+    report_unmatched,
+    selected_by,
+)
 
 Several = str | int | Iterable[str] | Iterable[int]
 """One value or several."""

@@ -32,8 +32,7 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Asset, Reason, Skipped
 from job_dispatch.request import json_text
-from job_dispatch.request.dates import sessions_of
-from job_dispatch.request.fields import NAMES, Query
+from job_dispatch.request.fields import NAMES, Query, sessions_of
 from job_dispatch.request.tables import Key, Row, Table
 
 [SUBJECT_FIELD] = NAMES["@subject"]

@@ -18,9 +18,10 @@ from job_dispatch.messages import DispatchError, RequestError, ServiceError, cou
 from job_dispatch.metadata.matching import Narrowed, narrowed
 from job_dispatch.metadata.records import FILES_FIELD, Filter, Record, projection
 from job_dispatch.model import Skipped
-from job_dispatch.request import json_text, values
+from job_dispatch.request import flag_values as values
+from job_dispatch.request import json_text
 from job_dispatch.request.fields import Query
-from job_dispatch.request.values import PRODUCTION_HOST, from_environment
+from job_dispatch.request.flag_values import PRODUCTION_HOST, from_environment
 
 # A projected record is below 1 kB, the gateway's payload limit 6 MB; a 413 halves the page all the same.
 _RECORDS_A_PAGE = 5_000

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from job_dispatch.messages import RequestError, printable
 from job_dispatch.metadata.records import Filter, Record
 from job_dispatch.request import json_text
-from job_dispatch.request.dates import instant
-from job_dispatch.request.fields import Instant, Query, all_of, conditions, fields_in, is_expression
+from job_dispatch.request.fields import Instant, Query, all_of, conditions, fields_in, instant, is_expression
 
 Test = Callable[[Any], bool]
 

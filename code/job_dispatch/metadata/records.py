@@ -12,8 +12,7 @@ from typing import Any, Protocol, Self
 from job_dispatch.messages import RequestError
 from job_dispatch.model import Asset, File, Skipped
 from job_dispatch.request import fields
-from job_dispatch.request.dates import DAY, LONG_AGO, instant, is_time_of_day
-from job_dispatch.request.fields import Query
+from job_dispatch.request.fields import DAY, LONG_AGO, Query, instant, is_time_of_day
 
 Record = Mapping[str, Any]
 Filter = fields.Filter

@@ -12,7 +12,7 @@ from job_dispatch.messages import counted, logger, warn_listing
 from job_dispatch.model import Skipped
 from job_dispatch.processed.code_ocean import Wrapper
 from job_dispatch.processed.results import ResultsDatabase, Unprocessed
-from job_dispatch.request.exclusions import Exclusions, report_unmatched
+from job_dispatch.request.selection import Exclusions, report_unmatched
 
 
 class Remaining:

@@ -16,13 +16,13 @@ from jinja2 import Template
 from markupsafe import Markup
 
 from job_dispatch.cohort.describing import VERSIONS, Cell, Overview
-from job_dispatch.messages import PANEL_LABELS, RequestError, ServiceError, counted, logger
+from job_dispatch.messages import RequestError, ServiceError, counted, logger
 from job_dispatch.metadata.records import LEVEL
 from job_dispatch.pages import templates
 from job_dispatch.report import charts, files
 from job_dispatch.report import overview as shown
 from job_dispatch.request.fields import NAMES
-from job_dispatch.request.flags import Settings, text_of
+from job_dispatch.request.flags import Settings, panel_labels, text_of
 from job_dispatch.request.selection import read_query
 
 NAME = "describe.html"
@@ -165,7 +165,7 @@ def _contents(
         "names": time.names if time else [],
         "subjects": counts["subject"][: size.subjects],
         "base": {"query": base.query, "flags": base.flags, "table": base.table, "command": list(base.command)},
-        "labels": {name: PANEL_LABELS[name] for name in sorted(COMPOSED)},
+        "labels": {name: label for name, label in sorted(panel_labels().items()) if name in COMPOSED},
         "levelField": LEVEL,
         "levelSpellings": {level: overview.spelled(level) for level in values["level"]},
         "sessionFields": NAMES["@session"],

@@ -1,4 +1,4 @@
-"""Names of metadata fields, in flags and in queries.
+"""Fields of metadata records: their names in flags and in queries, and the dates in them.
 
 A name is a dotted path; several with `|` between them, of which the first that has a value counts; or one of the
 names that stand for the fields of both versions of the metadata, such as `@subject`.
@@ -6,16 +6,17 @@ names that stand for the fields of both versions of the metadata, such as `@subj
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 from job_dispatch.messages import RequestError, printable
-from job_dispatch.request.dates import DAY, instant
 
 Filter = Mapping[str, Any]
 
@@ -38,21 +39,37 @@ DAY_OF = {"data_description.creation_time": "data_description.creation_date"}
 _INSTANT = "@session"
 # Several of the fields may have a value; the first of them counts.
 _ELSE = "@created"
-_TIME_OF_DAY = {"$regex": "^[0-9]{2}:[0-9]{2}"}
+_HAS_TIME_OF_DAY = {"$regex": "^[0-9]{2}:[0-9]{2}"}
 # Always unwound, into one row per element.
 SPREAD = ("@modality",)
 _AFTER_ALL_DAYS = "9999-12-32"
 _COMBINING = ("$and", "$or", "$nor")
+# A day, a time of day, and a zone. Hyphens or a comma may replace the separators of ISO 8601.
+_MOMENT = re.compile(
+    r"(?P<day>\d{4}(?:-\d{2}-\d{2}|/\d{2}/\d{2}))"
+    r"(?:[T ,_] ?(?P<time>\d{2}(?:[:-]\d{2}(?:[:-]\d{2})?)?(?P<fraction>[.,]\d+)?)"
+    r" ?(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?",
+    re.IGNORECASE,
+)
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+# The start of a session in a table.
+_SESSION = re.compile(
+    r"(?P<day>\d{4}-\d{2}-\d{2})[T ](?P<hour>\d{1,2}):(?P<minute>\d{2})"
+    r"(?P<second>:\d{2})?(?P<part>[.,]\d{1,9})? ?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?",
+    re.IGNORECASE,
+)
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
+_TIME_OF_DAY = re.compile(r"\d{2}:\d{2}(:\d{2})?.*")
+# Larger numbers are milliseconds: as seconds they would be after the year 5138.
+_FIRST_MILLISECONDS = 1e11
 
 
 @lru_cache(maxsize=1024)
 def paths(name: str) -> tuple[str, ...]:
     """Return the dotted paths that a name stands for, in the order in which they are tried.
 
-    Raises
-    ------
-    RequestError
-        It begins with `@` and is none of `NAMES`, or a path has an empty part or begins with `$`.
+    RequestError if it begins with `@` and is none of `NAMES`, or a path has an empty part or begins with `$`.
     """
     if name.startswith("@"):
         if name not in NAMES:
@@ -110,12 +127,7 @@ class Instant:
 class Query:
     """A MongoDB-style filter, compiled once; `{}` selects every record.
 
-    Parameters
-    ----------
-    filter : dict
-        As the user wrote it, with names of fields.
-    paths : Filter
-        With paths for names: what MongoDB takes, but for operands that are an `Instant`.
+    `filter` is as the user wrote it; `paths` is what MongoDB takes, but for operands that are an `Instant`.
     """
 
     filter: dict[str, Any]
@@ -123,13 +135,7 @@ class Query:
 
     @classmethod
     def of(cls, written: Filter) -> Query:
-        """Return the query that a filter is.
-
-        Raises
-        ------
-        RequestError
-            A name is unknown, or `@session` is compared with what is no date.
-        """
+        """Return the query that a filter is; RequestError for an unknown name, or `@session` compared with no date."""
         return cls(dict(written), _with_paths(written))
 
     @classmethod
@@ -215,10 +221,10 @@ def _on_first(wanted: Sequence[str], condition: Any) -> Filter:
         absent: Filter = {first: None}
     else:
         there = [
-            {"$and": [{first: {"$ne": None}}, {first: {"$not": _TIME_OF_DAY}}, {first: condition}]},
-            {"$and": [{first: _TIME_OF_DAY}, {day: {"$ne": None}}, _on_both(day, first, condition)]},
+            {"$and": [{first: {"$ne": None}}, {first: {"$not": _HAS_TIME_OF_DAY}}, {first: condition}]},
+            {"$and": [{first: _HAS_TIME_OF_DAY}, {day: {"$ne": None}}, _on_both(day, first, condition)]},
         ]
-        absent = {"$or": [{first: None}, {first: _TIME_OF_DAY, day: None}]}
+        absent = {"$or": [{first: None}, {first: _HAS_TIME_OF_DAY, day: None}]}
     return {"$or": [*there, {"$and": [absent, _on_first(others, condition)]}]}
 
 
@@ -295,3 +301,94 @@ def _as_instant(value: Any) -> Any:
     if moment is None:
         raise RequestError(f"{_INSTANT} takes a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
     return Instant(value, moment)
+
+
+# Dates
+
+
+def instant(value: object) -> datetime | None:
+    """Return the instant that a date or time names, universal time where it has no zone; None for anything else.
+
+    Besides ISO 8601 it takes `2025/06/30`, hyphens or a comma in the time (`2023-05-11,19:29:48`), a zone `UTC`, the
+    times `24:00:00` and `23:59:60`, and `{"$date": …}` of MongoDB.
+    """
+    if isinstance(value, Mapping) and set(value) == {"$date"}:
+        inner = value["$date"]
+        if isinstance(inner, Mapping) and set(inner) == {"$numberLong"} and str(inner["$numberLong"]).isdecimal():
+            inner = int(inner["$numberLong"])
+        return _since_1970(inner / 1000) if is_number(inner) else instant(inner)
+    if isinstance(value, str) and _ISO.fullmatch(value):
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(value)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    if not isinstance(value, str) or (found := _MOMENT.fullmatch(value.strip())) is None:
+        return None
+    time = re.split("[:-]", (found["time"] or "00").replace(",", ".").partition(".")[0])
+    hour, minute, second = [*map(int, time), 0, 0][:3]
+    try:
+        zone = re.sub("UTC|GMT", "Z", (found["zone"] or "Z").upper())
+        midnight = datetime.fromisoformat(f"{found['day'].replace('/', '-')}T00:00:00{zone}")
+        if minute > 59 or second > 60 or hour > 24 or (hour == 24 and minute + second > 0):
+            return None
+        fraction = float(f"0{found['fraction'].replace(',', '.')}") if found["fraction"] else 0.0
+        return midnight + timedelta(hours=hour, minutes=minute, seconds=second, microseconds=round(fraction * 1e6))
+    except (ValueError, OverflowError):
+        return None
+
+
+def session(said: str) -> str:
+    """Return the start of a session in a table: a day as it is, and a time in UTC with the precision that it has.
+
+    RequestError if it is neither; the order of days and months is not guessed.
+    """
+    try:
+        if DAY.fullmatch(said):
+            return date.fromisoformat(said).isoformat()
+        if time := _SESSION.fullmatch(said):
+            zone = (time["zone"] or "Z").upper()
+            clock = f"{int(time['hour']):02d}:{time['minute']}{time['second'] or ':00'}"
+            part = f".{time['part'][1:7]:0<6}" if time["part"] else ""
+            precision = "microseconds" if part else "seconds" if time["second"] else "minutes"
+            return _in_utc(datetime.fromisoformat(f"{time['day']}T{clock}{part}{zone}"), precision)
+    except (ValueError, OverflowError):
+        if DAY.match(said):
+            raise RequestError(f"there is no day or time {printable(said, 60)}") from None
+    raise RequestError(
+        f"{printable(said, 60)!r} is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z"
+    )
+
+
+def sessions_of(start: str) -> Iterable[str]:
+    """Yield the forms in which a row may give the start of a session, as `session` returns them; the day is local."""
+    if not DAY.match(start):
+        return
+    yield start[:10]
+    if moment := instant(start):
+        with contextlib.suppress(OverflowError):
+            yield from (_in_utc(moment, precision) for precision in ("minutes", "seconds", "microseconds"))
+
+
+def _in_utc(moment: datetime, precision: str) -> str:
+    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def of_number(value: float) -> datetime | None:
+    """Return the instant that a number of seconds or milliseconds since 1970 is."""
+    return _since_1970(value if abs(value) < _FIRST_MILLISECONDS else value / 1000)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a number, and not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_time_of_day(value: object) -> bool:
+    """Tell whether a value is a time of day alone, which orders nothing without its day."""
+    return isinstance(value, str) and _TIME_OF_DAY.fullmatch(value) is not None
+
+
+def _since_1970(seconds: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

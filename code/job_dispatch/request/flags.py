@@ -10,21 +10,20 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from job_dispatch.messages import RequestError, warn_listing
 from job_dispatch.model import Grouping
-from job_dispatch.request import file_patterns, values
+from job_dispatch.request import flag_values as values
 
 # Used by itself, if neither a catalog nor a DocDB is named.
 OWN_CATALOG = "catalog.jsonl"
-_SELECT = "selecting assets"
-_FILES = "files"
-_OUTPUT = "output"
-_ADVANCED = "advanced"
+# The groups of `--help`, by the first flag of each.
+_GROUPS = {"subject": "selecting assets", "file_extension": "files", "dry_run": "output", "qc": "advanced"}
 _DESCRIPTION = """\
 Write one job file for each file or asset to analyse and each parameter set, into numbered worker folders.
 
@@ -38,226 +37,204 @@ Write one job file for each file or asset to analyse and each parameter set, int
 
 FIELDS are paths in the metadata records such as subject.subject_id, or names for both versions of the
 metadata: @subject, @session, @project, @modality, @raw, @created. A switch (0|1) without a value is on."""
-_READ_BY_THE_PUBLIC_DISPATCHER = frozenset(
-    [
-        *("docdb_query", "use_data_asset_csv", "file_extension", "split_files", "tasks_per_job", "group_by"),
-        *("max_number_of_tasks_dispatched", "filter_by", "filter_latest", "unwind_list_fields", "drop_null_groups"),
-        *("input_directory", "output_directory", "dry_run"),
-    ]
-)
+_READ_BY_THE_PUBLIC_DISPATCHER = {
+    *("docdb_query", "use_data_asset_csv", "file_extension", "split_files", "tasks_per_job", "group_by"),
+    *("max_number_of_tasks_dispatched", "filter_by", "filter_latest", "unwind_list_fields", "drop_null_groups"),
+    *("input_directory", "output_directory", "dry_run"),
+}
 _VARIABLE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*\S")
+# How a value is read, by what `--help` shows for it; other values are text.
+_READ_BY: dict[str, Callable[[str], Any]] = {
+    "0|1": values.switch,
+    "0|1|FILE": values.switch_or_path,
+    "pass|not_fail": values.one_of("pass", "not_fail"),
+    "count|size": values.one_of("count", "size"),
+    "LEVEL": values.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+    "N": values.count,
+    "SECONDS": values.seconds,
+    "DAY": values.day,
+    "DIR": values.path,
+    "PLACE": values.place,
+    **dict.fromkeys(("IDS", "NAMES", "PATHS"), values.words),
+    "FIELD": values.field,
+    "FIELDS": values.fields,
+    "ENDINGS": values.endings,
+    "PATTERNS": values.patterns,
+    "PATTERN": values.name_pattern,
+    "HOST": values.host,
+    **dict.fromkeys(("NAME", "VERSION"), values.name),
+}
+_LISTS = (values.words, values.fields, values.endings, values.patterns)
 
 
 class Flag(NamedTuple):
-    """How a flag is described and read; `absent` is its value if it has no default and is blank or not given."""
+    """How a flag is described and read.
 
-    group: str
+    `absent` is its value if it has no default and is blank or not given; `label` is its field in the app panel, empty
+    if that does not offer it.
+    """
+
     takes: str
     meaning: str
     default: str
     convert: Callable[[str], Any]
     absent: Any
+    label: str | None
+    group: str = ""
+    attribute: str = ""
 
 
 def _flag(
-    group: str,
     takes: str,
     meaning: str,
     default: str = "",
-    convert: Callable[[str], Any] = str,
-    absent: Any = None,
+    convert: Callable[[str], Any] | None = None,
     otherwise: Any = None,
+    label: str | None = None,
 ) -> Any:
-    """Declare a flag; `otherwise` is the value if it comes from an environment variable that is not set."""
+    """Declare a flag; its label is its name with blanks unless another is given.
+
+    `otherwise` is the value if it comes from an environment variable that is not set.
+    """
+    convert = convert or _READ_BY.get(takes, str)
+    absent = () if convert in _LISTS else None
     value = otherwise or (convert(default) if default else absent)
-    return dataclasses.field(default=value, metadata={"flag": Flag(group, takes, meaning, default, convert, absent)})
+    flag = Flag(takes, meaning, default, convert, absent, label)
+    return dataclasses.field(default=value, metadata={"flag": flag})
 
 
 @dataclass(frozen=True)
 class Settings:
     """The checked values of all flags; each is a field of the same name, in the order of `--help`."""
 
-    subject: tuple[str, ...] = _flag(
-        _SELECT, "IDS", "mice by subject id, comma separated: 774659,643634", convert=values.words, absent=()
-    )
-    project: tuple[str, ...] = _flag(
-        _SELECT, "NAMES", "projects, comma separated: 'Behavior Platform'", convert=values.words, absent=()
-    )
+    subject: tuple[str, ...] = _flag("IDS", "mice by subject id, comma separated: 774659,643634", label="Mice")
+    project: tuple[str, ...] = _flag("NAMES", "projects, comma separated: 'Behavior Platform'", label="Projects")
     modality: tuple[str, ...] = _flag(
-        _SELECT, "NAMES", "abbreviated modalities, comma separated: ecephys,behavior", convert=values.words, absent=()
+        "NAMES", "abbreviated modalities, comma separated: ecephys,behavior", label="Modalities"
     )
     # `from` is a word of Python's.
-    from_: date | None = _flag(_SELECT, "DAY", "first day of the sessions: 2025-06-07", convert=values.day)
-    to: date | None = _flag(_SELECT, "DAY", "last day of the sessions: 2025-06-30", convert=values.day)
+    from_: date | None = _flag("DAY", "first day of the sessions: 2025-06-07", label="From day")
+    to: date | None = _flag("DAY", "last day of the sessions: 2025-06-30", label="To day")
     docdb_query: str | None = _flag(
-        _SELECT, "QUERY", "metadata query in JSON, as for MongoDB, or the path of a file with one"
+        "QUERY", "metadata query in JSON, as for MongoDB, or the path of a file with one", label="Metadata query"
     )
     use_data_asset_csv: bool | Path = _flag(
-        _SELECT,
         "0|1|FILE",
         "1: the assets in the table (CSV, XLSX, TSV) in the input directory; or the path of a table",
         "0",
-        values.switch_or_path,
+        label="Use a table of data assets",
     )
     group_by: tuple[str, ...] = _flag(
-        _SELECT,
-        "FIELDS",
-        "one job per group of assets with the same values of these metadata fields, comma separated: @subject",
-        convert=values.fields,
-        absent=(),
+        "FIELDS", "one job per group of assets with the same values of these metadata fields, comma separated: @subject"
     )
-    file_extension: tuple[str, ...] = _flag(
-        _FILES, "ENDINGS", "endings of the files to analyse, comma separated: .nwb", convert=values.endings, absent=()
-    )
-    split_files: bool = _flag(
-        _FILES, "0|1", "1: one job per file; 0: one job per asset, with all its files", "1", values.switch
-    )
-    dry_run: bool = _flag(_OUTPUT, "0|1", "1: show what would be dispatched, and write no jobs", "0", values.switch)
+    file_extension: tuple[str, ...] = _flag("ENDINGS", "endings of the files to analyse, comma separated: .nwb")
+    split_files: bool = _flag("0|1", "1: one job per file; 0: one job per asset, with all its files", "1")
+    dry_run: bool = _flag("0|1", "1: show what would be dispatched, and write no jobs", "0", label="Preview only")
     describe: bool = _flag(
-        _OUTPUT, "0|1", "1: show what there is to select, with the flag for it, and write no jobs", "0", values.switch
+        "0|1", "1: show what there is to select, with the flag for it, and write no jobs", "0", label="Describe only"
     )
-    overwrite: bool = _flag(_OUTPUT, "0|1", "1: replace the worker folders of an earlier run", "0", values.switch)
+    overwrite: bool = _flag("0|1", "1: replace the worker folders of an earlier run", "0", label="Replace earlier jobs")
     report_directory: Path | None = _flag(
-        _OUTPUT, "DIR", "folder for a report of the run: a page and tables", convert=values.path
+        "DIR", "folder for a report of the run: a page and tables", label="Report folder"
     )
     max_number_of_tasks_dispatched: int | None = _flag(
-        _OUTPUT, "N", "write at most N jobs; needed for more than 200,000", convert=values.count
+        "N", "write at most N jobs; needed for more than 200,000", label="Largest number of jobs"
     )
-    input_directory: Path = _flag(
-        _OUTPUT, "DIR", "folder of the parameters file, and of queries and tables", "data", values.path
-    )
-    output_directory: Path = _flag(_OUTPUT, "DIR", "folder for the worker folders", "results", values.path)
+    input_directory: Path = _flag("DIR", "folder of the parameters file, and of queries and tables", "data", label="")
+    output_directory: Path = _flag("DIR", "folder for the worker folders", "results", label="")
     qc: str | None = _flag(
-        _ADVANCED,
-        "pass|not_fail",
-        "only assets whose quality control passed, or did not fail",
-        convert=values.one_of("pass", "not_fail"),
+        "pass|not_fail", "only assets whose quality control passed, or did not fail", label="Quality control"
     )
     filter_latest: str | None = _flag(
-        _ADVANCED,
         "FIELD",
         "keep only the latest record by this field, such as @created, of those with the same --filter_by",
-        convert=values.field,
+        label="Latest by",
     )
     filter_by: tuple[str, ...] = _flag(
-        _ADVANCED,
         "FIELDS",
         "the fields for --filter_latest, comma separated; @subject,@session: the latest record per session",
-        convert=values.fields,
-        absent=(),
+        label="Latest of",
     )
     unwind_list_fields: tuple[str, ...] = _flag(
-        _ADVANCED,
         "FIELDS",
         "with --group_by: an asset with a list in one of these fields joins one group per element of the list",
-        convert=values.fields,
-        absent=(),
+        label="Unwind lists",
     )
     drop_null_groups: bool = _flag(
-        _ADVANCED,
         "0|1",
         "1: skip assets without a value of --group_by or --filter_by; 0: they make a group of their own",
         "1",
-        values.switch,
+        label="Drop records without a value",
     )
     with_raw: bool = _flag(
-        _ADVANCED,
         "0|1",
         "1: one job per pair of a derived asset and the raw asset that it was made from",
         "0",
-        values.switch,
+        label="With raw assets",
     )
-    sample: int | None = _flag(
-        _ADVANCED, "N", "only N assets or groups, spread over subjects and days, for a trial", convert=values.count
-    )
-    skip_processed: bool = _flag(
-        _ADVANCED, "0|1", "1: skip jobs that have a result in the results database", "0", values.switch
-    )
+    sample: int | None = _flag("N", "only N assets or groups, spread over subjects and days, for a trial")
+    skip_processed: bool = _flag("0|1", "1: skip jobs that have a result in the results database", "0")
     exclude: tuple[str, ...] = _flag(
-        _ADVANCED,
         "PATHS",
         "skip what these name, comma separated: results (jobs that are done), jobs.csv, table.csv, or lists of assets",
-        convert=values.words,
-        absent=(),
     )
     file_pattern: tuple[str, ...] = _flag(
-        _ADVANCED,
         "PATTERNS",
         "paths of files within an asset as in .gitignore, comma separated, instead of --file_extension; ! excludes",
-        convert=file_patterns.patterns,
-        absent=(),
     )
-    require_files: bool = _flag(
-        _ADVANCED, "0|1", "1: skip assets that have no file for one of the endings or patterns", "0", values.switch
-    )
+    require_files: bool = _flag("0|1", "1: skip assets that have no file for one of the endings or patterns", "0")
     analysis_parameters: str | None = _flag(
-        _ADVANCED, "FILE", "parameters file to use instead of analysis_parameters.json in the input directory"
+        "FILE",
+        "parameters file to use instead of analysis_parameters.json in the input directory",
+        label="Parameters file",
     )
-    parameter_schema: str | None = _flag(_ADVANCED, "FILE", "JSON Schema to check all parameter sets against")
+    parameter_schema: str | None = _flag("FILE", "JSON Schema to check all parameter sets against")
     num_parallel_workers: int | None = _flag(
-        _ADVANCED,
         "N",
         "at most this many worker folders, 50 if not given; in a Code Ocean pipeline one per job if not given",
-        convert=values.count,
+        label="Parallel workers",
     )
     tasks_per_job: int | None = _flag(
-        _ADVANCED, "N", "jobs per worker folder; overrides --num_parallel_workers", convert=values.count
+        "N", "jobs per worker folder; overrides --num_parallel_workers", label="Jobs per worker"
     )
     balance: str = _flag(
-        _ADVANCED,
         "count|size",
         "give all worker folders about as many jobs (count), or about as many bytes of files (size)",
         "count",
-        values.one_of("count", "size"),
     )
-    query_in_jobs: bool = _flag(
-        _ADVANCED, "0|1", "1: write the query into each job file; 0: leave it out", "1", values.switch
-    )
+    query_in_jobs: bool = _flag("0|1", "1: write the query into each job file; 0: leave it out", "1")
     skip_errors: bool = _flag(
-        _ADVANCED, "0|1", "1: skip assets that cannot be read, with a warning; 0: stop", "0", values.switch
+        "0|1", "1: skip assets that cannot be read, with a warning; 0: stop", "0", label="Skip unreadable assets"
     )
     save_catalog: Path | None = _flag(
-        _ADVANCED,
-        "FILE",
-        "save the records of the selected assets, and their files, for --metadata_catalog",
-        convert=values.path,
+        "FILE", "save the records of the selected assets, and their files, for --metadata_catalog", convert=values.path
     )
     log_level: str = _flag(
-        _ADVANCED,
-        "LEVEL",
-        "lowest level of the log lines shown: DEBUG, INFO, WARNING, ERROR",
-        "INFO",
-        values.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+        "LEVEL", "lowest level of the log lines shown: DEBUG, INFO, WARNING, ERROR", "INFO", label="Log detail"
     )
     metadata_catalog: str | None = _flag(
-        _ADVANCED,
         "PLACE",
         "file of metadata records, or folder or bucket of assets (/lab, s3://bucket/lab/sub-*), instead of DocDB",
-        convert=values.place,
     )
-    name_pattern: str | None = _flag(
-        _ADVANCED, "PATTERN", "names of its assets, such as {session:%Y-%m-%d}_{subject}", convert=values.name_pattern
-    )
+    name_pattern: str | None = _flag("PATTERN", "names of its assets, such as {session:%Y-%m-%d}_{subject}")
     docdb_host: str = _flag(
-        _ADVANCED,
         "HOST",
         f"host of DocDB; default: DOCDB_HOST in the environment, else {values.PRODUCTION_HOST}",
-        convert=values.host,
         otherwise=values.PRODUCTION_HOST,
+        label="Metadata host",
     )
     docdb_version: str = _flag(
-        _ADVANCED,
         "VERSION",
         "version of DocDB's API, v1 or v2; default: DOCDB_VERSION in the environment, else v1",
-        convert=values.name,
         otherwise="v1",
+        label="Metadata version",
     )
     docdb_database: str = _flag(
-        _ADVANCED, "NAME", "database of the metadata; metadata_index_v2 for version 2", "metadata_index", values.name
+        "NAME", "database of the metadata; metadata_index_v2 for version 2", "metadata_index", label="Metadata database"
     )
-    docdb_collection: str = _flag(_ADVANCED, "NAME", "collection of the metadata", "data_assets", values.name)
-    docdb_timeout: int = _flag(_ADVANCED, "SECONDS", "timeout per response of DocDB", "60", values.seconds)
-    max_concurrency: int = _flag(_ADVANCED, "N", "concurrent requests to S3", "256", values.count)
+    docdb_collection: str = _flag("NAME", "collection of the metadata", "data_assets", label="")
+    docdb_timeout: int = _flag("SECONDS", "timeout per response of DocDB", "60", label="DocDB timeout")
+    max_concurrency: int = _flag("N", "concurrent requests to S3", "256", label="Requests in flight")
     has_own_catalog: bool = False  # the one in the input directory, which no flag names
 
     @property
@@ -283,33 +260,35 @@ class Settings:
 
 def declared() -> dict[str, Flag]:
     """Return all flags by their names without dashes, in the order of `--help`."""
-    return {field.name.rstrip("_"): field.metadata["flag"] for field in _fields()}
+    found = {}
+    group = ""
+    for field in dataclasses.fields(Settings):
+        if flag := field.metadata.get("flag"):
+            name = field.name.rstrip("_")
+            group = _GROUPS.get(name, group)
+            label = name.replace("_", " ").capitalize() if flag.label is None else flag.label
+            found[name] = flag._replace(label=label, group=group, attribute=field.name)
+    return found
 
 
-def _fields() -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(Settings) if field.metadata]
+def panel_labels() -> dict[str, str]:
+    """Return the label of each flag in the app panel; the panel itself is not there when a capsule runs."""
+    return {name: flag.label for name, flag in declared().items() if flag.label}
 
 
 def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Settings:
     """Return the settings that the flags ask for; an empty value means the default.
 
-    `home` is the folder of `data` and `results`, where no flag names others.
-
-    Raises
-    ------
-    RequestError
-        A flag is unknown or its value is not one that it takes.
+    `home` is the folder of `data` and `results`, where no flag names others. RequestError for an unknown flag, or a
+    value that a flag does not take.
     """
     given = vars(build_parser(version, home).parse_args(argv))
-    defaults = Settings()
     is_named = given["docdb_host"] or given["metadata_catalog"] or os.environ.get("DOCDB_HOST", "").strip()
     own = given["input_directory"] / OWN_CATALOG
     if not is_named and own.is_file():
         given |= {"has_own_catalog": True, "metadata_catalog": str(own)}
-    for name, convert in (("host", values.host), ("version", values.name)):
-        otherwise = getattr(defaults, f"docdb_{name}")
-        found = given[f"docdb_{name}"] or values.from_environment(f"DOCDB_{name.upper()}", convert, otherwise)
-        given[f"docdb_{name}"] = found
+    for name, convert in (("docdb_host", values.host), ("docdb_version", values.name)):
+        given[name] = given[name] or values.from_environment(name.upper(), convert, getattr(Settings(), name))
     settings = Settings(**given)
     check_combinations(settings)
     return settings
@@ -317,15 +296,12 @@ def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Sett
 
 def arguments(settings: Settings, home: Path, without: Collection[str]) -> list[str]:
     """Return the flags that ask for these settings, but for some; those with the default value are not needed."""
-    defaults = Settings()
-    directories = {name: home / getattr(defaults, name) for name in ("input_directory", "output_directory")}
-    defaults = dataclasses.replace(defaults, **directories)
-    names = zip(_fields(), declared(), strict=True)
-    values = {name: (getattr(settings, field.name), getattr(defaults, field.name)) for field, name in names}
+    usual = Settings()
+    usual = replace(usual, input_directory=home / usual.input_directory, output_directory=home / usual.output_directory)
     return [
         f"--{name}={text_of(value)}"
-        for name, (value, default) in values.items()
-        if name not in without and value != default
+        for name, flag in declared().items()
+        if name not in without and (value := getattr(settings, flag.attribute)) != getattr(usual, flag.attribute)
     ]
 
 
@@ -346,9 +322,7 @@ def warn_of_ignored(argv: Sequence[str], home: Path) -> None:
             set_here += [(found[1], str(path)) for line in lines if (found := _VARIABLE.match(line))]
     flags = declared()
     ignored = [
-        f"{name} in {place}; give --{name.lower()}"
-        if name.lower() in flags
-        else f"{name} in {place}; set it in the environment"
+        f"{name} in {place}; {f'give --{name.lower()}' if name.lower() in flags else 'set it in the environment'}"
         for name, place in set_here
         if name.lower() not in given and (name.lower() in flags or name not in os.environ)
     ]
@@ -357,12 +331,7 @@ def warn_of_ignored(argv: Sequence[str], home: Path) -> None:
 
 
 def check_combinations(settings: Settings) -> None:
-    """Refuse flags that do not go together.
-
-    Raises
-    ------
-    RequestError
-    """
+    """Raise RequestError for flags that do not go together."""
     if settings.from_ and settings.to and settings.from_ > settings.to:
         raise RequestError(f"--from={settings.from_} is after --to={settings.to}; no session is in between")
     if settings.file_pattern and settings.file_extension:
@@ -397,27 +366,25 @@ def build_parser(version: str, home: Path = Path()) -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for field, (name, flag) in zip(_fields(), declared().items(), strict=True):
+    groups = {title: parser.add_argument_group(title) for title in _GROUPS.values()}
+    for name, flag in declared().items():
         if flag.convert is values.path and flag.default:
             flag = flag._replace(default=str(home / flag.default))
-        if flag.group not in groups:
-            groups[flag.group] = parser.add_argument_group(flag.group)
+        is_switch = flag.takes.startswith("0|1")  # one without a value is on
         groups[flag.group].add_argument(
             f"--{name}",
-            dest=field.name,
+            dest=flag.attribute,
             metavar=flag.takes,
             default=flag.default,
-            type=_converter(flag),
+            type=partial(_converted, flag),
             action=_Joined if flag.convert in (values.fields, values.words) else "store",
-            # A switch without a value is on.
-            nargs="?" if flag.takes.startswith("0|1") else None,
-            const="1" if flag.takes.startswith("0|1") else None,
+            nargs="?" if is_switch else None,
+            const="1" if is_switch else None,
             help=(flag.meaning + f" (default: {flag.default})" * bool(flag.default)).replace("%", "%%"),
         )
-    groups[_ADVANCED].add_argument("--help", "-h", action="help", help="show this help")
     shown = f"aind-analysis-job-dispatch {version}"
-    groups[_ADVANCED].add_argument("--version", action="version", version=shown, help="show the version")
+    groups["advanced"].add_argument("--help", "-h", action="help", help="show this help")
+    groups["advanced"].add_argument("--version", action="version", version=shown, help="show the version")
     return parser
 
 
@@ -429,13 +396,10 @@ class _Joined(argparse.Action):
         setattr(given, self.dest, tuple(dict.fromkeys((*before, *values))))
 
 
-def _converter(flag: Flag) -> Callable[[str], Any]:
-    def convert(text: str) -> Any:
-        """Take a blank value for the default: an app panel passes its empty fields."""
-        value = text.strip() or flag.default
-        try:
-            return flag.convert(value) if value else flag.absent
-        except RequestError as error:
-            raise argparse.ArgumentTypeError(error.headline) from None
-
-    return convert
+def _converted(flag: Flag, text: str) -> Any:
+    """Take a blank value for the default: an app panel passes its empty fields."""
+    value = text.strip() or flag.default
+    try:
+        return flag.convert(value) if value else flag.absent
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(error.headline) from None

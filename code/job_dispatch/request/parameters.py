@@ -1,21 +1,27 @@
-"""The analysis parameters: fixed ones, and the sets that each make jobs of their own."""
+"""The analysis parameters: fixed ones, sets that each make jobs of their own, and the schema that they must meet."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import json
 import math
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from job_dispatch.messages import RequestError, counted, logger, printable, warn_listing
-from job_dispatch.request import json_text, literals
+from job_dispatch.messages import RequestError, counted, logger, printable, progress, warn_listing
+from job_dispatch.request import json_text
 from job_dispatch.request.selection import PIPELINE_FOLDER, find_file
+
+if TYPE_CHECKING:
+    from jsonschema_rs import ValidationError
+
+    from job_dispatch.request.tables import Table
 
 FILE_NAME = "analysis_parameters.json"
 _FIXED, _DISTRIBUTED, _GRID, _ZIP = "fixed_parameters", "distributed_parameters", "parameter_grid", "parameter_zip"
@@ -32,21 +38,14 @@ _LIKENESS = 0.8
 _ENTRIES_LOOKED_AT = 10_000
 # The folder in a clone's `data` that the first run is made with.
 _EXAMPLE = "example"
+# What the validator writes into its messages in place of a value, which may be long.
+_VALUE = "\0"
+_VALUE_WIDTH = 80
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The content of `analysis_parameters.json`.
-
-    Parameters
-    ----------
-    fixed : dict or None
-        Parameters of every job.
-    sets : tuple of dict
-        Parameter sets; each makes its own job. Empty where the file has none.
-    place : str
-        The file that they were read from.
-    """
+    """The parameters of every job, and the sets of which each makes its own job, from the file at `place`."""
 
     fixed: dict[str, Any] | None = None
     sets: tuple[dict[str, Any], ...] = ()
@@ -57,11 +56,7 @@ def read_parameters(input_directory: Path, name: str = "") -> Parameters:
     """Return the analysis parameters of a file, or of the first `analysis_parameters.json` found, if any.
 
     Without a name the file is searched for in the input directory, its `analysis_parameters/` and its `input_files/`.
-
-    Raises
-    ------
-    RequestError
-        The file cannot be read or has another shape; or there is none, but one with almost that name.
+    RequestError if it cannot be read or has another shape; or if there is none, but one with almost that name.
     """
     folders = (input_directory, input_directory / "analysis_parameters", input_directory / PIPELINE_FOLDER)
     found = [path for path in (folder / FILE_NAME for folder in folders) if path.is_file()]
@@ -73,9 +68,33 @@ def read_parameters(input_directory: Path, name: str = "") -> Parameters:
         return Parameters()
     if len(found) > 1:
         warn_listing(f"{found[0]} is used; not read:", [str(path) for path in found[1:]])
-    parameters = _parameters(literals.read(json_text.read_file(found[0]), str(found[0])), str(found[0]))
+    parameters = parameters_of(found[0])
     logger.info("%s from %s", counted(len(parameters.sets), "parameter set"), found[0])
     return parameters
+
+
+def parameters_of(value: Mapping[str, Any] | str | PathLike[str] | None) -> Parameters:
+    """Return the parameters that are given as Python values or in a file; numbers and arrays of numpy do, too.
+
+    RequestError if they have another shape, or a value is none of JSON.
+    """
+    if value is None:
+        return Parameters()
+    if not isinstance(value, Mapping):
+        path = Path(value).expanduser()
+        return _parameters(json_text.read_value(path), str(path))
+    try:
+        plain = json.loads(json.dumps(value, default=_plain, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"parameters: they cannot be written as JSON: {error}") from None
+    return _parameters(plain, "parameters")
+
+
+def _plain(value: Any) -> Any:
+    """Return what a value of numpy holds."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def _refuse_misnamed(input_directory: Path) -> None:
@@ -91,18 +110,17 @@ def _refuse_misnamed(input_directory: Path) -> None:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and in the folders within it."""
-    try:
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError:
-        return
-    folders = [one for one in entries if one.is_dir() and one.name != _EXAMPLE and not one.name.startswith(".")]
-    yield from (one for one in entries if one not in folders)
+    """Yield the files in a folder and in the folders within it, without reading more than are asked for."""
+    folders = []
+    with contextlib.suppress(OSError):
+        for one in sorted(folder.iterdir()):
+            if not one.is_dir():
+                yield one
+            elif one.name != _EXAMPLE and not one.name.startswith("."):
+                folders.append(one)
     for one in folders:
-        try:
+        with contextlib.suppress(OSError):
             yield from (path for path in one.iterdir() if path.is_file())
-        except OSError:
-            continue
 
 
 def _parameters(value: object, place: str) -> Parameters:
@@ -115,124 +133,142 @@ def _parameters(value: object, place: str) -> Parameters:
         raise RequestError(f"{place}: none of {', '.join(_KEYS)} found", _FORM)
     fixed = value.get(_FIXED)
     if fixed is not None and not isinstance(fixed, dict):
-        raise RequestError(f"{place}: {_FIXED} must be an object, not {kind(fixed)}", _FORM)
-    distributed = _distributed(value.get(_DISTRIBUTED), place)
-    grid = _grid(value.get(_GRID), place)
-    rows = _zipped(value.get(_ZIP), place)
-    zipped = rows[0] if rows else {}
-    _refuse_fields_in_both(distributed, grid, _GRID, place)
-    _refuse_fields_in_both(distributed, zipped, _ZIP, place)
-    if both := [field for field in zipped if field in grid]:
-        raise RequestError(f"{place}: {_GRID} and {_ZIP} both have the field {both[0]}; keep it in one of them")
-    _refuse_too_many(len(distributed), [len(rows) or 1, *(len(values) for values in grid.values())], place)
+        raise RequestError(f"{place}: {_FIXED} must be an object, not {_kind(fixed)}", _FORM)
+    distributed = [] if value.get(_DISTRIBUTED) is None else value[_DISTRIBUTED]
+    if not isinstance(distributed, list):
+        raise RequestError(f"{place}: {_DISTRIBUTED} must be a list of objects, not {_kind(distributed)}", _FORM)
+    for number, one in enumerate(distributed):
+        if not isinstance(one, dict):
+            raise RequestError(f"{place}: {_DISTRIBUTED}[{number}] must be an object, not {_kind(one)}", _FORM)
+    grid = {
+        name: _without_repeats(values, f"{place}: {_GRID}.{name}", "repeated value")
+        for name, values in _lists(value, _GRID, place).items()
+    }
+    zipped = _lists(value, _ZIP, place)
+    if len({len(values) for values in zipped.values()}) > 1:
+        lengths = [f"{name}: {counted(len(values), 'value')}" for name, values in zipped.items()]
+        raise RequestError(f"{place}: the lists of {_ZIP} must have the same length", lengths)
+    named = {f"{_DISTRIBUTED}[{number}]": one for number, one in enumerate(distributed)} | {_GRID: grid}
+    for key, others in ((_GRID, grid), (_ZIP, zipped)):
+        for name, one in named.items():
+            if name != key and (both := [field for field in one if field in others]):
+                raise RequestError(f"{place}: {name} and {key} both have the field {both[0]}; keep it in one of them")
+    rows = [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)]
+    number = math.prod([len(distributed) or 1, len(rows) or 1, *map(len, grid.values())])
+    if number > _SETS_AT_MOST:
+        raise RequestError(f"{place}: {number:,} parameter sets; at most {_SETS_AT_MOST:,} can be dispatched")
     sets = [
         {**one, **row, **dict(zip(grid, values, strict=True))}
         for one in distributed or [{}]
         for row in rows or [{}]
         for values in itertools.product(*grid.values())  # in the order of the file; the last field changes fastest
     ]
-    return Parameters(fixed, _unique(sets, place) if distributed or grid or rows else (), place)
+    unique = _without_repeats(sets, place, "repeated parameter set") if distributed or grid or rows else []
+    return Parameters(fixed, tuple(unique), place)
 
 
-def _zipped(value: object, place: str) -> list[dict[str, Any]]:
-    """Return the sets that lists of equal length make, element by element."""
-    if value is not None and not isinstance(value, dict):
-        raise RequestError(f"{place}: {_ZIP} must be an object of field → list of values, not {kind(value)}", _FORM)
-    lists: dict[str, Any] = value or {}
+def _lists(value: Mapping[str, Any], key: str, place: str) -> dict[str, list[Any]]:
+    """Return the lists of values by their fields that the file has under a key."""
+    lists = {} if value.get(key) is None else value[key]
+    if not isinstance(lists, dict):
+        raise RequestError(f"{place}: {key} must be an object of field → list of values, not {_kind(lists)}", _FORM)
     for name, values in lists.items():
         if not isinstance(values, list):
-            raise RequestError(f"{place}: {_ZIP}.{name} must be a list of values, not {kind(values)}; put it in [ ]")
+            raise RequestError(f"{place}: {key}.{name} must be a list of values, not {_kind(values)}; put it in [ ]")
         if not values:
-            raise RequestError(f"{place}: {_ZIP}.{name} is an empty list, which makes no parameter set; remove it")
-    if len({len(values) for values in lists.values()}) > 1:
-        lengths = [f"{name}: {counted(len(values), 'value')}" for name, values in lists.items()]
-        raise RequestError(f"{place}: the lists of {_ZIP} must have the same length", lengths)
-    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+            raise RequestError(f"{place}: {key}.{name} is an empty list, which makes no parameter set; remove it")
+    return lists
 
 
-def parameters_of(value: Mapping[str, Any] | str | PathLike[str] | None) -> Parameters:
-    """Return the parameters that are given as Python values or in a file; numbers and arrays of numpy do, too.
-
-    Raises
-    ------
-    RequestError
-        They have another shape, or a value is none of JSON.
-    """
-    if value is None:
-        return Parameters()
-    if not isinstance(value, Mapping):
-        path = Path(value).expanduser()
-        return _parameters(literals.read(json_text.read_file(path), str(path)), str(path))
-    try:
-        plain = json.loads(json.dumps(value, default=_plain, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"parameters: they cannot be written as JSON: {error}") from None
-    return _parameters(plain, "parameters")
-
-
-def _plain(value: Any) -> Any:
-    """Return what a value of numpy holds."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a value of type {type(value).__name__}")
-
-
-def _distributed(value: object, place: str) -> list[dict[str, Any]]:
-    if value is not None and not isinstance(value, list):
-        raise RequestError(f"{place}: {_DISTRIBUTED} must be a list of objects, not {kind(value)}", _FORM)
-    for number, one in enumerate(value or []):
-        if not isinstance(one, dict):
-            raise RequestError(f"{place}: {_DISTRIBUTED}[{number}] must be an object, not {kind(one)}", _FORM)
-    return value or []
-
-
-def _grid(value: object, place: str) -> dict[str, list[Any]]:
-    if value is not None and not isinstance(value, dict):
-        raise RequestError(f"{place}: {_GRID} must be an object of field → list of values, not {kind(value)}", _FORM)
-    return {field: _grid_values(field, values, place) for field, values in (value or {}).items()}
-
-
-def _grid_values(field: str, values: object, place: str) -> list[Any]:
-    if not isinstance(values, list):
-        raise RequestError(f"{place}: {_GRID}.{field} must be a list of values, not {kind(values)}; put it in [ ]")
-    if not values:
-        raise RequestError(f"{place}: {_GRID}.{field} is an empty list, which makes no parameter set; remove it")
-    unique = _without_repeats(values)
-    if len(unique) < len(values):
-        repeats = counted(len(values) - len(unique), "repeated value")
-        logger.warning("%s: %s.%s: %s counted once", place, _GRID, field, repeats)
-    return unique
-
-
-def _refuse_fields_in_both(distributed: Sequence[dict[str, Any]], others: Container[str], key: str, place: str) -> None:
-    for number, one in enumerate(distributed):
-        if both := [field for field in one if field in others]:
-            raise RequestError(
-                f"{place}: {_DISTRIBUTED}[{number}] and {key} both have the field {both[0]}; keep it in one of them"
-            )
-
-
-def _refuse_too_many(distributed: int, lengths: Sequence[int], place: str) -> None:
-    number = max(distributed, 1) * math.prod(lengths)
-    if number > _SETS_AT_MOST:
-        raise RequestError(f"{place}: {number:,} parameter sets; at most {_SETS_AT_MOST:,} can be dispatched")
-
-
-def _unique(sets: Sequence[dict[str, Any]], place: str) -> tuple[dict[str, Any], ...]:
-    unique = _without_repeats(sets)
-    if len(unique) < len(sets):
-        logger.warning("%s: %s counted once", place, counted(len(sets) - len(unique), "repeated parameter set"))
-    return tuple(unique)
-
-
-def _without_repeats(values: Sequence[Any]) -> list[Any]:
+def _without_repeats(values: Sequence[Any], place: str, noun: str) -> list[Any]:
     unique: dict[str, Any] = {}
     for value in values:
         unique.setdefault(json_text.compact(value), value)
+    if len(unique) < len(values):
+        logger.warning("%s: %s counted once", place, counted(len(values) - len(unique), noun))
     return list(unique.values())
 
 
-def kind(value: object) -> str:
-    """Return what a JSON value is, in words."""
+def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def check(parameters: Parameters, schema_name: str, input_directory: Path, table: Table | None = None) -> None:
+    """Validate every merged set, fixed then row of a table then distributed, against a JSON Schema (draft 2020-12).
+
+    A missing required field is a warning: the wrapper may get it from its command line or panel. A schema whose
+    references nest without end is not recognised; a signal ends the run, as it does at any other moment.
+    RequestError if the file is no schema, or sets break it: all of them are named.
+    """
+    import jsonschema_rs
+
+    path = find_file("--parameter_schema", schema_name, input_directory, "give the path of a JSON Schema file")
+    schema = json_text.read_value(path)
+    if not isinstance(schema, dict | bool):
+        raise RequestError(f"{path}: not a JSON Schema; it must be an object, not {_kind(schema)}")
+    try:
+        # Offline: a reference to another address is an error, never a request.
+        validator = jsonschema_rs.Draft202012Validator(schema, offline=True, mask=_VALUE)
+    except jsonschema_rs.ValidationError as invalid:
+        where = ".".join(map(str, ("the schema", *invalid.instance_path)))
+        raise RequestError(f"{path}: not a JSON Schema: {where}: {_message(invalid)}") from None
+    missing: list[str] = []
+    broken: list[str] = []
+    with progress("checking parameters", "parameter sets") as shown:
+        for name, one in _named_sets(parameters, table):
+            errors = validator.iter_errors({**(parameters.fixed or {}), **one})
+            for error in sorted(errors, key=lambda error: list(map(str, error.instance_path))):
+                is_missing = error.kind.name == "required" and not error.instance_path
+                (missing if is_missing else broken).extend(f"{name}, {line}" for line in _described(error, schema))
+            shown.advance()
+    place = parameters.place
+    if table is not None and table.has_parameters:
+        place += f" and {table.file_name}"
+    if broken:
+        raise RequestError(f"{place}: parameter sets break the schema {path}", broken)
+    if missing:
+        warn_listing(f"{place}: required by {path}, left to the analysis wrapper:", missing)
+
+
+def _named_sets(parameters: Parameters, table: Table | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each set with its number, and with the line of the first row that has these values of its own."""
+    sets = parameters.sets or ({},)
+    if table is None or not table.has_parameters:
+        yield from ((f"set {number}", one) for number, one in enumerate(sets, 1))
+        return
+    different = {json_text.compact(row.parameters): row for row in reversed(table.rows)}
+    for row in reversed(different.values()):
+        for number, one in enumerate(sets, 1):
+            name = f"line {row.line}, set {number}" if parameters.sets else f"line {row.line}"
+            yield name, {**row.parameters, **one}
+
+
+def _message(error: ValidationError) -> str:
+    value = printable(json.dumps(error.instance, ensure_ascii=False), _VALUE_WIDTH)
+    return error.message.replace(_VALUE, value)
+
+
+def _described(error: ValidationError, schema: Any) -> Iterator[str]:
+    """Yield the path, what is wrong and the value; an unknown field is compared with the known ones."""
+    where = ".".join(map(str, error.instance_path))
+    if error.kind.name == "additionalProperties":
+        known = _properties(schema, error.schema_path[:-1])
+        for name in error.kind.as_dict()["unexpected"]:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}" if known else ""
+            yield f"{where}.{name}: no such field{remedy}" if where else f"{name}: no such field{remedy}"
+    elif error.kind.name == "required":
+        yield f"{where}: {error.message}" if where else error.message
+    else:
+        yield f"{where or 'the set'}: {_message(error)}"
+
+
+def _properties(schema: Any, path: Sequence[str | int]) -> list[str]:
+    """Return the names in `properties` of the part of a schema at a path; none where the path leads elsewhere."""
+    try:
+        for part in path:
+            schema = schema[part]
+        return list(schema["properties"])
+    except (KeyError, IndexError, TypeError):
+        return []

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from job_dispatch.messages import RequestError, printable
 from job_dispatch.request import fields, json_text
 from job_dispatch.request.fields import Query
-from job_dispatch.request.json_text import NotReadableError
-from job_dispatch.request.literals import STRING, Reader, closing, variable
+from job_dispatch.request.json_text import STRING, NotReadableError, Reader, closing, variable
 
 # No message shows more of a text.
 _SHOWN = 60
@@ -24,6 +23,7 @@ _COMMENT = re.compile(r"(?<!:)//[^\n]*|/\*.*?\*/|#(?=\s)[^\n]*", re.DOTALL)
 _BEFORE = re.compile(
     r"(?:\.\s*(?P<method>\w+)\s*\(\s*|[\"']?(?P<name>[\w$]+)[\"']?(?:\s*:\s*[\w\[\], .]+)?\s*[:=]\s*)$"
 )
+_BEFORE_STRING = re.compile(r"(?<!\w)(?:[rbfu]|rb|br|fr|rf)?\Z", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 _SCRIPT = re.compile(r"^\s*(?:import|from|def|class|for|if|while|with|async|function|print)\b", re.MULTILINE)
 _FILTER_NAMES = ("filter", "filter_query", "query", "docdb_query", "mongo_query", "mongodb_query", "$match")
@@ -57,16 +57,7 @@ def is_query(text: str) -> bool:
 def query_in(text: str, place: str) -> Query:
     """Return the query in a text, with whatever people paste around it.
 
-    Parameters
-    ----------
-    text : str
-    place : str
-        Where the text comes from, for the error.
-
-    Raises
-    ------
-    RequestError
-        It holds no filter or several, or asks for more than a filter can.
+    RequestError, which begins with `place`, if it holds no filter or several, or asks for more than a filter can.
     """
     try:
         found = _plain(_filter(text), "")
@@ -87,30 +78,23 @@ def _filter(text: str) -> Any:
         value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=json_text.unique_keys)
     except ValueError:
         value = text
-    if isinstance(value, str):
-        return _in_pasted(value)
-    return _of_value(value)
+    return _in_pasted(value) if isinstance(value, str) else _of_value(value)
 
 
 def _of_value(value: Any) -> Any:
+    """Return the filter that an object or a pipeline is, or has under a name."""
     if isinstance(value, list):
         return _of_pipeline(value)
-    if isinstance(value, dict):
-        return _of_object(value)
-    raise NotReadableError(_NO_FILTER)
-
-
-def _of_object(value: dict[str, Any]) -> Any:
-    """Return the filter that an object is, or has under a name."""
+    if not isinstance(value, dict):
+        raise NotReadableError(_NO_FILTER)
     for name in (*_PIPELINE_NAMES, *_FILTER_NAMES):
         if not isinstance(value.get(name), list if name in _PIPELINE_NAMES else dict):
             continue
-        others = [key for key in value if key != name and key not in _SELECTING_NOTHING]
-        for key in others:
-            if key in ("limit", "skip") and value[key]:
+        for key in ("limit", "skip"):
+            if value.get(key):
                 raise NotReadableError(f"{key} {_LESS}")
-        if unknown := [key for key in others if key not in ("limit", "skip")]:
-            shown = printable(", ".join(unknown), _SHOWN)
+        if unknown := value.keys() - {name, "limit", "skip"} - _SELECTING_NOTHING:
+            shown = printable(", ".join(sorted(unknown)), _SHOWN)
             raise NotReadableError(f"give the object of {name} alone; not used would be: {shown}")
         return _of_value(value[name])
     return value
@@ -184,11 +168,11 @@ def _in_pasted(text: str) -> Any:
 
 def _in_string(text: str) -> Any:
     """Return the filter in the only string that holds an object, as in `json.loads('{…}')` or a command of a shell."""
-    strings = [one[0][len(one["prefix"]) :] for one in STRING.finditer(text)]
-    inner = [one.strip("\"'`").strip() for one in strings]
-    if len([one for one in inner if one.startswith("{")]) != 1:
+    strings = (one[0][len(one["prefix"]) :].strip("\"'`").strip() for one in STRING.finditer(text))
+    objects = [one for one in strings if one.startswith("{")]
+    if len(objects) != 1:
         raise NotReadableError(_NO_FILTER)
-    return _in_pasted(next(one for one in inner if one.startswith("{")))
+    return _in_pasted(objects[0])
 
 
 def _unfenced(text: str) -> str:
@@ -218,15 +202,15 @@ def _parts(text: str) -> Iterator[_Part]:
         character = text[position]
         if comment := _COMMENT.match(text, position):
             position = comment.end()
-        elif character in "\"'`" and _begins_string(text, position) and (string := STRING.match(text, position)):
+        elif _begins_string(text, position) and (string := STRING.match(text, position)):
             position = string.end()
         elif (word := _PLACEHOLDER.match(text, position)) and len(word[0]) < len(text.strip()):
             position = word.end()
         elif character == "{" or (character == "[" and re.match(r"\[\s*\{", text[position : position + 100])):
             value = reader.value_at(position)
             before = _BEFORE.search(text[max(0, position - 100) : position])
-            name, method = ((before["name"] or "").lower(), before["method"] or "") if before else ("", "")
-            yield _Part(value, position, reader.position, name, method)
+            name, method = before.group("name", "method") if before else ("", "")
+            yield _Part(value, position, reader.position, (name or "").lower(), method or "")
             position = reader.position
         elif character == "}":
             raise reader.expected("no } here", position)
@@ -235,9 +219,8 @@ def _parts(text: str) -> Iterator[_Part]:
 
 
 def _begins_string(text: str, position: int) -> bool:
-    """Tell whether a quote begins a string, and is no apostrophe."""
-    word = re.search(r"\w*\Z", text[max(0, position - 3) : position])
-    return word is not None and word[0].lower() in ("", "r", "b", "f", "u", "rb", "br", "fr", "rf")
+    """Tell whether a quote is there that begins a string, and is no apostrophe."""
+    return text[position] in "\"'`" and _BEFORE_STRING.search(text[max(0, position - 3) : position]) is not None
 
 
 def _selects_nothing(part: _Part, before: list[_Part], text: str) -> bool:

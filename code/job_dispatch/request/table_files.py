@@ -57,18 +57,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds.
+    """The rows of a file that are neither blank nor comments, to be read once; and its form, for the log.
 
-    Parameters
-    ----------
-    rows : iterable of Line
-        Rows that are neither blank nor comments; to be read once.
-    form : str
-        The kind of file, for the log.
-    has_decimal_comma : bool
-        Whether `0,5` is a number: only if a comma does not separate the cells.
-    unread : str
-        Sentence about the parts of the file that are not read; empty if there are none.
+    With `has_decimal_comma`, `0,5` is a number: a comma does not separate the cells. `unread` is a sentence about the
+    parts of the file that are not read, if there are any.
     """
 
     rows: Iterable[Line]
@@ -80,10 +72,7 @@ class Content:
 def read(path: Path, is_known: Callable[[str], bool]) -> Content:
     """Return the rows of a table, whatever its name ends in; `is_known` returns whether a text names a column.
 
-    Raises
-    ------
-    RequestError
-        The file cannot be read, or is no table; while rows are taken as well.
+    RequestError if the file cannot be read, or is no table; while rows are taken as well.
     """
     try:
         size = path.stat().st_size
@@ -187,59 +176,28 @@ def _workbook(data: bytes, name: str) -> Content:
     openpyxl, not the faster calamine: that one keeps a sheet as a rectangle, and a single cell in the last
     corner ends the process for want of 550 GB.
     """
-    _check_size(data, name)
-    sheets = _sheets(data, name, data_only=True)
-    visible = [sheet for sheet in sheets if sheet.sheet_state == "visible"] or sheets
-    if not visible:
-        raise RequestError(f"{name}: the workbook has no sheet with cells")
-    first = visible[0]
-    has_formulas, layout = _look_into(data, name, first.title)
-    formulas = _sheets(data, name, data_only=False)[sheets.index(first)] if has_formulas else None
-    rows = _sheet_rows(_results(first, formulas) if formulas else _values(first), layout, first.title, name)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+            if size > _BYTES_AT_MOST:
+                raise RequestError(f"{name}: its sheets take {size:,} bytes; at most {_BYTES_AT_MOST:,} are read")
+            sheets = _sheets(data, name, data_only=True)
+            if not sheets:
+                raise RequestError(f"{name}: the workbook has no sheet with cells")
+            first = next((sheet for sheet in sheets if sheet.sheet_state == "visible"), sheets[0])
+            source = parts.read(_part_of(parts, first.title))
+    except (KeyError, StopIteration, ElementTree.ParseError, *_BROKEN_ZIP):
+        raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
+    rows: Iterable[Sequence[Any]] = first.iter_rows(values_only=True)
+    if _FORMULA.search(source):
+        rows = _results(first, _sheets(data, name, data_only=False)[sheets.index(first)])
+    rows = _sheet_rows(rows, source, first.title, name)
     form = f"Excel, sheet '{first.title}'"
     if len(sheets) == 1:
         return Content(rows, form)
     which = "the first" if first is sheets[0] else "the first visible one"
     unread = f"only {which} of {len(sheets)} sheets is read, '{first.title}'; move the one with the table to the front"
     return Content(rows, f"{form}, {which} of {len(sheets)}", unread=unread)
-
-
-def _check_size(data: bytes, name: str) -> None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            size = sum(part.file_size for part in parts.infolist())
-    except _BROKEN_ZIP:
-        raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
-    if size > _BYTES_AT_MOST:
-        raise RequestError(f"{name}: its sheets take {size:,} bytes; at most {_BYTES_AT_MOST:,} are read")
-
-
-class _Layout(NamedTuple):
-    """What a sheet has besides cells: rows that are hidden, and by row the merged cells that begin there and go down.
-
-    A merged cell is its column, counted from 0, and its last row.
-    """
-
-    hidden: frozenset[int]
-    merged: dict[int, list[tuple[int, int]]]
-
-
-def _look_into(data: bytes, name: str, title: str) -> tuple[bool, _Layout]:
-    """Tell whether a workbook has formulas, and how a sheet is laid out; openpyxl reads that only with all cells."""
-    import openpyxl.utils
-
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            has_formulas = any(_FORMULA.search(parts.read(part)) for part in parts.namelist() if "/worksheets/" in part)
-            sheet = parts.read(_part_of(parts, title))
-    except (KeyError, StopIteration, ElementTree.ParseError, *_BROKEN_ZIP):
-        raise RequestError(f"{name}: a broken .xlsx file; save it again") from None
-    merged: dict[int, list[tuple[int, int]]] = {}
-    for column, start, end in _MERGED.findall(sheet):
-        if int(end) > int(start):
-            number = openpyxl.utils.column_index_from_string(column.decode()) - 1
-            merged.setdefault(int(start), []).append((number, int(end)))
-    return has_formulas, _Layout(frozenset(map(int, _HIDDEN_ROW.findall(sheet))), merged)
 
 
 def _part_of(parts: zipfile.ZipFile, title: str) -> str:
@@ -267,16 +225,12 @@ def _sheets(data: bytes, name: str, data_only: bool) -> list[Any]:
     return list(sheets)
 
 
-def _values(sheet: Any) -> Iterator[Sequence[Any]]:
-    return iter(sheet.iter_rows(values_only=True))
-
-
 def _results(sheet: Any, formulas: Any) -> Iterator[Sequence[Any]]:
     """Yield the rows, with the formula where one was never computed.
 
     The result of a computed formula may be empty; it is marked as text then.
     """
-    for cells, written in zip(sheet.iter_rows(), _values(formulas), strict=True):
+    for cells, written in zip(sheet.iter_rows(), formulas.iter_rows(values_only=True), strict=True):
         yield [
             Formula(getattr(formula, "text", formula))
             if cell.value is None and formula is not None and cell.data_type == "n"
@@ -285,18 +239,27 @@ def _results(sheet: Any, formulas: Any) -> Iterator[Sequence[Any]]:
         ]
 
 
-def _sheet_rows(rows: Iterable[Sequence[Any]], layout: _Layout, title: str, name: str) -> Iterator[Line]:
-    """Yield the visible rows; a merged cell counts for each row that it goes over."""
-    filled: dict[int, tuple[int, Any]] = {}
+def _sheet_rows(rows: Iterable[Sequence[Any]], source: bytes, title: str, name: str) -> Iterator[Line]:
+    """Yield the visible rows of a sheet; a merged cell counts for each row that it goes over.
+
+    Which are hidden and which are merged is in the XML of the sheet; openpyxl reads that only with all cells.
+    """
+    from openpyxl.utils import column_index_from_string
+
+    hidden_rows = set(map(int, _HIDDEN_ROW.findall(source)))
+    filled: dict[int, tuple[int, Any]] = {}  # by column, counted from 0, the last row and the value of a merged cell
     hidden = 0
     try:
+        merged: dict[int, list[tuple[int, int]]] = {}
+        for column, start, end in _MERGED.findall(source):
+            merged.setdefault(int(start), []).append((column_index_from_string(column.decode()) - 1, int(end)))
         for number, row in enumerate(rows, 1):
             cells = list(row)
-            for column, last in layout.merged.get(number, ()):
+            for column, last in merged.get(number, ()):
                 filled[column] = last, cells[column] if column < len(cells) else None
             if all(map(is_blank, cells)) or _is_comment(str(cells[0] or "")):
                 continue
-            if number in layout.hidden:
+            if number in hidden_rows:
                 hidden += 1
                 continue
             for column, (last, value) in filled.items():
@@ -333,21 +296,14 @@ def is_blank(cell: Any) -> bool:
 
 
 def check(cell: Any, column: str) -> None:
-    """Refuse a cell that has no result.
-
-    Raises
-    ------
-    RequestError
-        Its formula failed or was never computed.
-    """
-    if has_result(cell):
-        return
+    """Raise RequestError for a cell whose formula failed or was never computed."""
     shown = printable(str(cell).strip(), _SHOWN)
     if isinstance(cell, Formula):
         raise RequestError(
             f"{column}: the formula {shown} was never computed; save the file in Excel, or write the value"
         )
-    raise RequestError(f"{column}: a formula failed and left {shown}; correct it, or clear the cell")
+    if not has_result(cell):
+        raise RequestError(f"{column}: a formula failed and left {shown}; correct it, or clear the cell")
 
 
 def text(cell: Any) -> str:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from job_dispatch.messages import RequestError, counted, logger, printable, warn_listing
-from job_dispatch.request import dates, json_text, table_files
+from job_dispatch.request import fields, json_text, table_files
 from job_dispatch.request.table_files import Content, Line
 
 _NAME = "data_asset_input"
 _ENDINGS = (".csv", ".xlsx", ".tsv")
-CSV_NAME = f"{_NAME}.csv"
 # A row selects by one of these columns …
 _NOUNS = {"asset_id": "id", "name": "name", "docdb_record_id": "record id", "location": "location"}
 # … or by these two together.
 _SUBJECT, _SESSION = "subject_id", "session"
-_SESSION_NOUN = "session"
 _COLUMNS = (*_NOUNS, _SUBJECT, _SESSION)
 _PARAMETER = re.compile(r"parameters\.(.*)", re.IGNORECASE | re.DOTALL)
 _ALMOST_A_PARAMETER = re.compile(r"param(?:eter)?s?\s*[._:-]\s*\S", re.IGNORECASE)
@@ -60,10 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a table, in their order.
-
-    `noun` is what they select by, in the singular: `id`, `name`, …
-    """
+    """The rows of a table, in their order; `noun` is what they select by, in the singular, such as `id`."""
 
     rows: tuple[Row, ...]
     file_name: str
@@ -93,12 +89,8 @@ class Table:
 def read_table(places: Sequence[Path]) -> Table:
     """Return the table of data assets: a file, or the one in the first of two folders that has one.
 
-    It is text with any usual separator and encoding, or an Excel workbook, whatever its name ends in.
-
-    Raises
-    ------
-    RequestError
-        No table or several candidates, no column that selects or several, no rows, or cells that cannot be read.
+    RequestError if there is none or several could be it, no column selects or several do, there are no rows, or cells
+    cannot be read.
     """
     path = places[0] if len(places) == 1 else _find_table(places)
     content = table_files.read(path, _selects)
@@ -114,16 +106,13 @@ def read_table(places: Sequence[Path]) -> Table:
         "%s: %s, %ss in column '%s' (line %d), %s%s",
         *(path.name, content.form, named.noun, named.shown, header.number, counted(len(rows), "row"), parameters),
     )
-    return Table(_without_repeats(rows, named.noun, path.name), path.name, named.noun)
-
-
-def _without_repeats(rows: Sequence[Row], noun: str, name: str) -> tuple[Row, ...]:
     unique: dict[tuple[Key, str], Row] = {}
     for row in rows:
         unique.setdefault((row.key, json_text.compact(row.parameters)), row)
     if len(unique) < len(rows):
-        logger.warning("%s: %s dropped", name, counted(len(rows) - len(unique), f"repeated {noun}"))
-    return tuple(unique.values())
+        repeats = counted(len(rows) - len(unique), f"repeated {named.noun}")
+        logger.warning("%s: %s dropped", path.name, repeats)
+    return Table(tuple(unique.values()), path.name, named.noun)
 
 
 def _find_table(folders: Sequence[Path]) -> Path:
@@ -134,8 +123,10 @@ def _find_table(folders: Sequence[Path]) -> Path:
         if found:
             return found[0]
     first, second = folders
+    # Excel puts ~$name beside a workbook that is open, macOS ._name beside any file.
+    files = sorted(path for path in first.iterdir() if path.is_file() and not path.name.startswith((".", "~$")))
     for ending in _ENDINGS:
-        candidates = sorted(path for path in _files_in(first) if path.suffix.lower() == ending)
+        candidates = [path for path in files if path.suffix.lower() == ending]
         if len(candidates) > 1:
             raise RequestError(
                 f"--use_data_asset_csv: several {ending[1:].upper()} files in {first};"
@@ -144,29 +135,22 @@ def _find_table(folders: Sequence[Path]) -> Path:
             )
         if candidates:
             return candidates[0]
-    raise RequestError(f"--use_data_asset_csv: no {CSV_NAME} (nor .xlsx, .tsv) in {first} or its {second.name}/")
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    # Excel puts ~$name beside a workbook that is open, macOS ._name beside any file.
-    return (path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "~$")))
+    raise RequestError(f"--use_data_asset_csv: no {_NAME}.csv (nor .xlsx, .tsv) in {first} or its {second.name}/")
 
 
 def _header(content: Content, name: str) -> tuple[Line, list[str], Iterator[Line]]:
     """Return the header, the text of its cells, and the rows below; there may be titles above it."""
     lines = iter(content.rows)
-    above = []
-    for line in lines:
+    first: list[str] = []
+    for line in islice(lines, _LINES_BEFORE_HEADER):
         columns = [table_files.text(cell) for cell in line.cells]
         if any(map(_selects, columns)):
             return line, columns, lines
-        above.append((line, columns))
-        if len(above) == _LINES_BEFORE_HEADER:
-            break
+        first = first or columns
     unread = [content.unread] if content.unread else []
-    if not above:
+    if not first:
         raise RequestError(f"{name}: the file is empty; it needs a column 'asset_id'", unread)
-    shown = ", ".join(column for column in above[0][1] if column)
+    shown = ", ".join(filter(None, first))
     others = ", ".join(f"'{column}'" for column in _NOUNS if column != "asset_id")
     raise RequestError(
         f"{name}: no column 'asset_id' (columns: {shown})",
@@ -220,7 +204,7 @@ class _Columns:
 
     @property
     def noun(self) -> str:
-        return _NOUNS.get(self.by, _SESSION_NOUN)
+        return _NOUNS.get(self.by, "session")
 
     @property
     def wanted(self) -> str:
@@ -235,16 +219,10 @@ class _Columns:
                     table_files.check(line.cells[number], f"its {column}")
                 said[column] = table_files.text(line.cells[number])
         if self.by and said.get(self.by):
-            return Key(self.by, self._value(self.by, said))
+            return Key(self.by, _value(self.by, said))
         if said.get(_SUBJECT) and said.get(_SESSION):
-            return Key(_SUBJECT, self._value(_SUBJECT, said), self._value(_SESSION, said))
+            return Key(_SUBJECT, _value(_SUBJECT, said), _value(_SESSION, said))
         return None
-
-    def _value(self, column: str, said: dict[str, str]) -> str:
-        value = _CLEAN.get(column, str)(said[column])
-        if "\n" in value:
-            raise RequestError(f"its {column} has several lines; is a quote not closed?")
-        return value
 
 
 def _parameters(columns: Sequence[str], place: str) -> dict[int, str]:
@@ -306,18 +284,28 @@ def _shown(line: Line) -> str:
 # Values
 
 
+def _value(column: str, said: Mapping[str, str]) -> str:
+    value = said[column]
+    if column in ("asset_id", "docdb_record_id"):
+        value = asset_id(value)
+    elif column == "location":
+        value = value.rstrip("/")
+    elif column == _SUBJECT:
+        value = _subject(value)
+    elif column == _SESSION:
+        value = fields.session(value)
+    if "\n" in value:
+        raise RequestError(f"its {column} has several lines; is a quote not closed?")
+    return value
+
+
 def asset_id(said: str) -> str:
     """Return an id, also from an address of Code Ocean; a UUID in lower case."""
     found = _ID.fullmatch(said)
     return found[1].lower() if found else said
 
 
-def location(said: str) -> str:
-    """Return an address of an asset as records compare."""
-    return said.rstrip("/")
-
-
-def subject(said: str) -> str:
+def _subject(said: str) -> str:
     """Return the id of a subject; some programs write 774659.0 in a column with blank cells."""
     if _SCIENTIFIC.fullmatch(said):
         raise RequestError(
@@ -331,10 +319,7 @@ def subject(said: str) -> str:
 def parameter_value(cell: Any, has_decimal_comma: bool) -> Any:
     """Return the value of a parameter in a cell that is not blank: its value as JSON, else its text.
 
-    Raises
-    ------
-    RequestError, NotReadableError
-        It is a number, a list or an object that no job file can hold.
+    RequestError or NotReadableError for a value that no job file can hold.
     """
     if isinstance(cell, bool | int | float):
         return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
@@ -351,21 +336,9 @@ def parameter_value(cell: Any, has_decimal_comma: bool) -> Any:
         return said
     except (ValueError, RecursionError):
         raise RequestError(f"{printable(said, _SHOWN)} is too long or too deep to read") from None
-    try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError:
-        raise RequestError(f"{printable(said, _SHOWN)} is a value that JSON cannot hold") from None
+    json_text.check(value)
     return value
 
 
-def _no_json(name: str) -> Any:
+def _no_json(name: str) -> NoReturn:
     raise json.JSONDecodeError(f"{name} is no JSON", name, 0)
-
-
-_CLEAN: dict[str, Callable[[str], str]] = {
-    "asset_id": asset_id,
-    "docdb_record_id": asset_id,
-    "location": location,
-    _SUBJECT: subject,
-    _SESSION: dates.session,
-}

@@ -29,7 +29,7 @@ from job_dispatch.messages import (
 )
 from job_dispatch.messages import progress as progress_of
 from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
-from job_dispatch.request import file_patterns, values
+from job_dispatch.request import flag_values as values
 from job_dispatch.request.flags import Settings, check_combinations
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.storage import matching
@@ -111,7 +111,7 @@ def locate(
     """
     asked = Settings(
         file_extension=tuple(map(values.ending, values.several(endings))),
-        file_pattern=file_patterns.patterns(json.dumps(values.several(patterns))) if patterns else (),
+        file_pattern=values.patterns(json.dumps(values.several(patterns))) if patterns else (),
         require_files=require_files,
     )
     check_combinations(asked)

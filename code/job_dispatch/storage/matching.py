@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from job_dispatch.request import file_patterns
-from job_dispatch.request.file_patterns import STORE_ENDINGS, Pattern
+from job_dispatch.request import flag_values
+from job_dispatch.request.flag_values import STORE_ENDINGS, Pattern
 from job_dispatch.storage.keys import Page
 
 Endings = tuple[str, ...]
@@ -126,7 +126,7 @@ class ByPattern:
     orders = True  # an analysis may rely on that of the patterns
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._patterns: list[Pattern] = [file_patterns.compiled(text) for text in texts]
+        self._patterns: list[Pattern] = [flag_values.compiled(text) for text in texts]
         self._taking = [pattern for pattern in self._patterns if pattern.takes]
         self._last_first = [(pattern.takes, pattern.expression.search) for pattern in reversed(self._patterns)]
         self._store_endings = (*STORE_ENDINGS, *(pattern.ending for pattern in self._taking if pattern.ending))

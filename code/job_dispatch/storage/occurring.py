@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from job_dispatch import failures
 from job_dispatch.messages import RequestError, counted, logger
 from job_dispatch.model import Asset, File
-from job_dispatch.request.file_patterns import STORE_ENDINGS
+from job_dispatch.request.flag_values import STORE_ENDINGS
 from job_dispatch.storage.matching import Matching, Wanted, wanted
 
 # An asset of millions of files is not looked at to its end.

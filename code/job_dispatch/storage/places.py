@@ -13,7 +13,7 @@ from typing import Protocol, Self, TypeVar
 
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.model import File, Folder
-from job_dispatch.request.file_patterns import STORE_ENDINGS
+from job_dispatch.request.flag_values import STORE_ENDINGS
 from job_dispatch.storage import local_files
 from job_dispatch.storage.loop import Loop, run
 from job_dispatch.storage.matching import ByPattern, Matching

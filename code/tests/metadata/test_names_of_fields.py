@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from job_dispatch.messages import RequestError
 from job_dispatch.metadata.matching import Matching, narrowed
 from job_dispatch.metadata.records import asset_of, value_of
-from job_dispatch.request.dates import instant
-from job_dispatch.request.fields import NAMES, Filter, Query
+from job_dispatch.request.fields import NAMES, Filter, Query, instant
 from tests.both_sources import (
     EVERYTHING,
     assert_refused,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from job_dispatch.messages import DispatchError, RequestError
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.request import flags, json_text, literals, parameters, selection, tables, values
+from job_dispatch.request import flag_values, flags, json_text, parameters, selection, tables
 from job_dispatch.request.fields import Query
 from job_dispatch.request.parameters import Parameters
 from tests.conftest import World
@@ -77,13 +77,13 @@ def details_of(record: logging.LogRecord) -> list[str]:
     ],
 )
 def test_an_ending_is_taken_as_it_is_and_only_a_bare_word_gets_its_dot(text: str, endings: tuple[str, ...]) -> None:
-    assert values.endings(text) == endings
+    assert flag_values.endings(text) == endings
 
 
 @pytest.mark.parametrize("text", ["*", "nwb,*", "/", "nwb/*.nwb"])
 def test_what_is_no_ending_of_a_file_name_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match=r"is not the ending of a file name; give one such as \.nwb"):
-        values.endings(text)
+        flag_values.endings(text)
 
 
 # Query
@@ -416,19 +416,19 @@ json_objects = st.dictionaries(unicode_text, json_values, max_size=5)
 @given(json_objects)
 def test_json_of_any_value_is_read_unchanged(value: dict[str, Any]) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
-        assert repr(literals.read(text, "query")) == repr(value)
+        assert repr(json_text.read(text, "query")) == repr(value)
 
 
 @LAW
 @given(json_objects)
 def test_a_python_literal_of_any_value_is_read_unchanged(value: dict[str, Any]) -> None:
-    assert repr(literals.read(f"{value!r}", "query")) == repr(value)
+    assert repr(json_text.read(f"{value!r}", "query")) == repr(value)
 
 
 @LAW
 @given(json_objects)
 def test_what_was_read_can_be_written_and_read_again(value: dict[str, Any]) -> None:
-    assert repr(literals.read(json_text.compact(value), "query")) == repr(json.loads(json_text.compact(value)))
+    assert repr(json_text.read(json_text.compact(value), "query")) == repr(json.loads(json_text.compact(value)))
 
 
 PIECES = [
@@ -474,11 +474,11 @@ def refusal(read: Callable[[], object]) -> DispatchError | None:
 @settings(max_examples=400, deadline=None)
 @given(any_text)
 def test_any_text_is_refused_or_read_as_what_can_be_written(text: str) -> None:
-    refused = refusal(lambda: literals.read(text, "query"))
+    refused = refusal(lambda: json_text.read(text, "query"))
 
     if refused is None:
-        written = json_text.compact(literals.read(text, "query"))
-        assert repr(literals.read(written, "query")) == repr(json.loads(written))
+        written = json_text.compact(json_text.read(text, "query"))
+        assert repr(json_text.read(written, "query")) == repr(json.loads(written))
     else:
         assert isinstance(refused, RequestError)
         assert str(refused).startswith("query: ")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
-from job_dispatch.request import dates, tables
+from job_dispatch.request import fields, tables
 from job_dispatch.request.tables import Key, Table
 from tests.conftest import CODE
 
@@ -375,7 +375,7 @@ def test_a_column_of_names_record_ids_locations_or_sessions_selects_as_well(
         (
             'asset_id,parameters.a\nx,1e999\ny,"{""k"": 1, ""k"": 2}"\n',
             "data_asset_input.csv: 2 rows cannot be read; correct them\n"
-            "  line 2: parameters.a: 1e999 is a value that JSON cannot hold\n"
+            "  line 2: parameters.a: the value is infinity, which JSON cannot hold\n"
             "  line 3: parameters.a: the key 'k' occurs twice in one object; keep one of the two",
         ),
     ],
@@ -490,11 +490,11 @@ def test_json_of_any_value_in_a_cell_is_that_value(value: Any) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.timezones()))
 def test_a_session_is_found_by_its_day_and_by_its_time_in_any_zone(start: datetime) -> None:
-    said = set(dates.sessions_of(start.isoformat()))
-    assert dates.session(start.date().isoformat()) in said
+    said = set(fields.sessions_of(start.isoformat()))
+    assert fields.session(start.date().isoformat()) in said
     if start.utcoffset() is not None and start.utcoffset().seconds % 60 == 0:  # type: ignore[union-attr]
         for precision in ("minutes", "seconds", "microseconds"):
-            assert dates.session(start.isoformat(timespec=precision)) in said
+            assert fields.session(start.isoformat(timespec=precision)) in said
 
 
 # Never without end

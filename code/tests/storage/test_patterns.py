@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
-from job_dispatch.request import file_patterns
+from job_dispatch.request import flag_values
 from job_dispatch.storage.keys import Experience, Order
 from job_dispatch.storage.listing import Slots, list_keys
 from job_dispatch.storage.matching import ByEnding, ByPattern, Matches, Matching
@@ -81,7 +81,7 @@ PLANES = [
     ],
 )
 def test_order_counts_and_an_exclamation_mark_takes_back(text: str, found: list[str]) -> None:
-    assert taken(file_patterns.patterns(text), PLANES) == found
+    assert taken(flag_values.patterns(text), PLANES) == found
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_order_counts_and_an_exclamation_mark_takes_back(text: str, found: list[
 )
 def test_what_includes_nothing_or_leads_into_a_store_is_refused(text: str, refused: str) -> None:
     with pytest.raises(RequestError) as error:
-        file_patterns.patterns(text)
+        flag_values.patterns(text)
     assert refused in error.value.headline
 
 
@@ -128,7 +128,7 @@ def test_what_includes_nothing_or_leads_into_a_store_is_refused(text: str, refus
     ],
 )
 def test_a_pattern_that_begins_with_fixed_folders_has_only_those_listed(text: str, folders: list[str]) -> None:
-    assert ByPattern(file_patterns.patterns(text)).folders == folders
+    assert ByPattern(flag_values.patterns(text)).folders == folders
 
 
 def find(tree: Tree, matching: Matching, is_walked: bool | None = None) -> dict[str, int | None]:
