@@ -96,13 +96,13 @@ def _listing(prefix: str, start: int) -> bytes:
 
 
 def _count_records(place: str) -> int:
-    from job_dispatch.cohort.places import Naming, open_place, place_of
+    from job_dispatch.cohort.sources import open_place, place_of
     from job_dispatch.request.fields import Query
 
     found = place_of(place, [Path(place)])
     if found is None:
         raise RuntimeError(f"{place} is no place")
-    with open_place(found, Naming(), _AT_ONCE, skip_errors=False) as catalog:
+    with open_place(found, (), None, _AT_ONCE, skip_errors=False) as catalog:
         return sum(len(page) for page in catalog.find(Query.of({}), ("name", "location")))
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from job_dispatch.cohort import quality_control, table_rows
 from job_dispatch.cohort.quality_control import Quality
 from job_dispatch.cohort.table_rows import SESSION_FIELDS, SUBJECT_FIELD
-from job_dispatch.messages import Progress, RequestError, progress
+from job_dispatch.messages import RequestError, progress
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     LEVEL,
@@ -22,6 +22,8 @@ from job_dispatch.metadata.records import (
     id_filter,
     level_in,
     projection,
+    read,
+    text_of,
     value_at,
     values_in,
 )
@@ -50,9 +52,7 @@ _UNIQUE_FROM = 20
 Value = str | int | float | bool
 _Distinct = tuple[bool, Value]
 # Records of which anything was judged.
-_JUDGED = {
-    "$or": [{f"quality_control.{part}.0": {"$exists": True}} for part in ("evaluations", "metrics")],
-}
+_JUDGED = {"$or": [{f"quality_control.{part}.0": {"$exists": True}} for part in ("evaluations", "metrics")]}
 
 
 class FieldUse(NamedTuple):
@@ -75,7 +75,7 @@ class FieldUses:
     def add(self, records: Iterable[Record]) -> None:
         """Count the fields of more records."""
         for record in records:
-            version = _version(record)
+            version = _version(record)  # 0 for v1, 1 for v2
             self.sampled[version] += 1
             found: dict[str, set[_Distinct]] = {}
             for path, value in values_in(record):
@@ -85,16 +85,13 @@ class FieldUses:
                 if not isinstance(value, str) or len(value) <= _VALUE_LENGTH:
                     values.add((isinstance(value, bool), value))
             for path, values in found.items():
-                if path in self._records or len(self._records) < _PATHS_AT_MOST:
-                    self._records.setdefault(path, [0, 0])[version] += 1
-                    self._count(self._values.setdefault(path, Counter()), values)
-
-    @staticmethod
-    def _count(counts: Counter[_Distinct], values: Iterable[_Distinct]) -> None:
-        """Count values; of a field with thousands of them only the first come count, which are no frequent ones."""
-        for value in values:
-            if value in counts or len(counts) < _VALUES_AT_MOST:
-                counts[value] += 1
+                if path not in self._records and len(self._records) >= _PATHS_AT_MOST:
+                    continue
+                self._records.setdefault(path, [0, 0])[version] += 1
+                counts = self._values.setdefault(path, Counter())
+                for one in values:  # of thousands only the first come count, which are no frequent ones
+                    if one in counts or len(counts) < _VALUES_AT_MOST:
+                        counts[one] += 1
 
     def uses(self, fields: int, values: int) -> list[FieldUse]:
         """Return so many fields, the most frequent first, each with so many of its values; no unique ones.
@@ -126,7 +123,7 @@ class FieldUses:
 
 
 @runtime_checkable
-class _Counting(Protocol):
+class _Counting(MetadataSource, Protocol):
     """A source of records that counts them itself, where it can evaluate the whole query."""
 
     def can_count(self, query: Query) -> bool: ...
@@ -153,20 +150,11 @@ class Cell(NamedTuple):
 
 @dataclass
 class Overview:
-    """What there is, counted.
+    """What there is, counted: assets by what they have in common, and a sample of the records.
 
-    Parameters
-    ----------
-    cells : Counter of Cell
-        Assets by what they have in common.
-    spellings : dict of str to set of str
-        How records write each level: `raw data` counts as `raw`.
-    fields : FieldUses
-        Which fields a sample of the records has.
-    examples : list of Asset
-        A few assets of the sample.
-    endings : list of (str, int, bool)
-        Endings of files in the examples, how often each occurs, and whether as stores; empty where nobody looked.
+    `spellings` is how records write each level: `raw data` counts as `raw`. `fields` and `examples` are those of the
+    sample. `endings` of files in the examples come with how often each occurs, and whether as stores; it is empty where
+    nobody looked.
     """
 
     cells: Counter[Cell] = field(default_factory=Counter)
@@ -198,13 +186,6 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
     DocDB counts itself; only records of which quality control judged something are read, since its rule is none that
     a database could count by. Of a catalog and of a table all records are read.
 
-    Parameters
-    ----------
-    metadata : MetadataSource
-    selection : Selection
-    quality : Quality
-        What quality control must say; its flag is empty where that does not matter.
-
     Raises
     ------
     RequestError
@@ -213,13 +194,23 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
         The source of records fails.
     """
     overview = Overview()
-    query = _query(selection)
+    query = selection.query or Query.of({})
+    if excluded := sorted(selection.exclusions.assets):
+        known_as = [id_filter(excluded), {"name": {"$in": excluded}}, {"_id": {"$in": excluded}}]
+        query = Query.all_of([query, Query.of({"$nor": known_as})])
     if selection.table is None and isinstance(metadata, _Counting) and metadata.can_count(query):
-        _count_there(metadata, metadata, query, quality, overview)
+        _count_there(metadata, query, quality, overview)
     else:
         ids = []
         with progress("reading metadata", "records") as shown:
-            for record in filter(quality.takes, _records(metadata, selection, shown)):
+            fields = projection((*_FIELDS, *table_rows.FIELDS))
+            if selection.table is None:
+                records = read(metadata, query, fields, shown)
+            else:
+                asked = query if query.filter else None
+                fitting = table_rows.find(metadata, selection.table, asked, fields, True, shown)
+                records = (record for _, record in fitting.found)
+            for record in filter(quality.takes, records):
                 overview.cells[_cell(record, overview)._replace(quality=_quality(record, quality))] += 1
                 ids.append(record["_id"])
         if selection.table is not None:
@@ -235,38 +226,12 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
     return overview
 
 
-def _query(selection: Selection) -> Query:
-    """Return the query without the assets that are left out."""
-    excluded = sorted(selection.exclusions.assets)
-    known_as = [id_filter(excluded), {"name": {"$in": excluded}}, {"_id": {"$in": excluded}}]
-    asked = selection.query or Query.of({})
-    return Query.all_of([asked, Query.of({"$nor": known_as})]) if excluded else asked
-
-
-def _records(metadata: MetadataSource, selection: Selection, shown: Progress) -> Iterable[Record]:
-    fields = projection((*_FIELDS, *table_rows.FIELDS))
-
-    def read(query: Query, keep: Any = lambda record: True) -> Iterator[Record]:
-        for page in metadata.find(query, fields):
-            shown.advance(len(page))
-            yield from filter(keep, page)
-
-    query = _query(selection)
-    if selection.table is None:
-        return read(query)
-    fitting = table_rows.find(read, metadata, selection.table, query if query.filter else None, True)
-    return (record for _, record in fitting.found)
-
-
-def _count_there(
-    source: _Counting, metadata: MetadataSource, query: Query, quality: Quality, overview: Overview
-) -> None:
+def _count_there(metadata: _Counting, query: Query, quality: Quality, overview: Overview) -> None:
     """Count in the database, and then anew what was judged there."""
     only_judged = quality.flag == "pass"
     if not only_judged:
-        _count_unjudged(source, query, overview)
-    judged = Query.all_of([query, Query.of(_JUDGED)])
-    for record in itertools.chain.from_iterable(metadata.find(judged, projection(_FIELDS))):
+        _count_unjudged(metadata, query, overview)
+    for record in read(metadata, Query.all_of([query, Query.of(_JUDGED)]), projection(_FIELDS)):
         cell = _cell(record, overview)
         if not only_judged:
             overview.cells[cell] -= 1
@@ -276,51 +241,40 @@ def _count_there(
         del overview.cells[cell]
 
 
-def _count_unjudged(source: _Counting, query: Query, overview: Overview) -> None:
+def _count_unjudged(metadata: _Counting, query: Query, overview: Overview) -> None:
     """Count everything as if nothing had been judged."""
     start: Any = ""
     for path in reversed(SESSION_FIELDS):
         start = {"$ifNull": [f"${path}", start]}
     modalities = {f"modality{number}": f"${path}" for number, path in enumerate(_MODALITIES)}
     fields = {"project": f"${_PROJECT}", "level": f"${LEVEL}", "subject": f"${SUBJECT_FIELD}", **modalities}
-    for key, number in source.count_by(query, {**fields, "day": {"$substrCP": [start, 0, _DAY_LENGTH]}}):
-        cell = Cell(
-            _text(key.get("project")),
-            _modalities([key.get(name) for name in modalities]),
-            overview.level(key.get("level")),
-            _day(key.get("day")),
-            _text(key.get("subject")),
-        )
-        overview.cells[cell] += number
+    for key, number in metadata.count_by(query, {**fields, "day": {"$substrCP": [start, 0, _DAY_LENGTH]}}):
+        level = overview.level(key.get("level"))
+        found = [key.get(name) for name in modalities]
+        overview.cells[_cell_of(key.get("project"), found, level, key.get("day"), key.get("subject"))] += number
 
 
 def _cell(record: Record, overview: Overview) -> Cell:
-    starts = [value_at(record, path) for path in SESSION_FIELDS]
+    starts = (value_at(record, path) for path in SESSION_FIELDS)
     start = next((value for value in starts if value is not None), "")
-    return Cell(
-        _text(value_at(record, _PROJECT)),
-        _modalities([value_at(record, path) for path in _MODALITIES]),
+    return _cell_of(
+        value_at(record, _PROJECT),
+        [value_at(record, path) for path in _MODALITIES],
         overview.level(value_at(record, LEVEL)),
-        _day(start[:_DAY_LENGTH] if isinstance(start, str) else ""),
-        _text(value_at(record, SUBJECT_FIELD)),
+        text_of(start)[:_DAY_LENGTH],
+        value_at(record, SUBJECT_FIELD),
     )
+
+
+def _cell_of(project: object, modalities: Iterable[object], level: str, day: object, subject: object) -> Cell:
+    lists = (value if isinstance(value, list) else [value] for value in modalities)
+    named = tuple(sorted({value for values in lists for value in values if isinstance(value, str) and value}))
+    day = text_of(day) if DAY.fullmatch(text_of(day)) else ""
+    return Cell(text_of(project), named, level, day, text_of(subject))
 
 
 def _quality(record: Record, quality: Quality) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(quality_control.by_modality(record, quality.now).items()))
-
-
-def _modalities(found: Iterable[object]) -> tuple[str, ...]:
-    lists = (value if isinstance(value, list) else [value] for value in found)
-    return tuple(sorted({value for values in lists for value in values if isinstance(value, str) and value}))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _day(value: object) -> str:
-    return _text(value) if DAY.fullmatch(_text(value)) else ""
 
 
 def _sample(metadata: MetadataSource, query: Query, size: int) -> Iterator[list[Record]]:

@@ -9,17 +9,17 @@ import gzip
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
 from job_dispatch import stopping
 from job_dispatch.cohort.table_rows import record_id_filter
 from job_dispatch.messages import RequestError, ServiceError, counted, logger
-from job_dispatch.metadata.records import MetadataSource, Record
-from job_dispatch.model import Asset, Files
+from job_dispatch.metadata.records import FILES_FIELD, MetadataSource, Record, read
+from job_dispatch.model import Asset, File, Files
 from job_dispatch.request.fields import Query
 from job_dispatch.storage.locating import path_within
 
@@ -28,17 +28,13 @@ _RECORDS_A_QUERY = 100
 
 
 class Target(NamedTuple):
-    """Where a catalog is saved: its path, and the file that becomes it at the end of a run."""
+    """Where a catalog is saved: its path, and the open file that becomes it at the end of a run."""
 
     path: Path
-    unfinished: Path
-
-    def failed(self, error: OSError) -> ServiceError:
-        """Return the error about a disk that fails."""
-        return ServiceError(f"--save_catalog: {self.path} cannot be written: {error.strerror}")
+    unfinished: IO[bytes]
 
 
-@contextmanager
+@contextlib.contextmanager
 def saving(path: Path | None, overwrite: bool) -> Iterator[Target | None]:
     """Give a target to save a catalog to; at the end of the run it is there, or where that fails nothing of it.
 
@@ -59,20 +55,25 @@ def saving(path: Path | None, overwrite: bool) -> Iterator[Target | None]:
     if path.exists() and not overwrite:
         raise RequestError(f"--save_catalog: {path} exists; --overwrite=1 replaces it, or choose another name")
     _clear_leftovers(path)
-    target = Target(path, path.with_name(f".{secrets.token_hex(8)}.{path.name}"))
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
     with contextlib.ExitStack() as opened:
-        stopping.note(unfinished=str(target.unfinished))
-        opened.callback(target.unfinished.unlink, missing_ok=True)
-        try:
-            file = opened.enter_context(target.unfinished.open("xb"))
+        stopping.note(unfinished=str(unfinished))
+        opened.callback(unfinished.unlink, missing_ok=True)
+        with _naming(path):
+            file = opened.enter_context(unfinished.open("xb"))
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise target.failed(error) from error
-        yield target
-        try:
-            target.unfinished.replace(path)
-        except OSError as error:
-            raise target.failed(error) from error
+        yield Target(path, file)
+        with _naming(path):
+            unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the catalog if the disk fails."""
+    try:
+        yield
+    except OSError as error:
+        raise ServiceError(f"--save_catalog: {path} cannot be written: {error.strerror}") from error
 
 
 def _clear_leftovers(path: Path) -> None:
@@ -86,53 +87,39 @@ def _clear_leftovers(path: Path) -> None:
 def save(
     target: Target, source: MetadataSource, selected: Sequence[Asset], also: Sequence[str], files: Files | None
 ) -> None:
-    """Write the whole records of the selected assets, with absolute locations.
+    """Write the whole records of the selected assets, with absolute locations; compressed if the name ends in `.gz`.
 
-    Parameters
-    ----------
-    target : Target
-        Compressed if its name ends in `.gz`.
-    source : MetadataSource
-    selected : sequence of Asset
-    also : sequence of str
-        Ids of further records without which the same command would fail.
-    files : Files or None
-        The files of the assets, where files were asked for.
+    `also` are ids of further records without which the same command would fail. `files` are those of the assets, where
+    files were asked for.
     """
     ids = list(dict.fromkeys([*(asset.record_id for asset in selected), *also]))
-    listed = None
+    listed: dict[str, list[dict[str, Any]]] = {}
     if files is not None:
         listed = {one.asset.record_id: [_entry(one.asset, file) for file in one.files or ()] for one in files.assets}
     encode = msgspec.json.Encoder().encode
     number = 0
-    try:
-        with target.unfinished.open("wb") as file:
-            # Without a time in it, so that the same records make the same file.
-            is_compressed = target.path.suffix == ".gz"
-            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) if is_compressed else nullcontext(file) as content:
-                for record in _whole(source, ids):
-                    if source.is_database:
-                        record = {key: value for key, value in record.items() if key != "files"}
-                    if listed is not None:
-                        record = {**record, "files": listed.get(record["_id"], [])}
-                    content.write(encode(record) + b"\n")
-                    number += 1
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise target.failed(error) from error
+    with _naming(target.path):
+        file, is_compressed = target.unfinished, target.path.suffix == ".gz"
+        # Without a time in it, so that the same records make the same file.
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) if is_compressed else nullcontext(file) as content:
+            for record in _whole(source, ids):
+                kept = dict(record)
+                if source.is_database:
+                    kept.pop(FILES_FIELD, None)
+                if files is not None:
+                    kept[FILES_FIELD] = listed.get(record["_id"], [])
+                content.write(encode(kept) + b"\n")
+                number += 1
+        file.flush()
+        os.fsync(file.fileno())
     if number < len(ids):
         raise ServiceError(f"--save_catalog: {counted(len(ids) - number, 'record')} disappeared meanwhile; run again")
     logger.info("saved %s", counted(number, "record"))
 
 
-def _entry(asset: Asset, file: Any) -> dict[str, Any]:
-    entry = {"path": file.path or path_within(asset, file), "location": file.address}
-    if file.size is not None:
-        entry["size"] = file.size
-    if file.version:
-        entry["version"] = file.version
-    return entry
+def _entry(asset: Asset, file: File) -> dict[str, Any]:
+    entry = {"path": file.path or path_within(asset, file), "location": file.address, "size": file.size}
+    return {key: value for key, value in {**entry, "version": file.version or None}.items() if value is not None}
 
 
 def _whole(source: MetadataSource, ids: Sequence[str]) -> Iterator[Record]:
@@ -140,5 +127,4 @@ def _whole(source: MetadataSource, ids: Sequence[str]) -> Iterator[Record]:
     for start in range(0, len(ids), step):
         wanted = ids[start : start + step]
         query = record_id_filter(wanted) if source.is_database else {"_id": {"$in": wanted}}
-        for page in source.find(Query.of(query), None):
-            yield from page
+        yield from read(source, Query.of(query), None)

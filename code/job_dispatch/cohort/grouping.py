@@ -1,4 +1,4 @@
-"""Which of the selected records count, and which are analysed together: drop nulls, latest, unwind, group.
+"""Which of the selected records count, and which are analysed together: the latest, groups, pairs of derived and raw.
 
 It works on the projected records, so that DocDB and a catalog behave the same and no answer is too large.
 """
@@ -7,38 +7,48 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 from job_dispatch.messages import RequestError, carrying, counted, logger, warn_listing
 from job_dispatch.metadata.diagnosis import known_fields, suggestion
-from job_dispatch.metadata.records import Filter, MetadataSource, Record, value_at, value_of
+from job_dispatch.metadata.records import (
+    LEVEL,
+    Filter,
+    MetadataSource,
+    Record,
+    asset_of,
+    known_as,
+    latest_of_asset,
+    level_of,
+    read,
+    value_at,
+    value_of,
+)
 from job_dispatch.model import Asset, Group, Grouping, Reason, Skipped
 from job_dispatch.request import fields
-from job_dispatch.request.fields import LONG_AGO, instant, is_number, of_number
+from job_dispatch.request.fields import LONG_AGO, Query, instant, is_number, of_number
 from job_dispatch.request.json_text import is_unicode
-from job_dispatch.request.selection import Selection
+from job_dispatch.request.selection import Exclusions, Selection
 
 _DATES_IN_NAMES = re.compile(r"\d{4}-\d{2}-\d{2}(?:_\d{2}-\d{2}-\d{2})?")
+DERIVED, RAW = "derived", "raw"
+PAIR_FIELDS = ("@raw", LEVEL, "@created")
+_NAMES_A_QUERY = 500
+
+Found = tuple[Asset, Record]
+Known = Mapping[str, Sequence[Found]]
+# The number of a record, and its values by field; where lists are unwound there are several of one record.
+_Row = tuple[int, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Remarks:
+class Remarks(NamedTuple):
     """What a user must know about the choice of the latest records.
 
-    Parameters
-    ----------
-    ties : int
-        How many choices `created` or the date in the name decided, since the values of the field are the same.
-    mixed : sequence of str
-        Choices between values that cannot be compared, each with these and the records.
-    numbers : sequence of str
-        Assets whose number was read as a date, since others have dates.
+    `ties` counts the choices between the same values, which `created` or the date in the name decided. `mixed` has a
+    line for each choice between values that cannot be compared, `numbers` one for each number that was read as a date.
     """
 
     ties: int = 0
@@ -46,19 +56,18 @@ class Remarks:
     numbers: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Arranged:
+class Arranged(NamedTuple):
     """Groups in the order of their values, the assets skipped, and how often an asset is in a further group."""
 
     groups: list[Group]
     without_value: list[Asset]
     not_latest: list[Asset]
     in_several: int
-    remarks: Remarks = Remarks()
+    remarks: Remarks
 
 
 def grouped(
-    metadata: MetadataSource, selection: Selection, found: Sequence[tuple[Asset, Record]], grouping: Grouping
+    metadata: MetadataSource, selection: Selection, found: Sequence[Found], grouping: Grouping
 ) -> tuple[list[Group], list[Skipped]]:
     """Return the groups, and the assets that are in none; the log reports what was skipped and chosen.
 
@@ -70,34 +79,22 @@ def grouped(
     assets, records = [asset for asset, _ in found], [record for _, record in found]
     examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
     without_value = [field for field in grouping.fields if all(value_of(record, field) is None for record in records)]
-    _refuse_unknown(metadata, examples, without_value, grouping.drop_nulls)
-    arranged = arrange(assets, records, grouping)
-    skipped = [Skipped.asset(Reason.NO_VALUE, asset) for asset in arranged.without_value]
-    skipped += [Skipped.asset(Reason.NOT_LATEST, asset) for asset in arranged.not_latest]
-    if arranged.without_value:
+    if without_value:
+        _refuse_unknown(metadata, examples, without_value, grouping.drop_nulls)
+    groups, no_value, not_latest, in_several, remarks = arrange(assets, records, grouping)
+    skipped = [Skipped.asset(Reason.NO_VALUE, asset) for asset in no_value]
+    skipped += [Skipped.asset(Reason.NOT_LATEST, asset) for asset in not_latest]
+    if no_value:
         named = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
-        headline = f"{counted(len(arranged.without_value), 'record')} without a value of {named} skipped:"
-        warn_listing(headline, [asset.name for asset in arranged.without_value])
+        headline = f"{counted(len(no_value), 'record')} without a value of {named} skipped:"
+        warn_listing(headline, [asset.name for asset in no_value])
     with carrying(skipped):
-        if not arranged.groups:
+        if not groups:
             raise RequestError("no record has a value of every field to group by; --drop_null_groups=0 keeps them all")
-        for group in arranged.groups:
-            if not is_unicode(group.metadata):
-                raise RequestError(
-                    f"--group_by: a value of the asset {group.assets[0]} holds text with a lone surrogate"
-                )
-    if arranged.not_latest:
-        number = counted(len(arranged.not_latest), "record")
-        logger.info("%s skipped: not the latest by %s", number, grouping.filter_latest)
-    _log_remarks(arranged.remarks, grouping)
-    if grouping.group_by:
-        logger.info("%s of %s", counted(len(arranged.groups), "group"), counted(len(assets), "record"))
-    if arranged.in_several:
-        logger.info("unwinding put assets into more than one group %s", counted(arranged.in_several, "time"))
-    return arranged.groups, skipped
-
-
-def _log_remarks(remarks: Remarks, grouping: Grouping) -> None:
+        if wrong := next((group for group in groups if not is_unicode(group.metadata)), None):
+            raise RequestError(f"--group_by: a value of the asset {wrong.assets[0]} holds text with a lone surrogate")
+    if not_latest:
+        logger.info("%s skipped: not the latest by %s", counted(len(not_latest), "record"), grouping.filter_latest)
     flag = f"--filter_latest={grouping.filter_latest}"
     if remarks.numbers:
         warn_listing(f"{flag}: numbers beside dates are read as seconds or milliseconds since 1970:", remarks.numbers)
@@ -111,12 +108,15 @@ def _log_remarks(remarks: Remarks, grouping: Grouping) -> None:
             flag,
             counted(remarks.ties, "choice"),
         )
+    if grouping.group_by:
+        logger.info("%s of %s", counted(len(groups), "group"), counted(len(assets), "record"))
+    if in_several:
+        logger.info("unwinding put assets into more than one group %s", counted(in_several, "time"))
+    return groups, skipped
 
 
 def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: Sequence[str], drop_nulls: bool) -> None:
     """Refuse fields of which no record has a value, except those that are null where null is a value."""
-    if not without_value:
-        return
     known = known_fields(metadata, examples)
     if unknown := [field for field in without_value if known.keys().isdisjoint(fields.paths(field))]:
         details = [f"{field}   {suggestion(field, known)}".rstrip() for field in unknown]
@@ -128,51 +128,54 @@ def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: S
 
 def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Grouping) -> Arranged:
     """Return the groups that the assets fall into; `records` are theirs, in the same order."""
-    # One row a record, one column a field; the index is the record's number.
-    numbers = pd.RangeIndex(len(records))
-    columns = {field: _column([value_of(record, field) for record in records], numbers) for field in grouping.fields}
-    table = pd.DataFrame(columns, index=numbers)
-    with_value = table
-    if grouping.drop_nulls:
-        with_value = table[table[_columns(grouping.group_by + grouping.filter_by)].notna().all(axis=1)]
+    rows: list[_Row] = [
+        (number, {field: value_of(record, field) for field in grouping.fields}) for number, record in enumerate(records)
+    ]
+    with_value = _without_nulls(rows, (*grouping.group_by, *grouping.filter_by)) if grouping.drop_nulls else rows
     latest, remarks = with_value, Remarks()
     if grouping.filter_latest is not None:
         latest, remarks = _latest(with_value, assets, records, grouping.filter_latest, grouping.filter_by)
-    without_value = [assets[number] for number in table.index.difference(with_value.index)]
-    not_latest = [assets[number] for number in with_value.index.difference(latest.index)]
-    if not grouping.group_by:
-        return Arranged([Group((assets[number],)) for number in latest.index], without_value, not_latest, 0, remarks)
     unwound = latest
     spread = dict.fromkeys((*grouping.unwind, *(field for field in grouping.group_by if field in fields.SPREAD)))
     for field in sorted(spread, key=lambda field: field.count(".")):  # what is above spreads first
-        unwound = _unwound(unwound, field)
+        unwound = list(_unwound(unwound, field, grouping.fields))
     if grouping.drop_nulls:  # an empty list, or a null in a list, is no value either
-        unwound = unwound[unwound[_columns(grouping.group_by)].notna().all(axis=1)]
-    without_value += [assets[number] for number in latest.index.difference(unwound.index)]
-    groups = _groups(unwound, assets, grouping.group_by)
-    in_several = sum(len(group.assets) for group in groups) - unwound.index.nunique()
-    return Arranged(groups, without_value, not_latest, in_several, remarks)
+        unwound = _without_nulls(unwound, grouping.group_by)
+
+    def left_out(before: Sequence[_Row], after: Sequence[_Row]) -> list[Asset]:
+        kept = {number for number, _ in after}
+        return [assets[number] for number in dict.fromkeys(number for number, _ in before) if number not in kept]
+
+    if grouping.group_by:
+        groups = _groups(unwound, assets, grouping.group_by)
+    else:
+        groups = [Group((assets[number],)) for number, _ in latest]
+    return Arranged(
+        groups,
+        left_out(rows, with_value) + left_out(latest, unwound),
+        left_out(with_value, latest),
+        sum(len(group.assets) for group in groups) - len({number for number, _ in unwound}),
+        remarks,
+    )
 
 
-def _columns(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+def _without_nulls(rows: Iterable[_Row], names: Sequence[str]) -> list[_Row]:
+    return [row for row in rows if all(row[1][name] is not None for name in names)]
 
 
 def _latest(
-    table: pd.DataFrame, assets: Sequence[Asset], records: Sequence[Record], field: str, keys: Sequence[str]
-) -> tuple[pd.DataFrame, Remarks]:
+    rows: Sequence[_Row], assets: Sequence[Asset], records: Sequence[Record], field: str, keys: Sequence[str]
+) -> tuple[list[_Row], Remarks]:
     """Keep the row with the greatest value for each key; rows where a key is null are all kept.
 
     Of several with that value it is the one whose record was made last, then the one with the latest date in its name,
     then the one with the greatest `_id`.
     """
-    is_null = table[_columns(keys)].isna().any(axis=1)
-    ranked = table[~is_null]
-    column = dict(zip(ranked.index, ranked[field], strict=True))
-    kept, ties, mixed, as_dates = set(table.index[is_null]), 0, [], []
-    for rows in _keys(ranked, keys).groupby(_columns(keys), sort=False).indices.values():
-        numbers = [int(ranked.index[row]) for row in rows]
-        values = {number: column[number] for number in numbers}
+    ranked = _without_nulls(rows, keys)
+    kept = {number for number, _ in rows} - {number for number, _ in ranked}
+    ties, mixed, as_dates = 0, [], []
+    for same_key in _by_key(ranked, keys):
+        values = {number: row[field] for number, row in same_key}
         if any(map(instant, values.values())):
             dates = {number: of_number(value) for number, value in values.items() if is_number(value)}
             as_dates += [f"{assets[number].name}: {values[number]} is {date}" for number, date in dates.items() if date]
@@ -186,29 +189,27 @@ def _latest(
         if len({kind for kind, _ in ranks.values() if kind}) > 1:
             shown = ", ".join(f"{assets[number].name} has {value!r}" for number, value in values.items())
             mixed.append(f"{assets[newest].name} is taken: {shown}")
-    return table.loc[sorted(kept)], Remarks(ties, mixed, as_dates)
+    return [row for row in rows if row[0] in kept], Remarks(ties, mixed, as_dates)
 
 
 def _made(asset: Asset, record: Record) -> tuple[datetime, datetime, str]:
     """Return what orders records with the same value: when each was made, the last date in its name, its `_id`."""
     created = next((date for name in ("created", "_created") if (date := instant(record.get(name)))), LONG_AGO)
-    named = instant(_DATES_IN_NAMES.findall(asset.name)[-1]) if _DATES_IN_NAMES.search(asset.name) else None
-    return created, named or LONG_AGO, asset.record_id
+    named = (instant(date) for date in _DATES_IN_NAMES.findall(asset.name)[-1:])
+    return created, next(named, None) or LONG_AGO, asset.record_id
 
 
-def _unwound(table: pd.DataFrame, field: str) -> pd.DataFrame:
+def _unwound(rows: Iterable[_Row], field: str, names: Sequence[str]) -> Iterator[_Row]:
     """Spread the lists of a field, one row an element; an empty list keeps its row, with null."""
-    lists = [value if isinstance(value, list) else [value] for value in table[field]]
-    spread = table.copy()
-    spread[field] = _column(lists, table.index)
-    spread = spread.explode(field)
-    elements = [None if value is None or value != value else value for value in spread[field]]
-    spread[field] = _column(elements, spread.index)
-    for column in spread.columns:
-        if below := _below(column, field):
-            values = [next(_found(element, below), None) for element in elements]
-            spread[column] = _column(values, spread.index)
-    return spread
+    below = {name: paths for name in names if (paths := _below(name, field))}
+    for number, values in rows:
+        value = values[field]
+        for element in (value or [None]) if isinstance(value, list) else [value]:
+            spread = {**values, field: element}
+            for name, paths in below.items():
+                found = (value_at(element, path) for path in paths)
+                spread[name] = next((one for one in found if one is not None), None)
+            yield number, spread
 
 
 def _below(name: str, field: str) -> list[str]:
@@ -218,40 +219,32 @@ def _below(name: str, field: str) -> list[str]:
     return list(dict.fromkeys(path for found in down for path in found)) if all(down) else []
 
 
-def _found(element: object, paths: Sequence[str]) -> Iterator[Any]:
-    return (value for path in paths if (value := value_at(element, path)) is not None)
-
-
-def _column(values: list[Any], index: pd.Index[int]) -> pd.Series[Any]:
-    """Return a column that keeps its values as they are: without dtype object 1 would become 1.0."""
-    return pd.Series(values, index=index, dtype=object)
-
-
-def _groups(table: pd.DataFrame, assets: Sequence[Asset], names: Sequence[str]) -> list[Group]:
-    grouped = _keys(table, names).groupby(_columns(names), sort=False).indices
+def _groups(rows: Iterable[_Row], assets: Sequence[Asset], names: Sequence[str]) -> list[Group]:
+    names = list(dict.fromkeys(names))
+    plain = list(map(fields.plain, names))
+    written = [
+        short if plain.count(short) == 1 else name.replace(".", "__") for name, short in zip(names, plain, strict=True)
+    ]
     found = []
-    for rows in grouped.values():
-        values = {name: table[name].iloc[rows[0]] for name in names}
-        numbers = sorted({int(table.index[row]) for row in rows})
-        plain = Counter(map(fields.plain, values))
-        metadata = {
-            fields.plain(name) if plain[fields.plain(name)] == 1 else name.replace(".", "__"): value
-            for name, value in values.items()
-        }
-        order = [(_rank(value), _canonical(value)) for value in values.values()]
-        found.append((order, Group(tuple(assets[number] for number in numbers), metadata)))
+    for alike in _by_key(rows, names):
+        values = [alike[0][1][name] for name in names]
+        members = tuple(assets[number] for number in sorted({number for number, _ in alike}))
+        order = [(_rank(value), _canonical(value)) for value in values]
+        found.append((order, Group(members, dict(zip(written, values, strict=True)))))
     return [group for _, group in sorted(found, key=lambda one: one[0])]
 
 
-def _keys(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return the values as text that is the same for the same value, since lists and objects cannot be hashed."""
-    keys = {name: _column([_key(value, name) for value in table[name]], table.index) for name in _columns(names)}
-    return pd.DataFrame(keys, index=table.index)
+def _by_key(rows: Iterable[_Row], names: Sequence[str]) -> Iterable[list[_Row]]:
+    """Return the rows with the same values together; lists and objects are compared as text, dates as instants."""
 
+    def key(value: Any, name: str) -> str:
+        moment = instant(value) if fields.is_instant(name) else None
+        return _canonical(value) if moment is None else f"{moment.astimezone(UTC)}"
 
-def _key(value: Any, name: str) -> str:
-    moment = instant(value) if fields.is_instant(name) else None
-    return _canonical(value) if moment is None else f"{moment.astimezone(UTC)}"
+    found: dict[tuple[str, ...], list[_Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(key(row[1][name], name) for name in names), []).append(row)
+    return found.values()
 
 
 def _canonical(value: Any) -> str:
@@ -278,3 +271,177 @@ def _rank(value: Any) -> tuple[int, Any]:
     if moment := instant(value):
         return 3, moment
     return 2, value if isinstance(value, str) else _canonical(value)
+
+
+# Pairs
+
+
+def with_raw(
+    metadata: MetadataSource,
+    groups: Sequence[Group],
+    records: Mapping[str, Record],
+    fields: Sequence[str],
+    skip_errors: bool,
+    exclusions: Exclusions,
+) -> tuple[list[Group], Mapping[str, Sequence[str]], list[Skipped]]:
+    """Put each derived asset and its raw one into the same group; all records are by `_id`, with `PAIR_FIELDS`.
+
+    Raw assets among them are skipped: they come with what was made from them. So are pairs whose raw asset
+    is excluded. Return the groups, by the `_id` of each derived asset those of its raw ones, and what is skipped.
+
+    Raises
+    ------
+    RequestError
+        A derived asset has no raw one and `skip_errors` is false, or none has one.
+    """
+    assets = {asset.record_id: asset for group in groups for asset in group.assets}
+    raw = {key: one for key, one in assets.items() if level_of(records[key]) == RAW and not _raw_names(records[key])}
+    if raw:
+        logger.info("--with_raw=1: %s that were selected by themselves skipped", counted(len(raw), "raw asset"))
+    derived = [asset for key, asset in assets.items() if key not in raw]
+    known = _by_name(metadata, (name for asset in derived for name in _raw_names(records[asset.record_id])), fields)
+    partners: dict[str, tuple[Asset, ...]] = {}
+    missing, by_bucket = [], []
+    for asset in derived:
+        origins = origins_of(asset, records[asset.record_id], known)
+        by_bucket += origins.by_bucket
+        if origins.reason:
+            missing.append(Skipped.asset(Reason.NO_RAW, asset, origins.reason))
+        else:
+            partners[asset.record_id] = tuple(origins.raw.values())
+    if by_bucket:
+        headline = "several assets have the name of a raw one; that in the bucket of the derived is taken:"
+        warn_listing(f"--with_raw=1: {headline}", by_bucket)
+    skipped = [*(Skipped.asset(Reason.RAW_OF_A_PAIR, asset) for asset in raw.values()), *missing]
+    with carrying(skipped):
+        _report(missing, len(derived), skip_errors)
+    found = (one for same in known.values() for one in same)
+    places = {asset.record_id: exclusions.place_of(*known_as(record)) for asset, record in found}
+    for key in list(partners):
+        if place := next(filter(None, (places[one.record_id] for one in partners[key])), ""):
+            skipped.append(Skipped.asset(Reason.EXCLUDED, assets[key], f"its raw asset is excluded by {place}"))
+            del partners[key]
+    paired = [replace(group, assets=tuple(_with_partners(group, partners))) for group in groups]
+    ids = {key: tuple(one.record_id for one in raws) for key, raws in partners.items()}
+    return [group for group in paired if group.assets], ids, skipped
+
+
+def _raw_names(record: Record) -> list[str]:
+    """Return the names, or locations, of what an asset was made from, each once."""
+    value = value_of(record, "@raw")
+    names = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one]
+    return list(dict.fromkeys(name.rstrip("/") for name in names))
+
+
+def _by_name(metadata: MetadataSource, names: Iterable[str], fields: Sequence[str]) -> Known:
+    """Return the assets of these names, and of those that they were made from, as far as there are records.
+
+    Of an asset that is registered twice there is one record.
+    """
+    known: dict[str, dict[str, Found]] = {}
+    asked: set[str] = set()
+    while wanted := list(dict.fromkeys(name for name in map(_name_in, names) if name not in asked)):
+        asked.update(wanted)
+        further: list[str] = []
+        step = _NAMES_A_QUERY if metadata.is_database else len(wanted)
+        for start in range(0, len(wanted), step):
+            for record in read(metadata, Query.of({"name": {"$in": wanted[start : start + step]}}), fields):
+                found = (asset_of(record), record)
+                same = known.setdefault(record["name"], {})
+                same[found[0].location] = max(same.get(found[0].location, found), found, key=latest_of_asset)
+                further += () if _is_origin(record) else _raw_names(record)
+        names = further
+    return {name: list(same.values()) for name, same in known.items()}
+
+
+def _name_in(text: str) -> str:
+    """Return the name that a name or a location gives."""
+    return text.rpartition("/")[2] if "://" in text else text
+
+
+def _is_origin(record: Record) -> bool:
+    return level_of(record) != DERIVED or not _raw_names(record)
+
+
+@dataclass
+class Origins:
+    """What an asset was made from in the first place: raw assets by `_id`, or why they are not known.
+
+    `by_bucket` has a line for each asset that was chosen by its bucket.
+    """
+
+    raw: dict[str, Asset]
+    by_bucket: list[str]
+    reason: str = ""
+
+
+def origins_of(asset: Asset, record: Record, known: Known) -> Origins:
+    """Follow what an asset was made from to the raw assets, each name once.
+
+    A name without a record is no fault where it begins with that of a raw asset that was found: it is one of those
+    between the two.
+    """
+    names = _raw_names(record)
+    if not names:
+        return Origins({}, [], "its record names no raw asset")
+    found = Origins({}, [])
+    left, missing, seen = list(names), [], set(names)
+    while left:
+        name = left.pop(0)
+        same = known.get(_name_in(name), ())
+        if "://" in name:
+            same = [one for one in same if one[0].location == name]
+        near = [one for one in same if _bucket(one[0]) == _bucket(asset)] if len(same) > 1 else same
+        if not near:
+            missing.append(name)
+        if len(near) != 1 and same:
+            places = ", ".join(sorted(one.location for one, _ in same))
+            found.reason = f"several assets are named {_name_in(name)}: {places}"
+            return found
+        for source, source_record in near:
+            if len(same) > 1:
+                found.by_bucket.append(f"{asset.name}: {source.location}")
+            if _is_origin(source_record):
+                found.raw[source.record_id] = source
+            else:
+                further = [one for one in _raw_names(source_record) if one not in seen]
+                seen.update(further)
+                left += further
+    roots = tuple(f"{raw.name}_" for raw in found.raw.values())
+    missing = [name for name in missing if not (roots and _name_in(name).startswith(roots))]
+    if missing:
+        found.reason = f"no record of its raw asset {', '.join(missing)}"
+    elif not found.raw:
+        found.reason = f"no raw asset is behind {', '.join(names)}"
+    return found
+
+
+def _bucket(asset: Asset) -> str:
+    return asset.location.partition("://")[2].partition("/")[0]
+
+
+def _with_partners(group: Group, partners: Mapping[str, Sequence[Asset]]) -> Iterator[Asset]:
+    there: set[str] = set()
+    for asset in group.assets:
+        if asset.record_id not in partners:
+            continue
+        yield replace(asset, role=DERIVED)
+        for raw in partners[asset.record_id]:
+            if raw.record_id not in there:
+                there.add(raw.record_id)
+                yield replace(raw, role=RAW)
+
+
+def _report(missing: Sequence[Skipped], number: int, skip_errors: bool) -> None:
+    if not number:
+        raise RequestError("--with_raw=1: no derived asset is selected; raw ones come with what was made from them")
+    if not missing:
+        return
+    of = f"{len(missing):,} of {counted(number, 'derived asset')}"
+    headline = f"--with_raw=1: {of} {'has' if len(missing) == 1 else 'have'} no raw asset"
+    details = [f"{one.name}: {one.detail}" for one in missing]
+    if len(missing) == number:
+        raise RequestError(headline, details)
+    if not skip_errors:
+        raise RequestError(f"{headline}; --skip_errors=1 skips them", details)
+    warn_listing(f"{headline}; skipped:", details)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from job_dispatch.messages import RequestError, carrying, counted, logger
-from job_dispatch.metadata.records import Record
+from job_dispatch.metadata.records import Record, text_of
 from job_dispatch.model import Asset, Reason, Skipped
 from job_dispatch.request.fields import LONG_AGO, instant
 
@@ -33,16 +33,10 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Quality:
-    """Which verdict of quality control an asset needs to be analysed.
+    """Which verdict of quality control an asset needs to be analysed: `flag` is `pass`, `not_fail`, or empty for any.
 
-    Parameters
-    ----------
-    flag : {"pass", "not_fail", ""}
-        Empty: anything.
-    modalities : sequence of str
-        Abbreviations; only what concerns one of them counts. Empty: everything.
-    now : datetime
-        A status of a later time does not count yet.
+    Only what concerns one of the `modalities` counts, if there are any. A status of a time later than `now` does not
+    count yet.
     """
 
     flag: str
@@ -52,6 +46,9 @@ class Quality:
     def takes(self, record: Record) -> bool:
         """Tell whether a record is what is wanted."""
         return self._takes(judge(record, self.modalities, self.now))
+
+    def _takes(self, verdict: str) -> bool:
+        return not self.flag or (verdict == PASS if self.flag == "pass" else verdict != FAIL)
 
     def keep(self, found: Sequence[tuple[Asset, Record]]) -> tuple[list[tuple[Asset, Record]], list[Skipped]]:
         """Return those that are wanted, in their order, and the others.
@@ -63,29 +60,23 @@ class Quality:
         """
         verdicts: Counter[str] = Counter()
         kept, skipped = [], []
+        of = f" of {', '.join(self.modalities)}" if self.modalities else ""
         for asset, record in found:
             verdict = judge(record, self.modalities, self.now)
             if self._takes(verdict):
                 kept.append((asset, record))
                 continue
             verdicts[verdict] += 1
-            skipped.append(Skipped.asset(Reason.QUALITY_CONTROL, asset, _reason(verdict, self.modalities)))
+            reason = f"{verdict}{of}" if verdict == NONE else f"quality control{of}: {verdict}"
+            skipped.append(Skipped.asset(Reason.QUALITY_CONTROL, asset, reason))
         told = [f"{verdict}: {counted(number, 'record')}" for verdict, number in sorted(verdicts.items())]
         if not kept:
             records = counted(len(found), "record")
             with carrying(skipped):
                 raise RequestError(f"--qc={self.flag}: quality control leaves none of {records}", told)
         if told:
-            logger.info("--qc=%s: %s skipped (%s)", self.flag, counted(verdicts.total(), "record"), ", ".join(told))
+            logger.info("--qc=%s: %s skipped (%s)", self.flag, counted(len(skipped), "record"), ", ".join(told))
         return kept, skipped
-
-    def _takes(self, verdict: str) -> bool:
-        return not self.flag or (verdict == PASS if self.flag == "pass" else verdict != FAIL)
-
-
-def _reason(verdict: str, modalities: Sequence[str]) -> str:
-    of = f" of {', '.join(modalities)}" if modalities else ""
-    return f"{verdict}{of}" if verdict == NONE else f"quality control{of}: {verdict}"
 
 
 def judge(record: Record, modalities: Sequence[str], now: datetime) -> str:
@@ -117,22 +108,26 @@ def worst(verdicts: Iterable[str]) -> str:
 def _of_evaluations(quality: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield modality and status of each evaluation of v1: of a metric the last status in its list counts."""
     for evaluation in _objects(quality.get("evaluations")):
-        statuses = [_last(metric, now) for metric in _objects(evaluation.get("metrics"))]
-        known = {status for status in statuses if status is not None}
+        metrics = list(_objects(evaluation.get("metrics")))
+        histories = [[one for one in _history(metric) if _time(one) <= now] for metric in metrics]
+        known = {_status(history[-1]) for history in histories if history}
         if FAIL in known and not evaluation.get("allow_failed_metrics"):
             yield _modality(evaluation), FAIL
-        elif known:
-            yield _modality(evaluation), PENDING if PENDING in known else PASS
-        elif statuses:
-            yield _modality(evaluation), PENDING  # the schema refuses to judge what has no status yet
+        elif metrics:  # the schema refuses to judge what has no status yet
+            yield _modality(evaluation), PENDING if PENDING in known or not known else PASS
 
 
 def _of_metrics(quality: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
-    """Yield modality and status of each metric of v2: the status of the latest time counts."""
+    """Yield modality and status of each metric of v2.
+
+    Of its statuses the first of those of the latest time that has come counts, or else the first of all.
+    """
     listed = quality.get("allow_tag_failures")
     allowed = {tag for tag in listed if isinstance(tag, str)} if isinstance(listed, list) else set()
     for metric in _objects(quality.get("metrics")):
-        status = _latest(metric, now)
+        history = _history(metric)
+        come = [one for one in history if _time(one) <= now]
+        status = _status(max(come, key=_time) if come else next(iter(history), {}))
         yield _modality(metric), PASS if status == FAIL and allowed.intersection(_tags(metric)) else status
 
 
@@ -148,22 +143,11 @@ def _tags(metric: Mapping[str, Any]) -> Iterator[str]:
 
 def _modality(part: Mapping[str, Any]) -> str:
     modality = part.get("modality")
-    abbreviation = modality.get("abbreviation") if isinstance(modality, Mapping) else None
-    return abbreviation if isinstance(abbreviation, str) else ""
+    return text_of(modality.get("abbreviation")) if isinstance(modality, Mapping) else ""
 
 
-def _last(metric: Mapping[str, Any], now: datetime) -> str | None:
-    history = [_status(one) for one in _objects(metric.get("status_history")) if _time(one) <= now]
-    return history[-1] if history else None
-
-
-def _latest(metric: Mapping[str, Any], now: datetime) -> str:
-    """Return the first of those of the latest time that has come, or else the first of all."""
-    history = list(_objects(metric.get("status_history")))
-    if not history:
-        return PENDING
-    come = [one for one in history if _time(one) <= now]
-    return _status(max(come, key=_time) if come else history[0])
+def _history(metric: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(_objects(metric.get("status_history")))
 
 
 def _status(entry: Mapping[str, Any]) -> str:

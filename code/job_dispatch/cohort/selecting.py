@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
-from job_dispatch.cohort import pairs, quality_control, table_rows
+from job_dispatch.cohort import grouping, quality_control, table_rows
 from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, warn_listing
 from job_dispatch.messages import progress as progress_of
 from job_dispatch.metadata.records import (
@@ -25,8 +26,9 @@ from job_dispatch.metadata.records import (
     known_as,
     latest_of_asset,
     projection,
+    read,
 )
-from job_dispatch.model import Asset, Cohort, Group, Grouping, Reason, Skipped, Skips
+from job_dispatch.model import Asset, Cohort, Group, Reason, Skipped, Skips
 from job_dispatch.request import flag_values as values
 from job_dispatch.request import tables
 from job_dispatch.request.fields import Query
@@ -134,14 +136,16 @@ def select(
         subject=values.several(subject),
         project=values.several(project),
         modality=values.several(modality),
-        from_=_day(from_),
-        to=_day(to),
+        from_=values.day(from_) if isinstance(from_, str) else from_,
+        to=values.day(to) if isinstance(to, str) else to,
         qc=None if qc is None else values.one_of("pass", "not_fail")(qc),
         group_by=tuple(map(values.field, values.several(group_by))),
         filter_latest=None if latest is None else values.field(latest),
         filter_by=tuple(map(values.field, values.several(by))),
         unwind_list_fields=tuple(map(values.field, values.several(unwind))),
         drop_null_groups=drop_null_groups,
+        with_raw=with_raw,
+        skip_errors=skip_errors,
     )
     check_combinations(asked)
     selection = query if isinstance(query, Selection) else _selection(query, asked, table, exclude)
@@ -150,15 +154,11 @@ def select(
             if records.is_database:
                 raise RequestError("nothing is selected: give query, subject, project, modality, from_, to or table")
             selection = replace(selection, query=Query.of({}))
-        cohort = _Reading(records, selection, asked.grouping, asked.qc, with_raw, skip_errors, traits).cohort()
+        cohort = _cohort(records, selection, asked, traits)
     if sample is None:
         return cohort
     groups, rest = spread_sample(cohort.groups, sample)
     return replace(cohort, groups=groups, skipped=Skips([*cohort.skipped, *rest]))
-
-
-def _day(given: date | str | None) -> date | None:
-    return values.day(given) if isinstance(given, str) else given
 
 
 def _selection(
@@ -167,91 +167,111 @@ def _selection(
     table: str | PathLike[str] | None,
     exclude: str | PathLike[str] | Sequence[str | PathLike[str]],
 ) -> Selection:
-    """Return what selects the assets, of values as Python has them."""
     if isinstance(query, Mapping):
         try:
             query = json.dumps(query)
         except (TypeError, ValueError) as error:
             raise RequestError(f"--docdb_query: it cannot be written as JSON: {error}") from None
-    read = None if query is None else read_query(query, Path())
+    written = None if query is None else read_query(query, Path())
     rows = None if table is None else tables.read_table([Path(table)])
     excluded = read_exclusions([Path(exclude)] if isinstance(exclude, str | PathLike) else list(map(Path, exclude)))
-    return selected_by(read, asked, rows, excluded)
+    return selected_by(written, asked, rows, excluded)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """Reads the records that are selected, and arranges their assets in groups."""
-
-    metadata: MetadataSource
-    selection: Selection
-    grouping: Grouping
-    qc: str | None
-    with_raw: bool
-    skip_errors: bool
-    traits: bool
-
-    @property
-    def fields(self) -> list[str]:
-        needed = ASSET_FIELDS if self.selection.table is None else table_rows.FIELDS
-        traits = TRAIT_FIELDS if self.traits else ()
-        judged = quality_control.FIELDS if self.qc else ()
-        paired = pairs.FIELDS if self.with_raw else ()
-        return projection([*needed, *traits, *self.grouping.fields, *judged, "@created", *paired])
-
-    def cohort(self) -> Cohort:
-        metadata, selection = self.metadata, self.selection
-        fitting = self._fitting()
-        skipped = [*metadata.skipped, *fitting.skipped]
-        with carrying(skipped):
-            found, parameters, repeated = _without_duplicates(fitting.found, fitting.parameters)
-            skipped += repeated
-            if self.qc:
-                found, judged_out = quality_control.Quality(self.qc, selection.modality).keep(found)
-                skipped += judged_out
-            if self.grouping.fields:
-                from job_dispatch.cohort.grouping import grouped  # pandas takes half a second to load
-
-                groups, left = grouped(metadata, selection, found, self.grouping)
-                skipped += left
-            else:
-                groups = [Group((asset,)) for asset, _ in found]
-            groups = [one for group in groups for one in _by_parameters(group, parameters)]
-            groups, excluded = _without_excluded(groups, fitting.found, selection.exclusions)
-            skipped += excluded
-            partners: Mapping[str, Sequence[str]] = {}
-            if self.with_raw and groups:
-                by_id = {record["_id"]: record for _, record in found}
-                groups, partners, unpaired = pairs.with_raw(
-                    metadata, groups, by_id, self.fields, self.skip_errors, selection.exclusions
-                )
-                skipped += unpaired
-        return Cohort(
-            groups,
-            len(fitting.found),
-            Skips(skipped),
-            partners,
-            selection.query_text,
-            metadata.may_name_local_files,
-            selection.exclusions.jobs,
-        )
-
-    def _fitting(self) -> table_rows.Fitting:
-        table, query, fields = self.selection.table, self.selection.query, self.fields
-        with progress_of("reading metadata", "records") as shown:
-
-            def read(query: Query, keep: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
-                for page in self.metadata.find(query, fields):
-                    shown.advance(len(page))
-                    yield from filter(keep, page)
-
-            with carrying(self.metadata.skipped):
-                if table is not None:
-                    return table_rows.find(read, self.metadata, table, query, self.skip_errors)
-                return table_rows.Fitting(_find(read, self.metadata, query or Query.of({})), {})
+def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, traits: bool) -> Cohort:
+    """Read the records that are selected, and arrange their assets in groups."""
+    fields = projection(
+        [
+            *(ASSET_FIELDS if selection.table is None else table_rows.FIELDS),
+            *(TRAIT_FIELDS if traits else ()),
+            *asked.grouping.fields,
+            *(quality_control.FIELDS if asked.qc else ()),
+            "@created",
+            *(grouping.PAIR_FIELDS if asked.with_raw else ()),
+        ]
+    )
+    with carrying(metadata.skipped):
+        matched, parameters, missing = _matched(metadata, selection, fields, asked.skip_errors)
+    skipped = [*metadata.skipped, *missing]
+    with carrying(skipped):
+        found, parameters, repeated = _without_duplicates(matched, parameters)
+        skipped += repeated
+        if asked.qc:
+            found, judged_out = quality_control.Quality(asked.qc, selection.modality).keep(found)
+            skipped += judged_out
+        groups = [Group((asset,)) for asset, _ in found]
+        if asked.grouping.fields:
+            groups, left = grouping.grouped(metadata, selection, found, asked.grouping)
+            skipped += left
+        groups = [one for group in groups for one in _by_parameters(group, parameters)]
+        groups, excluded = _without_excluded(groups, matched, selection.exclusions)
+        skipped += excluded
+        partners: Mapping[str, Sequence[str]] = {}
+        if asked.with_raw and groups:
+            by_id = {record["_id"]: record for _, record in found}
+            groups, partners, unpaired = grouping.with_raw(
+                metadata, groups, by_id, fields, asked.skip_errors, selection.exclusions
+            )
+            skipped += unpaired
+    return Cohort(
+        groups,
+        len(matched),
+        Skips(skipped),
+        partners,
+        selection.query_text,
+        metadata.may_name_local_files,
+        selection.exclusions.jobs,
+    )
 
 
-def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Group]:
+def _matched(
+    metadata: MetadataSource, selection: Selection, fields: Sequence[str], skip_errors: bool
+) -> table_rows.Fitting:
+    """Return the records that the query or the table selects."""
+    with progress_of("reading metadata", "records") as shown:
+        if selection.table is not None:
+            return table_rows.find(metadata, selection.table, selection.query, fields, skip_errors, shown)
+        query = selection.query or Query.of({})
+        found: dict[str, tuple[Asset, Record]] = {}
+        for record in read(metadata, query, fields, shown):
+            found.setdefault(record["_id"], (asset_of(record), record))
+        if not found:
+            from job_dispatch.metadata.diagnosis import explain_nothing
+
+            raise RequestError("no record matches the query", explain_nothing(metadata, query.filter))
+    in_several = {(asset.name, asset.location) for asset, _ in found.values()}
+    names = Counter(name for name, _ in in_several)
+    if shared := sorted(f"{name}: {place}" for name, place in in_several if names[name] > 1):
+        warn_listing("several assets have the same name, all of which are taken:", shared)
+    return table_rows.Fitting(sorted(found.values(), key=lambda one: (one[0].name, one[0].record_id)), {})
+
+
+def _without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Parameters, list[Skipped]]:
+    """Return each asset once, by the record that `latest_of_asset` prefers, and the other records.
+
+    `parameters` are those of the rows of each record, by its id; the record that stays takes those of the others.
+    """
+    same: dict[tuple[str, str], Found] = {}
+    for asset, record in found:
+        same.setdefault(identity(asset), []).append((asset, record))
+    kept: Found = []
+    merged = dict(parameters)
+    skipped, details = [], []
+    for alike in same.values():
+        kept.append(max(alike, key=latest_of_asset))
+        taken = kept[-1][0].record_id
+        for other in (one for one, _ in alike if one.record_id != taken):
+            skipped.append(Skipped.asset(Reason.DUPLICATE, other, f"{Reason.DUPLICATE.value}: {taken} is taken"))
+            details.append(f"{other.name}: {taken} is taken, {other.record_id} is not")
+            if further := [one for one in merged.get(other.record_id, ()) if one not in merged.get(taken, ())]:
+                merged[taken] = [*merged.get(taken, ()), *further]
+    if skipped:
+        records = counted(len(skipped), "record")
+        warn_listing(f"{records} of assets that are registered twice skipped:", details)
+    return kept, merged, skipped
+
+
+def _by_parameters(group: Group, parameters: Parameters) -> Iterator[Group]:
     """Yield a group for each of the different parameters that the rows of its assets have."""
     assets: dict[str, list[Asset]] = {}
     different: dict[str, Mapping[str, Any]] = {}
@@ -262,46 +282,6 @@ def _by_parameters(group: Group, parameters: Mapping[str, Sequence[Mapping[str, 
             different[text] = one
     for text, members in assets.items():
         yield replace(group, assets=tuple(members), parameters=different[text])
-
-
-def _find(read: Callable[[Query], Iterator[Record]], metadata: MetadataSource, query: Query) -> Found:
-    found: dict[str, tuple[Asset, Record]] = {}
-    for record in read(query):
-        found.setdefault(record["_id"], (asset_of(record), record))
-    if not found:
-        from job_dispatch.metadata.diagnosis import explain_nothing
-
-        raise RequestError("no record matches the query", explain_nothing(metadata, query.filter))
-    in_several = {(asset.name, asset.location) for asset, _ in found.values()}
-    names = Counter(name for name, _ in in_several)
-    if shared := sorted(f"{name}: {place}" for name, place in in_several if names[name] > 1):
-        warn_listing("several assets have the same name, all of which are taken:", shared)
-    return sorted(found.values(), key=lambda one: (one[0].name, one[0].record_id))
-
-
-def _without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Parameters, list[Skipped]]:
-    """Return each asset once, by the record that `latest` prefers, and the other records.
-
-    `parameters` are those of the rows of each record, by its id; the record that stays takes those of the others.
-    """
-    same: dict[tuple[str, str], Found] = {}
-    for asset, record in found:
-        same.setdefault(identity(asset), []).append((asset, record))
-    taken = [max(alike, key=latest_of_asset) for alike in same.values()]
-    merged = dict(parameters)
-    skipped, details = [], []
-    for (asset, _), alike in zip(taken, same.values(), strict=True):
-        for other in (one for one, _ in alike if one.record_id != asset.record_id):
-            detail = f"{Reason.DUPLICATE.value}: {asset.record_id} is taken"
-            skipped.append(Skipped.asset(Reason.DUPLICATE, other, detail))
-            details.append(f"{other.name}: {asset.record_id} is taken, {other.record_id} is not")
-            further = [one for one in merged.get(other.record_id, ()) if one not in merged.get(asset.record_id, ())]
-            if further:
-                merged[asset.record_id] = [*merged.get(asset.record_id, ()), *further]
-    if skipped:
-        records = counted(len(skipped), "record")
-        warn_listing(f"{records} of assets that are registered twice skipped:", details)
-    return taken, merged, skipped
 
 
 def _without_excluded(
@@ -330,8 +310,10 @@ def spread_sample(groups: Sequence[Group], size: int) -> tuple[list[Group], list
     Each subject gets as many as any other, as far as it has them, and within a subject each day; a group
     counts as its first asset. The same groups make the same sample.
     """
-    order = sorted(range(len(groups)), key=lambda number: _rank(groups[number]))
-    kept = set(_spread(order, size, groups, (lambda asset: asset.subject, lambda asset: asset.day)))
+    firsts = [group.assets[0] for group in groups]
+    rank = attrgetter("subject", "day", "name", "record_id")
+    order = sorted(range(len(groups)), key=lambda number: rank(firsts[number]))
+    kept = set(_spread(order, size, firsts, ("subject", "day")))
     taken = [group for number, group in enumerate(groups) if number in kept]
     assets = {asset.record_id for group in taken for asset in group.assets}
     rest = {asset.record_id: asset for group in groups for asset in group.assets if asset.record_id not in assets}
@@ -339,29 +321,22 @@ def spread_sample(groups: Sequence[Group], size: int) -> tuple[list[Group], list
     return taken, [Skipped.asset(Reason.NOT_IN_SAMPLE, asset) for asset in rest.values()]
 
 
-def _rank(group: Group) -> tuple[str, str, str, str]:
-    first = group.assets[0]
-    return first.subject, first.day, first.name, first.record_id
-
-
-def _spread(
-    numbers: Sequence[int], size: int, groups: Sequence[Group], traits: Sequence[Callable[[Asset], str]]
-) -> list[int]:
+def _spread(numbers: Sequence[int], size: int, assets: Sequence[Asset], traits: Sequence[str]) -> list[int]:
     """Return `size` of the ordered numbers, shared out evenly over the values of each trait in turn."""
     if size >= len(numbers):
         return list(numbers)
     if not traits:
         return _evenly(numbers, size)
-    first, *further = traits
     parts: dict[str, list[int]] = {}
     for number in numbers:
-        parts.setdefault(first(groups[number].assets[0]), []).append(number)
+        parts.setdefault(getattr(assets[number], traits[0]), []).append(number)
     if size < len(parts):
         return [_evenly(parts[value], 1)[0] for value in _evenly(list(parts), size)]
+    shares = _shares(list(map(len, parts.values())), size)
     return [
         number
-        for part, share in zip(parts.values(), _shares(list(map(len, parts.values())), size), strict=True)
-        for number in _spread(part, share, groups, further)
+        for part, share in zip(parts.values(), shares, strict=True)
+        for number in _spread(part, share, assets, traits[1:])
     ]
 
 

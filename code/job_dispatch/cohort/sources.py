@@ -1,19 +1,39 @@
-"""Where records come from: a catalog, a folder or a bucket, or else DocDB."""
+"""Where records come from: DocDB, a catalog, or the folders and files of a place, each of which is an asset."""
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from job_dispatch.cohort.places import Naming, open_place, place_of
-from job_dispatch.messages import RequestError
+from job_dispatch.messages import (
+    DispatchError,
+    RequestError,
+    ServiceError,
+    counted,
+    logger,
+    progress,
+    warn_listing,
+)
+from job_dispatch.metadata import asset_records
+from job_dispatch.metadata.asset_records import NamePattern
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.metadata.names import NamePattern
 from job_dispatch.metadata.records import MetadataSource
+from job_dispatch.model import Reason, Skipped
+from job_dispatch.request.flag_values import STORE_ENDINGS
 from job_dispatch.request.flags import Settings
+from job_dispatch.request.json_text import is_unicode
 from job_dispatch.request.selection import file_places
+from job_dispatch.storage.places import Places
+
+_WILD = re.compile(r"[*?[]")
+# What a name has after its own: an ending, with what belongs to some of them.
+_EXTENSION = re.compile(r"(\.ome|\.nii|\.tar)?\.[A-Za-z][A-Za-z0-9]*(\.gz)?$")
+_CATALOG_ENDINGS = tuple(f".{name}{gz}" for name in ("json", "jsonl", "ndjson") for gz in ("", ".gz"))
 
 
 @dataclass(frozen=True)
@@ -50,10 +70,9 @@ class Folder:
         """Return the records of its assets, which are read now."""
         text = os.path.expanduser(os.fspath(self.place))  # noqa: PTH111 - it may be an address
         pattern = NamePattern(self.name_pattern) if self.name_pattern else None
-        place = place_of(text, [Path(text)], tuple(self.endings))
-        if place is None:
+        if (place := place_of(text, [Path(text)], self.endings)) is None:
             raise RequestError(f"{text}: no folder of assets; a file of records is a Catalog")
-        return open_place(place, Naming(tuple(self.endings), pattern), self.max_concurrency, skip_errors)
+        return open_place(place, self.endings, pattern, self.max_concurrency, skip_errors)
 
 
 def open_source(settings: Settings) -> MetadataSource:
@@ -79,7 +98,170 @@ def open_source(settings: Settings) -> MetadataSource:
     text = settings.metadata_catalog.removeprefix("file://")
     local = file_places(text, settings.input_directory)
     pattern = NamePattern(settings.name_pattern) if settings.name_pattern else None
-    place = place_of(text, local, settings.file_extension)
-    if place is None:
+    if (place := place_of(text, local, settings.file_extension)) is None:
         return Catalog(next((path for path in local if path.is_file()), text))
-    return open_place(place, Naming(settings.file_extension, pattern), settings.max_concurrency, settings.skip_errors)
+    return open_place(place, settings.file_extension, pattern, settings.max_concurrency, settings.skip_errors)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or a bucket in which each direct child, or each match of a pattern, is an asset; or one asset itself.
+
+    `text` is what the user gave. `base` is its part without wildcards: `s3://bucket/prefix` or `file:///folder`,
+    without a trailing slash. `pattern` has the parts below it; empty where each child is an asset.
+    """
+
+    text: str
+    base: str
+    pattern: tuple[str, ...] = ()
+    is_asset: bool = False
+
+
+def place_of(text: str, local: Sequence[Path], endings: Sequence[str] = ()) -> Place | None:
+    """Return the place that a path or an address names, None if it is a file of records.
+
+    `local` is where a path may be; the first that exists counts. Files with one of `endings` are assets, as stores are.
+
+    Raises
+    ------
+    RequestError
+        It has wildcards where none can be, or is a file of records in a bucket.
+    """
+    store_endings = (*STORE_ENDINGS, *endings)
+    if text.startswith("s3://"):
+        bucket, *parts = text.removeprefix("s3://").rstrip("/").split("/")
+        if not bucket or _WILD.search(bucket):
+            raise RequestError(f"{text} is not an address such as s3://bucket/prefix/sub-*")
+        place = _divided(text, f"s3://{bucket}", parts, store_endings)
+        if not place.pattern and not place.is_asset and text.endswith(_CATALOG_ENDINGS):
+            raise RequestError(f"{text}: a catalog must be a local file; copy it, or give the folder of the assets")
+        return place
+    path = next((path for path in local if path.exists()), None)
+    if path is not None:
+        address = f"file://{os.path.abspath(path)}"  # noqa: PTH100 - without resolving links
+        is_asset = address.endswith(store_endings)
+        return Place(text, address, is_asset=is_asset) if is_asset or path.is_dir() else None
+    if not _WILD.search(text):
+        return None
+    for path in local:
+        _, *parts = os.path.abspath(path).split("/")  # noqa: PTH100
+        place = _divided(text, "file://", parts, store_endings)
+        if Path(place.base.removeprefix("file://") or "/").is_dir():
+            return place
+    raise RequestError(f"no folder for the pattern {text}")
+
+
+def _divided(text: str, root: str, parts: Sequence[str], store_endings: tuple[str, ...]) -> Place:
+    """Return the place below a root, divided before its first wildcard."""
+    first = next((number for number, part in enumerate(parts) if _WILD.search(part)), len(parts))
+    base = "/".join([root, *parts[:first]])
+    pattern = tuple(parts[first:])
+    if pattern and pattern[-1] == "**":
+        raise RequestError(f"{text}: end the pattern with what an asset is called, such as **/*.nwb")
+    is_asset = not pattern and base.endswith(store_endings)
+    return Place(text, "file:///" if base == "file://" else base, pattern, is_asset)
+
+
+def open_place(
+    place: Place, endings: Sequence[str], pattern: NamePattern | None, max_concurrency: int, skip_errors: bool
+) -> Catalog:
+    """Return a catalog of the assets in a place; assets that cannot be read are in its `skipped`.
+
+    Raises
+    ------
+    RequestError
+        The place holds no assets, or metadata files hold no metadata and `skip_errors` is false.
+    ServiceError
+        It cannot be read.
+    """
+    failed: dict[str, DispatchError] = {}
+    with Places(max_concurrency) as places:
+        folders, others = _assets(places, place, tuple(endings))
+        total = len(folders) + len(others)
+        with progress("reading metadata", "assets", total) as shown:
+
+            def records() -> Iterator[dict[str, Any]]:
+                for address, record in _records(places, place, pattern, folders, others):
+                    shown.advance()
+                    if isinstance(record, DispatchError):
+                        failed[address] = record
+                    else:
+                        yield record
+
+            catalog = Catalog.of(records(), place.text)
+    if failed and (error := _refusal(failed, total, skip_errors)):
+        catalog.close()
+        raise error
+    catalog.skipped = [
+        Skipped(Reason.NOT_READABLE, address.rpartition("/")[2], location=address, detail=error.headline)
+        for address, error in failed.items()
+    ]
+    return catalog
+
+
+def _assets(places: Places, place: Place, endings: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the folders whose metadata files may be read, and the files and stores, of which only the name is."""
+    if place.is_asset:
+        parent, _, name = place.base.rpartition("/")
+        found = places.match(parent, [glob.escape(name)])
+    else:
+        found = places.match(place.base, place.pattern or ["*"])
+    files = [file.address for file in found.files]
+    if not place.is_asset and not place.pattern:
+        taken = [file for file in files if endings and file.endswith(endings)]
+        if others := len(files) - len(taken):
+            logger.info(
+                "%s: %s in it are no assets; those with an ending of --file_extension would be",
+                place.text,
+                counted(others, "file"),
+            )
+        files = taken
+    if not found.folders and not files:
+        raise RequestError(f"{place.text}: no assets; give a folder with one folder per asset, or a pattern of files")
+    stores = (*STORE_ENDINGS, *endings)
+    folders = [folder for folder in found.folders if not folder.endswith(stores)]
+    return folders, [*(folder for folder in found.folders if folder.endswith(stores)), *files]
+
+
+def _records(
+    places: Places, place: Place, pattern: NamePattern | None, folders: Sequence[str], others: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any] | DispatchError]]:
+    """Yield the address of each asset with its record, or with why there is none."""
+    start = len(place.base.rpartition("/")[0] if place.is_asset else place.base.rstrip("/")) + 1
+    unnamed: list[str] = []
+
+    def record(address: str, name: str, contents: Mapping[str, bytes]) -> dict[str, Any] | DispatchError:
+        if not is_unicode(address):
+            return RequestError("its name is not UTF-8")
+        named = asset_records.from_conventions(address)
+        if pattern is not None:
+            if (own := pattern.read(name)) is None:
+                unnamed.append(address[start:])
+            named = {**named, **(own or {})}
+        try:
+            return asset_records.record_of(address, contents, named)
+        except RequestError as error:
+            return error
+
+    for address, contents in places.read_folders(folders, asset_records.wanted_files):
+        if isinstance(contents, DispatchError):
+            yield address, contents
+        else:
+            yield address, record(address, address[start:], contents)
+    for address in others:
+        yield address, record(address, _EXTENSION.sub("", address[start:]), {})
+    if unnamed and pattern is not None:
+        total = counted(len(folders) + len(others), "asset")
+        warn_listing(f"{len(unnamed):,} of {total} do not fit --name_pattern={pattern.text}:", unnamed)
+
+
+def _refusal(failed: Mapping[str, DispatchError], total: int, skip_errors: bool) -> DispatchError | None:
+    """Return the error that ends the run, or warn where it goes on."""
+    headline = f"the metadata of {len(failed):,} of {counted(total, 'asset')} could not be read"
+    details = [f"{address}: {error.headline}" for address, error in failed.items()]
+    if skip_errors and len(failed) < total:
+        warn_listing(f"{headline}; skipped:", details)
+        return None
+    remedy = " (--skip_errors=1 goes on without them)" if len(failed) < total else ""
+    only_requests = all(isinstance(error, RequestError) for error in failed.values())
+    return (RequestError if only_requests else ServiceError)(f"{headline}; no job is written{remedy}", details)

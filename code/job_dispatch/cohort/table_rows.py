@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from job_dispatch.failures import advice
-from job_dispatch.messages import (
-    LISTED_AT_MOST,
-    RequestError,
-    carrying,
-    counted,
-    logger,
-    warn_listing,
-)
+from job_dispatch.messages import LISTED_AT_MOST, Progress, RequestError, carrying, counted, logger, warn_listing
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     ID_FIELDS,
@@ -28,6 +20,7 @@ from job_dispatch.metadata.records import (
     code_ocean_ids,
     id_filter,
     projection,
+    read,
     value_at,
 )
 from job_dispatch.model import Asset, Reason, Skipped
@@ -53,30 +46,28 @@ FIELDS = (*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS)
 # For each query the server reads all records where a field has no index; a body of 2,000 ids has 160 kB.
 _KEYS_A_QUERY = 2_000
 
-Found = list[tuple[Asset, Record]]
-Read = Callable[[Query, Callable[[Record], bool]], Iterator[Record]]
 
-
-@dataclass(frozen=True)
-class Fitting:
+class Fitting(NamedTuple):
     """The records that fit a table.
 
-    Parameters
-    ----------
-    found : list of (Asset, Record)
-        Each record once, in the order of the rows; those that fit one row by name, then `_id`.
-    parameters : dict
-        By record id, the different parameters of its rows, in their order.
-    skipped : sequence of Skipped
-        Rows without a record, and records that a row asks for and the query does not select.
+    `found` has each record once, in the order of the rows; those that fit one row by name, then `_id`. `parameters`
+    has, by record id, the different ones of its rows, in their order. `skipped` are rows without a record, and records
+    that a row asks for and the query does not select.
     """
 
-    found: Found
+    found: list[tuple[Asset, Record]]
     parameters: Mapping[str, Sequence[Mapping[str, Any]]]
     skipped: Sequence[Skipped] = ()
 
 
-def find(read: Read, metadata: MetadataSource, table: Table, query: Query | None, skip_errors: bool) -> Fitting:
+def find(
+    metadata: MetadataSource,
+    table: Table,
+    query: Query | None,
+    fields: Sequence[str],
+    skip_errors: bool,
+    shown: Progress,
+) -> Fitting:
     """Return the records that fit a row of a table and, where there is one, match a query.
 
     Raises
@@ -84,12 +75,12 @@ def find(read: Read, metadata: MetadataSource, table: Table, query: Query | None
     RequestError
         Rows have no record and `skip_errors` is false, or no row has one.
     """
-    found = _by_key(read, metadata, table.keys, query)
+    found = _by_key(metadata, table.keys, query, fields, shown)
     without = [key for key, records in found.items() if not records]
     skipped: list[Skipped] = []
     if query is not None and without:
         # Told apart from what is in no record at all.
-        known = _by_key(_reading(metadata), metadata, dict.fromkeys(without), None)
+        known = _by_key(metadata, without, None, FIELDS)
         not_queried = [key for key in without if known[key]]
         without = [key for key in without if not known[key]]
         others = (asset_of(record) for key in not_queried for record in known[key].values())
@@ -120,44 +111,39 @@ def _fitting(
             different = parameters.setdefault(asset.record_id, {})
             for row in rows[key]:
                 different.setdefault(json_text.compact(row.parameters), row.parameters)
-    return Fitting(
-        list(unique.values()), {one: list(different.values()) for one, different in parameters.items()}, skipped
-    )
-
-
-def _reading(metadata: MetadataSource) -> Read:
-    def read(query: Query, keep: Callable[[Record], bool]) -> Iterator[Record]:
-        for page in metadata.find(query, FIELDS):
-            yield from filter(keep, page)
-
-    return read
+    different_of = {record_id: list(different.values()) for record_id, different in parameters.items()}
+    return Fitting(list(unique.values()), different_of, skipped)
 
 
 def _by_key(
-    read: Read, metadata: MetadataSource, keys: Iterable[Key], query: Query | None
+    metadata: MetadataSource,
+    keys: Iterable[Key],
+    query: Query | None,
+    fields: Sequence[str],
+    shown: Progress | None = None,
 ) -> dict[Key, dict[str, Record]]:
     """Return, for each key, the records that fit it, by their ids."""
     found: dict[Key, dict[str, Record]] = {key: {} for key in keys}
     columns = tuple(dict.fromkeys(key.column for key in found))
-
-    def fits(record: Record) -> bool:
-        return any(key in found for key in _keys_of(record, columns))
-
-    for part in _filters(metadata, list(found), query):
-        for record in read(part, fits):
+    for part in _queries(metadata, list(found), query):
+        for record in read(metadata, part, fields, shown):
             for key in _keys_of(record, columns):
                 if key in found:
                     found[key].setdefault(record["_id"], record)
     return found
 
 
-def _filters(metadata: MetadataSource, keys: Sequence[Key], query: Query | None) -> Iterator[Query]:
+def _queries(metadata: MetadataSource, keys: Sequence[Key], query: Query | None) -> Iterator[Query]:
     """Yield queries that together find all records for the keys, and maybe others."""
     if not metadata.is_database:
         yield query or Query.of({})  # each query reads all records, so one is enough
         return
     for start in range(0, len(keys), _KEYS_A_QUERY):
-        wanted = Query.of(_filter_of(keys[start : start + _KEYS_A_QUERY]))
+        values: dict[str, dict[str, None]] = {}
+        for key in keys[start : start + _KEYS_A_QUERY]:
+            values.setdefault(key.column, {})[key.value] = None
+        parts = [_column_filter(column, list(wanted)) for column, wanted in values.items()]
+        wanted = Query.of(parts[0] if len(parts) == 1 else {"$or": parts})
         yield wanted if query is None else Query.all_of([query, wanted])
 
 
@@ -172,16 +158,7 @@ def _report_missing(metadata: MetadataSource, table: Table, missing: Sequence[Ke
     warn_listing(f"{headline}; skipped:", details)
 
 
-def _filter_of(keys: Sequence[Key]) -> Filter:
-    """Return a filter for all records that fit a key; others may match, of another session."""
-    values: dict[str, list[str]] = {}
-    for key in keys:
-        values.setdefault(key.column, []).append(key.value)
-    parts = [_column_filter(column, list(dict.fromkeys(wanted))) for column, wanted in values.items()]
-    return parts[0] if len(parts) == 1 else {"$or": parts}
-
-
-def _column_filter(column: str, values: Sequence[str]) -> Filter:
+def _column_filter(column: str, values: list[str]) -> Filter:
     if column == "asset_id":
         return id_filter(values)
     if column == "location":
@@ -189,7 +166,7 @@ def _column_filter(column: str, values: Sequence[str]) -> Filter:
     if column == "docdb_record_id":
         return record_id_filter(values)
     [field] = _FIELDS_OF_COLUMN[column]
-    return {field: {"$in": list(values)}}
+    return {field: {"$in": values}}
 
 
 def record_id_filter(values: Sequence[str]) -> Filter:
@@ -219,19 +196,14 @@ def _values_of(record: Record, column: str) -> Iterator[str]:
     if column == "asset_id":
         yield from code_ocean_ids(record)
     elif column == "location" and isinstance(location := record.get("location"), str):
-        yield from _addresses(location.rstrip("/"))
+        yield location.rstrip("/")
+        if location.startswith("file://"):  # a catalog may name folders relative to itself
+            parts = location.removeprefix("file://").rstrip("/").split("/")
+            yield from ("/".join(parts[start:]) for start in range(1, len(parts)))
     elif column != "location":
         [field] = _FIELDS_OF_COLUMN[column]
         if isinstance(value := value_at(record, field), str):
             yield value
-
-
-def _addresses(location: str) -> Iterator[str]:
-    yield location
-    if location.startswith("file://"):
-        # A catalog may name folders relative to itself.
-        parts = location.removeprefix("file://").split("/")
-        yield from ("/".join(parts[start:]) for start in range(1, len(parts)))
 
 
 def _sessions(record: Record) -> Iterator[str]:
@@ -239,6 +211,9 @@ def _sessions(record: Record) -> Iterator[str]:
     for field in SESSION_FIELDS:
         if isinstance(start := value_at(record, field), str):
             yield from sessions_of(start)
+
+
+# Suggestions for rows without a record
 
 
 def _hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
@@ -254,7 +229,6 @@ def _hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
 
 
 def _object_ids(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
-    """Yield, for ids that may be ObjectIds, that not each gateway lets ask for these."""
     for key in missing:
         if key.column == "docdb_record_id" and _OBJECT_ID.fullmatch(key.value) and metadata.is_database:
             yield key, " (if that is an ObjectId which the gateway cannot be asked for, ask for it by name)"
@@ -273,9 +247,7 @@ def _alike(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[K
         for column, pieces in halves.items()
         for field in _FIELDS_OF_COLUMN[column]
     ]
-    if not parts:
-        return
-    records = _first_page(metadata, {"$or": parts})
+    records = _first_page(metadata, {"$or": parts}) if parts else []
     known = {
         column: {value.casefold(): value for record in records for value in _values_of(record, column)}
         for column in halves
@@ -290,10 +262,8 @@ def _alike(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[K
 def _other_sessions(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
     """Yield the nearest session of the same subject."""
     asked = [key for key in missing if key.session]
-    if not asked:
-        return
     known: dict[str, set[str]] = {}
-    for record in _first_page(metadata, {SUBJECT_FIELD: {"$in": [key.value for key in asked]}}):
+    for record in _first_page(metadata, {SUBJECT_FIELD: {"$in": [key.value for key in asked]}}) if asked else ():
         for subject in _values_of(record, "subject_id"):
             known.setdefault(subject, set()).update(_sessions(record))
     for key in asked:
@@ -307,9 +277,8 @@ def _other_sessions(metadata: MetadataSource, missing: Sequence[Key]) -> Iterato
 def _other_meanings(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
     """Yield, for ids that are a record's name or `_id` by mistake, what to write instead."""
     asked = {key.value: key for key in missing if key.column == "asset_id"}
-    if not asked:
-        return
-    for record in _first_page(metadata, {"$or": [{field: {"$in": list(asked)}} for field in ("name", "_id")]}):
+    query = {"$or": [{field: {"$in": list(asked)}} for field in ("name", "_id")]}
+    for record in _first_page(metadata, query) if asked else ():
         asset_id = asset_of(record).asset_id
         remedy = f"; its asset_id is {asset_id}" if asset_id else ", which has no asset_id"
         for column, meaning in (("name", "the name of an asset"), ("docdb_record_id", "the _id of a record")):
@@ -319,4 +288,4 @@ def _other_meanings(metadata: MetadataSource, missing: Sequence[Key]) -> Iterato
 
 
 def _first_page(metadata: MetadataSource, query: Filter) -> list[Record]:
-    return next(metadata.find(Query.of(query), projection([*ASSET_FIELDS, SUBJECT_FIELD, *SESSION_FIELDS])), [])
+    return next(metadata.find(Query.of(query), projection(FIELDS)), [])

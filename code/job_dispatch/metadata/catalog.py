@@ -37,8 +37,8 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 _HALF_A_CHARACTER = re.compile(r"\\ud", re.IGNORECASE)
 _ESCAPED_COLON = re.compile(rb"\\u003a", re.IGNORECASE)
 
-# The number of a line, or `record N` of an array.
-_Place = int | str
+_DECODE = msgspec.json.Decoder().decode
+_ENCODE = msgspec.json.Encoder().encode
 
 
 class Catalog:
@@ -72,9 +72,8 @@ class Catalog:
     def of(cls, records: Iterable[Record], name: str) -> Self:
         """Return a catalog of records that come one by one; they are kept in a temporary file, not in memory."""
         content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
-        encode = msgspec.json.Encoder().encode
         try:
-            content.writelines(line for record in records for line in (encode(record), b"\n"))
+            content.writelines(line for record in records for line in (_ENCODE(record), b"\n"))
             content.flush()
         except BaseException as error:
             content.close()
@@ -104,7 +103,7 @@ class Catalog:
         wanted = None if fields is None else _tree(fields)
         found = (
             self._resolved(record if wanted is None else _projected(record, wanted))
-            for record in self._matching(query, None)
+            for record in self._matching(query, math.inf)
         )
         while page := list(itertools.islice(found, _RECORDS_A_PAGE)):
             yield page
@@ -124,11 +123,11 @@ class Catalog:
                 sample[place] = record
         return sorted(sample, key=lambda record: str(record["_id"]), reverse=True)
 
-    def _matching(self, query: Query, within: float | None) -> Iterator[Record]:
+    def _matching(self, query: Query, within: float) -> Iterator[Record]:
         matches = Matching(query, f"{self._path}: the catalog")
-        deadline = None if within is None else time.monotonic() + within
+        deadline = time.monotonic() + within
         for records in self._file.blocks(matches.holding):
-            if deadline is not None and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise ServiceError(f"{self._path}: not read in time")
             yield from filter(matches, records)
 
@@ -164,15 +163,7 @@ def _projected(value: Any, tree: dict[str, Any]) -> Any:
 
 
 class CatalogFile:
-    """The records of a file of JSON Lines or of one JSON array, which is read anew each time; only ids are kept.
-
-    Parameters are those of `Catalog`.
-
-    Raises
-    ------
-    RequestError
-        The file cannot be read.
-    """
+    """The records of a file as of `Catalog`, which is read anew each time; raises RequestError if that fails."""
 
     def __init__(self, path: Path | str, content: IO[bytes] | None = None) -> None:
         self._path, self._content = path, content
@@ -190,22 +181,26 @@ class CatalogFile:
         if self._content is not None:
             self._content.close()
 
+    def _open(self) -> IO[bytes]:
+        if self._content is not None:
+            return io.BufferedReader(_Again(self._content), _BYTES_A_READ)
+        try:
+            if f"{self._path}".endswith(".gz"):
+                return cast("IO[bytes]", gzip.open(self._path))
+            return Path(self._path).open("rb", buffering=_BYTES_A_READ)
+        except OSError as error:
+            raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
+
     def blocks(self, holding: str | None = None) -> Iterator[list[Record]]:
-        """Yield all records in blocks; each record has an `_id` of its own.
+        """Yield all records in blocks, each with an `_id` of its own; RequestError names what is no such record.
 
-        Parameters
-        ----------
-        holding : str or None
-            Text that each wanted record has as a value; records without it are checked, and may be left out.
-
-        Raises
-        ------
-        RequestError
-            A line, or an element of the array, is not such a record.
+        `holding` is text that each wanted record has as a value; those without it are checked, and may be left out.
         """
         held = b"" if holding is None else msgspec.json.encode(holding)
         if self.is_checked:
-            yield from self._checked_blocks(held)
+            with self._open() as file:
+                while lines := file.readlines(_BYTES_A_BLOCK):
+                    yield [_DECODE(line) for line in lines if held in line]
             return
         seen: set[str | None] = set()
         for _, values, written in self._blocks():
@@ -218,48 +213,28 @@ class CatalogFile:
                 raise self._first_wrong()
             yield values if written is None or held in written else []
 
-    def _checked_blocks(self, held: bytes) -> Iterator[list[Record]]:
-        decode = msgspec.json.Decoder().decode
-        with self._open() as file:
-            while lines := file.readlines(_BYTES_A_BLOCK):
-                yield [decode(line) for line in lines if held in line]
-
     def _first_wrong(self) -> RequestError:
         """Read again to find it: keeping the first place of each of 200,000 ids takes time and memory."""
-        first_places: dict[str, _Place] = {}
+        first_places: dict[str, str] = {}
         for places, values, _ in self._blocks():
             for place, value in zip(places, values, strict=True):
                 if not isinstance(value, dict) or not isinstance(value.get("_id"), str):
                     return RequestError(
-                        f"{self._at(place)}: not a metadata record; it must be an object with an _id that is text"
+                        f"{place}: not a metadata record; it must be an object with an _id that is text"
                     )
                 if (first := first_places.setdefault(value["_id"], place)) != place:
                     return RequestError(
-                        f"{self._at(place)}: the _id {value['_id']} is already in {self._at(first)};"
-                        " each _id may occur once"
+                        f"{place}: the _id {value['_id']} is already in {first}; each _id may occur once"
                     )
         return RequestError(f"{self._path}: changed while it was read; run again")
 
-    def _open(self) -> IO[bytes]:
-        if self._content is not None:
-            return io.BufferedReader(_Again(self._content), _BYTES_A_READ)
-        try:
-            if f"{self._path}".endswith(".gz"):
-                return cast("IO[bytes]", gzip.open(self._path))
-            return Path(self._path).open("rb", buffering=_BYTES_A_READ)
-        except OSError as error:
-            raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
-
-    def _at(self, place: _Place) -> str:
-        return f"{self._path}, {place if isinstance(place, str) else f'line {place}'}"
-
-    def _blocks(self) -> Iterator[tuple[Sequence[_Place], list[Any], bytearray | None]]:
+    def _blocks(self) -> Iterator[tuple[Iterable[str], list[Any], bytes | None]]:
         """Yield blocks of values with their places and, where the fast reader took them, as it writes them again."""
         try:
             with self._open() as file:
-                is_array = _is_array(file)
+                start = next((line for line in file if not _is_blank(line)), b"")
             with self._open() as file:
-                if is_array:
+                if start.removeprefix(_BOM).lstrip().startswith(b"["):
                     for place, value in self._elements(file.read()):
                         yield [place], [value], None
                 else:
@@ -267,8 +242,7 @@ class CatalogFile:
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise RequestError(f"{self._path}: not a whole gzip file: {error}") from None
 
-    def _lines(self, file: IO[bytes]) -> Iterator[tuple[Sequence[_Place], list[Any], bytearray | None]]:
-        reader = PlainLines()
+    def _lines(self, file: IO[bytes]) -> Iterator[tuple[Iterable[str], list[Any], bytes | None]]:
         first = 1
         # Of a compressed file, the share of what is stored counts.
         stored = file.fileobj if isinstance(file, gzip.GzipFile) else file
@@ -276,31 +250,30 @@ class CatalogFile:
         while lines := file.readlines(_BYTES_A_BLOCK):
             if size:
                 has_read(lambda: stored.tell() / size)
-            numbers = range(first, first + len(lines))
+            places = (f"{self._path}, line {number}" for number in range(first, first + len(lines)))
             first += len(lines)
-            if (values := reader.read(lines)) is not None:
-                yield numbers, values, reader.written
+            values, written = read_plain(lines)
+            if values is not None:
+                yield places, values, written
                 continue
-            for number, line in zip(numbers, lines, strict=True):
+            for place, line in zip(places, lines, strict=True):
                 if not _is_blank(line):
-                    yield [number], [self._value(line, number)], None
-
-    def _value(self, line: bytes, number: int) -> Any:
-        text = _decoded(line, self._at(number)).removesuffix("\n")
-        value, end = self._decode(text, 0, self._at(number))
-        if end < len(text):
-            raise self._not_json(json.JSONDecodeError("Extra data", text, end), self._at(number))
-        return value
+                    text = _decoded(line, place).removesuffix("\n")
+                    value, end = self._decode(text, 0, place)
+                    if end < len(text):
+                        raise self._not_json(json.JSONDecodeError("Extra data", text, end), place)
+                    yield [place], [value], None
 
     def _elements(self, content: bytes) -> Iterator[tuple[str, Any]]:
-        """Yield the elements of an array one by one."""
+        """Yield the elements of an array one by one, each with its place."""
         text = _decoded(content, f"{self._path}")
         position = _after_blanks(text, text.index("[") + 1)
         for number in itertools.count(1):
             if number == 1 and text.startswith("]", position):
                 break
-            value, position = self._decode(text, position, f"{self._path}, record {number}")
-            yield f"record {number}", value
+            place = f"{self._path}, record {number}"
+            value, position = self._decode(text, position, place)
+            yield place, value
             if text.startswith("]", position):
                 break
             if not text.startswith(",", position):
@@ -326,9 +299,9 @@ class CatalogFile:
         return value, _after_blanks(text, end)
 
     def _not_json(self, error: json.JSONDecodeError, place: str) -> RequestError:
-        several = "\n" in error.doc.strip()
-        position = f"line {error.lineno}, column {error.colno}" if several else f"column {error.colno}"
-        place = f"{self._path}" if several else place
+        position = f"column {error.colno}"
+        if "\n" in error.doc.strip():
+            place, position = f"{self._path}", f"line {error.lineno}, {position}"
         return RequestError(f"{place}: not JSON: {error.msg} at {position}; {_FORM}")
 
 
@@ -346,12 +319,6 @@ class _Again(io.RawIOBase):
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
-
-
-def _is_array(file: IO[bytes]) -> bool:
-    """Tell whether a file holds one array."""
-    start = next((line for line in file if not _is_blank(line)), b"")
-    return start.removeprefix(_BOM).lstrip().startswith(b"[")
 
 
 def _is_blank(line: bytes) -> bool:
@@ -386,32 +353,18 @@ _STRICT = json.JSONDecoder(
 )
 
 
-class PlainLines:
-    """A fast reader of lines, which leaves to the strict reader what the two might read differently.
+def read_plain(lines: Sequence[bytes]) -> tuple[list[Any], bytes] | tuple[None, None]:
+    """Return the value of each line and all of them written again, or None where the strict reader must read them.
 
     `msgspec` takes a fifth of the time and is as strict, except that it keeps one value of a key that occurs twice in
-    an object. So what it read is written again: if a value was dropped, there are fewer colons, unless a colon is
-    written as an escape.
-
-    Attributes
-    ----------
-    written : bytearray
-        The last lines written again: a list in JSON without blanks.
+    an object. So what it read is written again, without blanks: if a value was dropped, there are fewer colons, unless
+    a colon is written as an escape.
     """
-
-    def __init__(self) -> None:
-        self._decode = msgspec.json.Decoder().decode
-        self._encode_into = msgspec.json.Encoder().encode_into
-        self._errors = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
-        self.written = bytearray()
-
-    def read(self, lines: Sequence[bytes]) -> list[Any] | None:
-        """Return the value of each line, or None where the strict reader must read them."""
-        try:
-            values = list(map(self._decode, lines))
-            self._encode_into(values, self.written)
-        except self._errors:
-            return None
-        text = b"".join(lines)
-        has_escaped_colon = b"\\" in text and _ESCAPED_COLON.search(text)
-        return None if has_escaped_colon or text.count(b":") != self.written.count(b":") else values
+    try:
+        values = list(map(_DECODE, lines))
+        written = _ENCODE(values)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None, None
+    text = b"".join(lines)
+    has_escaped_colon = b"\\" in text and _ESCAPED_COLON.search(text)
+    return (None, None) if has_escaped_colon or text.count(b":") != written.count(b":") else (values, written)

@@ -66,25 +66,21 @@ def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
     known = field_names(sample)
     lines = []
     for number, (condition, count) in enumerate(zip(parts, alone, strict=True)):
-        if count != 0 and number != culprit:
-            lines.append(_Line(_text(condition), _records(count), ""))
-        elif missing := [name for name in fields_in(condition) if sample and source.is_nowhere(name, known)]:
-            remarks = [suggestion(missing[0], known), _hint(condition, ())]
-            lines.append(_Line(_text(condition), "no such field", "; ".join(filter(None, remarks))))
-        else:
-            together = "none of them with all above" if count else ""
-            remarks = [together, _hint(condition, sample), _values(condition, sample)]
-            lines.append(_Line(_text(condition), _records(count), "; ".join(filter(None, remarks))))
+        finding = "? records" if count is None else counted(count, "record")
+        remarks: list[str] = []
+        if count == 0 or number == culprit:
+            missing = [name for name in fields_in(condition) if sample and source.is_nowhere(name, known)]
+            if missing:
+                finding = "no such field"
+                remarks = [suggestion(missing[0], known), _hint(condition, ())]
+            else:
+                together = "none of them with all above" if count else ""
+                remarks = [together, _hint(condition, sample), _values(condition, sample)]
+        lines.append((_text(condition), finding, "; ".join(filter(None, remarks))))
     if len(lines) > LISTED_AT_MOST:  # the one to blame must not be among those that are only counted
         lines.insert(0, lines.pop(culprit))
-    return _aligned(lines)
-
-
-@dataclass(frozen=True)
-class _Line:
-    condition: str
-    finding: str
-    remark: str
+    first, second = (max(len(line[column]) for line in lines) for column in (0, 1))
+    return [f"{text:<{first}}   {finding:>{second}}   {remark}".rstrip() for text, finding, remark in lines]
 
 
 @dataclass(frozen=True)
@@ -96,38 +92,28 @@ class _Source:
 
     def count(self, query: Filter) -> int | None:
         left = self.deadline - time.monotonic()
-        if left <= 0:
-            return None
-        return advice(lambda: self.metadata.count(Query.of(query), left), None)
+        return advice(lambda: self.metadata.count(Query.of(query), left), None) if left > 0 else None
+
+    def sample(self, conditions: Sequence[Filter]) -> list[Record]:
+        left, query = self.deadline - time.monotonic(), Query.of(all_of(conditions))
+        return advice(lambda: self.metadata.sample(query, _SAMPLE_SIZE, left), []) if left > 0 else []
 
     def is_nowhere(self, name: str, known: Mapping[str, int]) -> bool:
         """Tell whether no record has a field: neither one of a sample, nor any that is counted."""
-        if _is_known(name, known):
+        paths = paths_of_key(name)
+        # A part that is a number may be an index, or the key of an object.
+        without_indexes = (".".join(part for part in path.split(".") if not part.isdecimal()) for path in paths)
+        if not known.keys().isdisjoint((*paths, *without_indexes)):
             return False
-        return self.count({"$or": [{path: {"$exists": True}} for path in paths_of_key(name)]}) in (0, None)
-
-    def sample(self, conditions: Sequence[Filter]) -> list[Record]:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            return []
-        return advice(lambda: self.metadata.sample(Query.of(all_of(conditions)), _SAMPLE_SIZE, left), [])
+        return self.count({"$or": [{path: {"$exists": True}} for path in paths]}) in (0, None)
 
 
 def _culprit(source: _Source, parts: Sequence[Filter], alone: Sequence[int | None]) -> int:
     """Return the first condition that, combined with those before it, leaves nothing."""
-    for number, count in enumerate(alone):
-        is_last = number == len(parts) - 1
-        if is_last or count == 0 or (number > 0 and source.count(all_of(parts[: number + 1])) == 0):
+    for number, count in enumerate(alone[:-1]):
+        if count == 0 or (number > 0 and source.count(all_of(parts[: number + 1])) == 0):
             return number
-    raise AssertionError("no conditions")
-
-
-def _is_known(name: str, known: Mapping[str, int]) -> bool:
-    """Tell whether a field is known; a part that is a number may be an index, or the key of an object."""
-    without_indexes = (
-        ".".join(part for part in path.split(".") if not part.isdecimal()) for path in paths_of_key(name)
-    )
-    return not known.keys().isdisjoint((*paths_of_key(name), *without_indexes))
+    return len(parts) - 1
 
 
 def _text(condition: Filter) -> str:
@@ -143,10 +129,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _records(count: int | None) -> str:
-    return "? records" if count is None else counted(count, "record")
-
-
 def _hint(condition: Filter, sample: Sequence[Record]) -> str:
     """Return what is wrong with the form of a condition, if anything is."""
     [(field, value)] = condition.items()
@@ -160,12 +142,10 @@ def _hint(condition: Filter, sample: Sequence[Record]) -> str:
             return f"write ${key} instead of {key}"
         written = printable(_json({f"{field}.{key}": value[key]}), _CONDITION_WIDTH)
         return f"an object is compared as a whole: write {written}"
-    objects = [one for one in _found(field, sample) if isinstance(one, dict)]
-    equal = {key: None for one in objects for key, inner in one.items() if inner == value}
-    keys = equal or {key: None for one in objects for key, inner in one.items() if isinstance(inner, str)}
-    if not keys:
-        return ""
-    return f"it holds objects: write {' or '.join(f'{field}.{key}' for key in list(keys)[:2])}"
+    inside = [item for one in _found(field, sample) if isinstance(one, dict) for item in one.items()]
+    keys = [key for key, inner in inside if inner == value] or [key for key, inner in inside if isinstance(inner, str)]
+    near = list(dict.fromkeys(keys))[:2]
+    return f"it holds objects: write {' or '.join(f'{field}.{key}' for key in near)}" if near else ""
 
 
 def _found(field: str, sample: Sequence[Record]) -> Iterator[Any]:
@@ -178,15 +158,9 @@ def _found(field: str, sample: Sequence[Record]) -> Iterator[Any]:
 
 def _values(condition: Filter, sample: Sequence[Record]) -> str:
     """Return up to ten values that the condition's field has in the sample, the most frequent first."""
-    [(field, _)] = condition.items()
+    [field] = condition
     if field.startswith("$"):
         return ""
     values = Counter(_json(value) for value in _found(field, sample) if isinstance(value, str | int | float))
     shown = [printable(value, _CONDITION_WIDTH) for value, _ in values.most_common(_VALUES_SHOWN)]
     return f"values there: {', '.join(shown)}" if shown else ""
-
-
-def _aligned(lines: Sequence[_Line]) -> list[str]:
-    first = max(len(line.condition) for line in lines)
-    second = max(len(line.finding) for line in lines)
-    return [f"{line.condition:<{first}}   {line.finding:>{second}}   {line.remark}".rstrip() for line in lines]

@@ -91,6 +91,9 @@ class Records:
         self._connection.close()
         self._second.close()
 
+    def _narrowed(self, query: Query) -> Narrowed:
+        return narrowed(query, f"{self._name}: @session")
+
     def find(self, query: Query, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of records, each record once, with ids as text.
 
@@ -167,9 +170,6 @@ class Records:
             raise ServiceError(f"{self._name}: HTTP 413: the answer is too large for the gateway")
         return answer
 
-    def _narrowed(self, query: Query) -> Narrowed:
-        return narrowed(query, f"{self._name}: @session")
-
     def _count(self, connection: _Connection, query: Filter, within: float | None) -> int:
         answer = connection.ask([{"$match": query}, {"$count": "records"}], query, within)
         if answer is None:
@@ -226,10 +226,10 @@ class Records:
         # By number, the last record comes again, which shows whether it still has its place.
         is_overlapping = seen.by_number and seen.position > 0
         skip: Pipeline = [{"$skip": seen.position - 1}] if is_overlapping and seen.position > 1 else []
-        limit = size + is_overlapping
-        pipeline: Pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, *skip, {"$limit": limit}]
         project: Pipeline = [] if fields is None else [{"$project": {"_id": 1, **dict.fromkeys(fields, 1)}}]
-        page = self._connection.ask([*pipeline, *project], query)
+        limit = size + is_overlapping
+        pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, *skip, {"$limit": limit}, *project]
+        page = self._connection.ask(pipeline, query)
         if page is not None and any(record.get("_id") is None for record in page):
             raise ServiceError(f"{self._name}: the answer holds records without an _id: {_shown(page)}")
         return page
@@ -245,28 +245,16 @@ class Records:
 
 @dataclass
 class _Seen:
-    """The records that came so far, and where the next page begins.
-
-    Parameters
-    ----------
-    name : str
-        Of the database, for errors.
-    ids : dict
-        The ids as text, each with its JSON.
-    last : str
-        The last id; the next page begins after it, unless pages go by number.
-    by_number : bool
-    position : int
-        If pages go by number: how many records come before the next page.
-    restarts : int
-        How often the reading started again.
-    """
+    """The records of the database `name` that came so far, and where the next page begins."""
 
     name: str
+    # The ids as text, each with its JSON.
     ids: dict[str, str] = field(default_factory=dict)
+    # The last id: the next page begins after it, unless pages go by number, then after `position` records.
     last: str = ""
     by_number: bool = False
     position: int = 0
+    # How often the reading started again.
     restarts: int = 0
 
     def after_overlap(self, page: list[Record]) -> list[Record] | None:
@@ -318,22 +306,15 @@ def _as_text(record_id: object) -> str:
 
 
 class _Connection:
-    """A connection to one collection, with timeouts and retries; for one query at a time.
-
-    Parameters
-    ----------
-    address : DocDb
-    is_logged : bool
-        Whether retries are logged.
-
-    Raises
-    ------
-    RequestError
-        The environment names trusted certificates that do not exist.
-    """
+    """A connection to one collection, with timeouts and retries, which may be logged; for one query at a time."""
 
     def __init__(self, address: DocDb, is_logged: bool = True) -> None:
-        _check_authorities()
+        name = next((name for name in _AUTHORITIES if os.environ.get(name)), "")
+        if name and not Path(os.environ[name]).exists():
+            raise RequestError(
+                f"environment variable {name}: no such file: {os.environ[name]}; give the PEM file of the trusted"
+                " authorities, or unset the variable"
+            )
         self._address, self._name = address, address.name
         self._is_logged, self._is_closed, self._was_reached = is_logged, False, False
         self._session = retrying.Session(address.timeout)
@@ -356,8 +337,10 @@ class _Connection:
         ServiceError
             It does not answer, or the answer is not a list of records.
         """
+        self._session.limit = within
+        service = "DocDB" if self._is_logged else None
         try:
-            answer = self._answer(pipeline, within)
+            answer = retrying.retried(lambda: self._post(pipeline), service, within, self._was_reached)
         except requests.HTTPError as error:
             if retrying.status(error) == requests.codes.request_entity_too_large:
                 return None
@@ -365,19 +348,12 @@ class _Connection:
         except requests.JSONDecodeError as error:
             raise self._not_json() from error
         except (requests.RequestException, OSError) as error:
-            more_time = ", or allow more by --docdb_timeout"
-            raise self._unanswered(retrying.service_error(error, self._name, more_time, "--docdb_host")) from error
+            raise self._unanswered(error) from error
         except (ValueError, RecursionError) as error:  # numbers or lists without end
             raise self._not_json() from error
         if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
             raise ServiceError(f"{self._name}: the answer is not a list of records: {_shown(answer)}")
         return list(answer)
-
-    def _answer(self, pipeline: Pipeline, within: float | None) -> object:
-        """Post a pipeline, and retry after failures that may pass: `aggregate` only reads."""
-        self._session.limit = within
-        service = "DocDB" if self._is_logged else None
-        return retrying.retried(lambda: self._post(pipeline), service, within, self._was_reached)
 
     def _post(self, pipeline: Pipeline) -> object:
         if self._is_closed:
@@ -387,11 +363,12 @@ class _Connection:
         finally:
             self._was_reached = self._session.answer.status_code is not None
 
-    def _unanswered(self, error: ServiceError) -> ServiceError:
-        """Tell who did not ask for the Allen Institute's database how to do without it."""
+    def _unanswered(self, error: requests.RequestException | OSError) -> ServiceError:
+        told = retrying.service_error(error, self._name, ", or allow more by --docdb_timeout", "--docdb_host")
         if self._was_reached or self._address.host != PRODUCTION_HOST:
-            return error
-        return ServiceError(f"{error.headline}; for assets of your own, --metadata_catalog takes a folder or a bucket")
+            return told
+        # Who did not ask for the Allen Institute's database can do without it.
+        return ServiceError(f"{told.headline}; for assets of your own, --metadata_catalog takes a folder or a bucket")
 
     def _not_json(self) -> ServiceError:
         text = printable(self._session.answer.text, _ANSWER_SHOWN)
@@ -410,12 +387,3 @@ class _Connection:
 def _shown(answer: object) -> str:
     """Return the start of an answer as text."""
     return printable(json_text.compact(answer), _ANSWER_SHOWN)
-
-
-def _check_authorities() -> None:
-    name = next((name for name in _AUTHORITIES if os.environ.get(name)), None)
-    if name is not None and not Path(os.environ[name]).exists():
-        raise RequestError(
-            f"environment variable {name}: no such file: {os.environ[name]}; give the PEM file of the trusted"
-            " authorities, or unset the variable"
-        )

@@ -33,7 +33,6 @@ _TYPE_NUMBERS = {
     "int": 16, "timestamp": 17, "long": 18, "decimal": 19, "minKey": -1, "maxKey": 127,
 }
 # fmt: on
-_NUMBERS = frozenset({"double", "int", "long", "decimal"})
 # To `regex` `a{e}` is approximate matching; to MongoDB it is what it looks like.
 _LITERAL_BRACE = re.compile(r"(?<!\\)(?<!\\[pPNxgkuL])\{(?!\d*,?\d*\})")
 _PATTERN_SHOWN = 60
@@ -50,13 +49,7 @@ _KINDS = {_Missing: 0, type(None): 0, int: 1, float: 1, str: 2, dict: 3, list: 4
 
 
 class Matching:
-    """A query, ready to be tested on records.
-
-    Parameters
-    ----------
-    query : Query
-    place : str
-        What evaluates it, for the error.
+    """A query, ready to be tested on records; `place` says in errors what evaluates it.
 
     Attributes
     ----------
@@ -80,22 +73,15 @@ class Matching:
         self.holding = max(_texts(query.paths), key=len, default=None)
 
     def __call__(self, record: Record) -> bool:
-        """Tell whether a record matches.
-
-        Raises
-        ------
-        RequestError
-            A value of the record is nested too deep.
-        """
+        """Tell whether a record matches; raises RequestError if a value of it is nested too deep."""
         try:
             return self._test(record)
         except RecursionError:
             raise self._not_evaluated(f"the record {record.get('_id')} is nested too deep") from None
 
     def _not_evaluated(self, reason: str) -> RequestError:
-        return RequestError(
-            f"{self._place} cannot evaluate the query: {reason}", [f"query: {json_text.compact(self._query.filter)}"]
-        )
+        details = [f"query: {json_text.compact(self._query.filter)}"]
+        return RequestError(f"{self._place} cannot evaluate the query: {reason}", details)
 
 
 def _texts(query: Filter) -> set[str]:
@@ -124,25 +110,17 @@ def _query_test(query: Any) -> Test:
             parts = list(map(_query_test, condition))
             tests.append(_all(parts) if key == "$and" else _any(parts) if key == "$or" else _not(_any(parts)))
         elif not key.startswith("$"):
-            path = tuple(key.split("."))
-            tests.append(_condition_test(condition, key, partial(_at, path)))
+            tests.append(_condition_test(condition, key, partial(_at, key.split("."))))
         elif key != "$comment":
-            raise _unknown(key)
+            raise _unknown(key, "")
     return _all(tests)
 
 
 def _condition_test(condition: Any, name: str, reach: Callable[[Test, bool], Test]) -> Test:
-    """Return the test that a condition is.
+    """Return the test that a condition, a value or an object of operators, on the field `name` is.
 
-    Parameters
-    ----------
-    condition : object
-        A value, or an object of operators.
-    name : str
-        Where it is, for the error.
-    reach : callable
-        Makes, of a test of a value, one of what holds that value: a record with a path, or the value itself. Its second
-        argument tells whether the elements of a list are values as well.
+    `reach` makes, of a test of a value, one of what holds that value: a record with a path, or the value itself. Its
+    second argument tells whether the elements of a list are values as well.
     """
     if not is_expression(condition):
         return reach(_is_one_of([condition]), True)
@@ -255,11 +233,10 @@ def _order(value: Any) -> tuple[Any, ...]:
 
 
 def _is_one_of(operands: Sequence[Any]) -> Test:
-    moments = frozenset(one.moment for one in operands if isinstance(one, Instant))
-    wanted = frozenset(_order(one) for one in operands if not isinstance(one, Instant))
-    if moments:
+    if moments := frozenset(one.moment for one in operands if isinstance(one, Instant)):
         plain = _is_one_of([one for one in operands if not isinstance(one, Instant)])
         return lambda value: instant(value) in moments or plain(value)
+    wanted = frozenset(map(_order, operands))
     kinds = {order[0] for order in wanted}
     if kinds == {2}:  # text, as most often
         texts = frozenset(operands)
@@ -313,33 +290,24 @@ def _has_element(operand: Any, name: str) -> Test:
     if not isinstance(operand, dict):
         raise RequestError(f"{name}: $elemMatch takes an object")
     if is_expression(operand) and next(iter(operand)) not in _COMBINING:
-        of_value = _condition_test(operand, name, lambda test, spread: test)
-        return lambda value: isinstance(value, list) and any(map(of_value, value))
-    of_object = _query_test(operand)
-
-    def test(value: Any) -> bool:
-        objects = value if isinstance(value, list) else ()
-        return any(of_object(one) for one in objects if isinstance(one, dict))
-
-    return test
+        of_element = _condition_test(operand, name, lambda test, spread: test)
+    else:
+        of_element = _all([lambda element: isinstance(element, dict), _query_test(operand)])
+    return lambda value: isinstance(value, list) and any(map(of_element, value))
 
 
-def _types(operand: Any) -> frozenset[str]:
+def _types(operand: Any) -> set[str]:
     """Return the names of the types that an operand of `$type` names, by name or by number."""
     named: set[str] = set()
-    wanted = operand if isinstance(operand, list) else [operand]
-    for one in wanted:
-        if one == "number":
-            named |= _NUMBERS
-        elif isinstance(one, str) and one in _TYPE_NUMBERS:
-            named.add(one)
-        elif type(one) in (int, float) and one in _TYPE_NUMBERS.values():
-            named.update(name for name, number in _TYPE_NUMBERS.items() if number == one)
-        else:
+    for one in operand if isinstance(operand, list) else [operand]:
+        is_number = type(one) in (int, float)
+        same = {name for name, number in _TYPE_NUMBERS.items() if one == (number if is_number else name)}
+        if not same and one != "number":
             raise RequestError(f"$type takes names such as string or numbers from MongoDB's list, not {one!r}")
-    if not wanted:
+        named |= same or {"double", "int", "long", "decimal"}
+    if not named:
         raise RequestError("$type takes a list of at least one type")
-    return frozenset(named)
+    return named
 
 
 def _type(value: object) -> str:
@@ -349,7 +317,7 @@ def _type(value: object) -> str:
     return names.get(type(value), "")
 
 
-def _unknown(operator: str, place: str = "") -> RequestError:
+def _unknown(operator: str, place: str) -> RequestError:
     if operator in _UNSUPPORTED:
         return RequestError(f"{operator} is not supported; DocDB may know it")
     return RequestError(f"{place}unknown operator {operator}")
@@ -361,14 +329,8 @@ def _unknown(operator: str, place: str = "") -> RequestError:
 class Narrowed(NamedTuple):
     """A query in two parts, both of which a record must match.
 
-    Parameters
-    ----------
-    sent : Filter
-        For the database; finds all records of the query, and maybe others.
-    judge : callable or None
-        Tells whether a record that the database found matches; None if all do.
-    fields : list of str
-        The fields that `judge` needs.
+    `sent` is for the database, and finds all records of the query, maybe others. `judge` tells whether a record that
+    the database found matches, by `fields`; it is None if all do.
     """
 
     sent: Filter

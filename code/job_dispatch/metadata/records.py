@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, Self
 
-from job_dispatch.messages import RequestError
+from job_dispatch.messages import Progress, RequestError
 from job_dispatch.model import Asset, File, Skipped
 from job_dispatch.request import fields
 from job_dispatch.request.fields import DAY, LONG_AGO, Query, instant, is_time_of_day
@@ -90,6 +90,19 @@ class Opened:
         return nullcontext(self.records)
 
 
+def read(
+    source: MetadataSource, query: Query, fields: Sequence[str] | None, shown: Progress | None = None
+) -> Iterator[Record]:
+    """Yield the records that match one by one; raises as `MetadataSource.find` does."""
+    for page in source.find(query, fields):
+        if shown is not None:
+            shown.advance(len(page))
+        yield from page
+
+
+# Values of a record
+
+
 def value_at(value: object, path: str) -> Any:
     """Return the value at a dotted path in a record, None if there is none.
 
@@ -147,6 +160,11 @@ def _with_day(record: Record, path: str) -> Any:
     return f"{day}T{value}" if isinstance(day, str) else None
 
 
+def text_of(value: object) -> str:
+    """Return a value if it is text, else nothing."""
+    return value if isinstance(value, str) else ""
+
+
 def level_of(record: Record) -> str:
     """Return `raw`, `derived`, or whatever else a record has as its level; old ones have `raw data`, `derived data`."""
     return level_in(value_at(record, LEVEL))
@@ -154,45 +172,39 @@ def level_of(record: Record) -> str:
 
 def level_in(value: object) -> str:
     """Return the level that a value of the field names, as `level_of`."""
-    text = value if isinstance(value, str) else ""
+    text = text_of(value)
     return next((level for level in ("raw", "derived") if level in text), text)
-
-
-def without_index(path: str) -> str:
-    """Return the longest part of a path before an index; MongoDB's `$project` finds nothing at one."""
-    parts = path.split(".")
-    return ".".join(itertools.takewhile(lambda part: not part.isdecimal(), parts))
 
 
 def projection(names: Iterable[str]) -> list[str]:
     """Return what to project for these fields: MongoDB refuses a path together with one below it."""
     named = [path for name in names for path in fields.paths(name)]
-    paths = map(without_index, [*named, *(fields.DAY_OF[path] for path in named if path in fields.DAY_OF)])
+    named += [fields.DAY_OF[path] for path in named if path in fields.DAY_OF]
+    # `$project` finds nothing at an index, so each path ends before one.
+    parts = (itertools.takewhile(lambda part: not part.isdecimal(), path.split(".")) for path in named)
     # _id is always there.
-    wanted = dict.fromkeys(path for path in paths if path and path.partition(".")[0] != "_id")
+    wanted = dict.fromkeys(path for path in map(".".join, parts) if path and path.partition(".")[0] != "_id")
     return [path for path in wanted if not any(path.startswith(f"{other}.") for other in wanted)]
+
+
+# The asset that a record describes
 
 
 def asset_of(record: Record) -> Asset:
     """Return the asset that a record describes, with the first of its Code Ocean ids: a job's name depends on it."""
-    location = record.get("location")
-    location = location.rstrip("/") if isinstance(location, str) else ""
-    name = record.get("name")
-    if not isinstance(name, str) or not name:
-        name = location.rpartition("/")[2] or record["_id"]
-    ids = code_ocean_ids(record)
-    project, subject, session = (_text_of(record, name) for name in ("@project", "@subject", "@session"))
-    modality = tuple(value_of(record, "@modality") or ())
+    location = text_of(record.get("location")).rstrip("/")
+    project, subject, session = (text_of(value_of(record, field)) for field in ("@project", "@subject", "@session"))
+    day = DAY.match(session) or DAY.match(text_of(record.get("created")))
     return Asset(
         record["_id"],
-        name,
+        text_of(record.get("name")) or location.rpartition("/")[2] or record["_id"],
         location,
-        ids[0] if ids else "",
+        next(iter(code_ocean_ids(record)), ""),
         project,
         subject,
-        _day(record),
+        day[0] if day else "",
         session=session,
-        modality=modality,
+        modality=tuple(value_of(record, "@modality") or ()),
         files=_files(record),
     )
 
@@ -228,19 +240,8 @@ def _files(record: Record) -> tuple[File, ...] | None:
                 f"record {record['_id']}: {FILES_FIELD} must be a list of objects with a path and a location,"
                 " which begins with s3:// or file://"
             )
-        known = version if isinstance(version, str) else ""
-        files.append(File(location, size if isinstance(size, int) else None, known, path.strip("/")))
+        files.append(File(location, size if isinstance(size, int) else None, text_of(version), path.strip("/")))
     return tuple(files)
-
-
-def _text_of(record: Record, name: str) -> str:
-    value = value_of(record, name)
-    return value if isinstance(value, str) else ""
-
-
-def _day(record: Record) -> str:
-    days = (DAY.match(_text_of(record, name)) for name in ("@session", "created"))
-    return next((day[0] for day in days if day), "")
 
 
 def code_ocean_ids(record: Record) -> list[str]:

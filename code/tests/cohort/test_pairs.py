@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.cohort.pairs import origins_of
+from job_dispatch.cohort.grouping import origins_of
 from job_dispatch.metadata.records import asset_of
 from tests.both_sources import EVERYTHING, call_both, error_block, logged, make_world, record
 from tests.conftest import BUCKET, S3, Completed, World

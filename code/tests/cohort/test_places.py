@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.cohort.places import Naming, Place, open_place, place_of
+from job_dispatch.cohort.sources import Place, open_place, place_of
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.names import NamePattern
+from job_dispatch.metadata.asset_records import NamePattern
 from job_dispatch.metadata.records import value_of
 from job_dispatch.model import Reason
 from job_dispatch.request.fields import Query
@@ -52,7 +52,7 @@ def records(text: str, *flags: str, skip_errors: bool = False) -> dict[str, Reco
     pattern = NamePattern(options["name_pattern"]) if "name_pattern" in options else None
     place = place_of(text, [Path(text)], endings)
     assert place is not None
-    with open_place(place, Naming(endings, pattern), 16, skip_errors) as catalog:
+    with open_place(place, endings, pattern, 16, skip_errors) as catalog:
         return {one["location"]: dict(one) for one in catalog.sample(Query.of({}), 1_000, 60)}
 
 
@@ -124,7 +124,7 @@ def test_a_metadata_file_that_cannot_be_read_is_named_and_skipped_only_when_aske
     assert place is not None
 
     with pytest.raises(RequestError) as refused:
-        open_place(place, Naming(), 16, skip_errors=False)
+        open_place(place, (), None, 16, skip_errors=False)
     assert refused.value.headline == (
         "the metadata of 2 of 3 assets could not be read; no job is written (--skip_errors=1 goes on without them)"
     )
@@ -133,7 +133,7 @@ def test_a_metadata_file_that_cannot_be_read_is_named_and_skipped_only_when_aske
         f"file://{tmp_path}/b: subject.json: not an object",
     )
 
-    with open_place(place, Naming(), 16, skip_errors=True) as catalog:
+    with open_place(place, (), None, 16, skip_errors=True) as catalog:
         assert catalog.count(Query.of({}), 60) == 1
     assert [(one.reason, one.location) for one in catalog.skipped] == [
         (Reason.NOT_READABLE, f"file://{tmp_path}/a"),

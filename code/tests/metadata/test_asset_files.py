@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.asset_files import record_of, wanted_files
+from job_dispatch.metadata.asset_records import record_of, wanted_files
 
 LOCATION = "s3://bucket/lab/a"
 IDENTITY = {"_id": str(uuid.uuid5(uuid.NAMESPACE_URL, LOCATION)), "name": "a", "location": LOCATION}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.names import NamePattern, fill, from_conventions
+from job_dispatch.metadata.asset_records import NamePattern, fill, from_conventions
 
 START, MADE = "2025-01-01T10:00:00", "2025-01-02T11:30:59"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.cohort.places import Naming, open_place, place_of
-from job_dispatch.metadata.names import NamePattern
+from job_dispatch.cohort.sources import open_place, place_of
+from job_dispatch.metadata.asset_records import NamePattern
 from job_dispatch.request.fields import Query
 from tests.cohort.lab_trees import TREES, Tree
 from tests.servers.conftest import KEYS, Server
@@ -21,7 +21,7 @@ def records(text: str, base: str, tree: Tree) -> dict[str, dict[str, Any]]:
     pattern = NamePattern(options["name_pattern"]) if "name_pattern" in options else None
     place = place_of(text, [Path(text)], endings)
     assert place is not None
-    with open_place(place, Naming(endings, pattern), 16, skip_errors=False) as catalog:
+    with open_place(place, endings, pattern, 16, skip_errors=False) as catalog:
         found = [dict(record) for record in catalog.sample(Query.of({}), 1_000, 60)]
     return {
         record.pop("location").removeprefix(f"{base}/"): {key: one for key, one in record.items() if key != "_id"}
