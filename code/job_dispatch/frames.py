@@ -1,11 +1,11 @@
-"""How results show in a notebook: as data frames, and as their counts and first rows."""
+"""Rows for others to read: as a data frame, in a notebook, and as cells for a spreadsheet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,3 +33,13 @@ def html(headline: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str
 def _cell(value: Any) -> str:
     text = "" if value is None else ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return escape(text if len(text) <= _CELL_SHOWN else f"{text[:_CELL_SHOWN]}…")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Tell whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def no_formula(text: str) -> str:
+    """Keep a spreadsheet from taking text for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

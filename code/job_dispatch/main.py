@@ -248,10 +248,10 @@ def _dispatch(settings: Settings, command: Sequence[str]) -> None:
 
 def _preview(run: Dispatch) -> DispatchError | None:
     """Show what would be dispatched; return why that is not possible."""
-    from job_dispatch.report import preview
+    from job_dispatch.report import dispatched
 
     try:
-        preview.show(run)
+        dispatched.preview(run)
     except BrokenPipeError:
         return None  # the reader of the pipe is gone
     except OSError as error:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from job_dispatch.messages import printable
+from job_dispatch.messages import counted, printable, with_unit
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # HTML cannot carry these (a lone surrogate stands for a byte that is not UTF-8).
 _NOT_IN_HTML = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def template(name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a template by its path within `job_dispatch`; `hash` is among its filters."""
+@functools.cache
+def template(name: str) -> Template:
+    """Return a template by its path within `job_dispatch`."""
     environment = Environment(
         loader=FileSystemLoader(_PACKAGE),
         autoescape=True,
@@ -30,7 +31,7 @@ def template(name: str, **filters: Callable[..., Any]) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"hash": _hash, **filters}
+    environment.filters |= {"hash": _hash, "number": "{:,}".format, "counted": counted, "unit": with_unit}
     return environment.get_template(name)
 
 
@@ -43,6 +44,15 @@ def _hash(text: str) -> str:
     """Return a text's hash as the Content-Security-Policy writes it."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def first_below(size: int, pages: Iterable[str]) -> str:
+    """Return the first page that has less than so many bytes, or else the last."""
+    page = ""
+    for page in pages:
+        if len(page.encode()) < size:
+            break
+    return page
 
 
 def lines(text: str, limit: int) -> Markup:

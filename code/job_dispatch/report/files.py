@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,9 +53,8 @@ def check_directory(report: Path, output: Path, overwrite: bool) -> None:
     if not os.access(existing, os.W_OK | os.X_OK) or len(os.fsencode(inner.name)) > _NAME_BYTES:
         raise RequestError(f"--report_directory: {report} cannot be made or written; choose another folder")
     if report.is_dir():
-        with _opened(report) as folder:
-            recover(report)
-            _check_files(report, folder, overwrite)
+        recover(report)
+        _check_files(report, overwrite)
 
 
 def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
@@ -69,32 +70,29 @@ def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
     OSError
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with _opened(directory) as folder:
-        recover(directory)
-        _check_files(directory, folder, overwrite)
-        staging = directory / f".report.{secrets.token_hex(16)}.unfinished"
-        stopping.note(report=str(directory.absolute()))
-        staging.mkdir(mode=0o700)
-        with _opened(staging) as locked:
-            _lock(locked)
-            try:
-                for name, text in texts.items():
-                    (staging / name).write_bytes(text.encode())
-                ready = staging.rename(staging.with_suffix(_READY))
-            except BaseException:
-                _remove(staging)
-                raise
-            _move(ready, directory)
-        stopping.note(report="")
+    recover(directory)
+    _check_files(directory, overwrite)
+    staging = directory / f".report.{secrets.token_hex(16)}.unfinished"
+    stopping.note(report=str(directory.absolute()))
+    staging.mkdir(mode=0o700)
+    with _locked(staging):
+        try:
+            for name, text in texts.items():
+                (staging / name).write_bytes(text.encode())
+            ready = staging.rename(staging.with_suffix(_READY))
+        except BaseException:
+            shutil.rmtree(staging)
+            raise
+        _move(ready, directory)
+    stopping.note(report="")
 
 
 def remove(directory: Path) -> None:
     """Remove a report as it was written; what somebody has changed or added stays."""
     if directory.is_symlink() or not directory.is_dir():
         return
-    with _opened(directory) as folder:
-        for name in _written_by_a_report(folder):
-            os.unlink(name, dir_fd=folder)
+    for name in _written_by_a_report(directory):
+        (directory / name).unlink()
     with contextlib.suppress(OSError):  # something else is in it
         directory.rmdir()
 
@@ -104,21 +102,26 @@ def recover(directory: Path) -> None:
     for path in directory.iterdir():
         if _STAGING.fullmatch(path.name) is None or not _is_own(path):
             continue
-        with _opened(path) as folder, contextlib.suppress(BlockingIOError):  # another run is writing it
-            _lock(folder)
+        with contextlib.suppress(BlockingIOError), _locked(path):  # or another run is writing it
             if path.suffix == _READY:
                 _move(path, directory)
             else:
-                _remove(path)
+                shutil.rmtree(path)
 
 
-def _lock(folder: int) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # a file system without locks
-        return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_own(staging: Path) -> bool:
@@ -132,30 +135,16 @@ def _move(ready: Path, directory: Path) -> None:
     ready.rmdir()
 
 
-def _remove(staging: Path) -> None:
-    for path in staging.iterdir():
-        path.unlink()
-    staging.rmdir()
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _check_files(directory: Path, folder: int, overwrite: bool) -> None:
-    there = [name for name in _NAMES if _is_there(name, folder)]
-    if folders := [name for name in there if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)]:
+def _check_files(directory: Path, overwrite: bool) -> None:
+    there = [name for name in _NAMES if os.path.lexists(directory / name)]
+    if folders := [name for name in there if stat.S_ISDIR((directory / name).lstat().st_mode)]:
         raise RequestError(
             f"--report_directory: {directory} holds folders where a report has files; choose another folder", folders
         )
     if not there or overwrite:
         return
-    if foreign := [name for name in there if name not in _written_by_a_report(folder)]:
+    own = _written_by_a_report(directory)
+    if foreign := [name for name in there if name not in own]:
         raise RequestError(
             f"--report_directory: {directory} holds files that no report has written, or that were changed since;"
             " choose another folder, or --overwrite=1 replaces them",
@@ -163,38 +152,23 @@ def _check_files(directory: Path, folder: int, overwrite: bool) -> None:
         )
 
 
-def _is_there(name: str, folder: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return True
-    return False
-
-
-def _written_by_a_report(folder: int) -> set[str]:
+def _written_by_a_report(directory: Path) -> set[str]:
     """Return the files that are as the manifest beside them says, and the manifest, if it says so of any."""
-    text = _read(MANIFEST, folder)
-    if text is None:
-        return set()
-    from job_dispatch.report.manifest import Manifest
-
     try:
-        hashes = Manifest.model_validate_json(text).sha256
-    except ValueError:
+        hashes = dict(json.loads(_read(directory / MANIFEST))["sha256"])
+    except (ValueError, TypeError, KeyError):
         return set()
-    found = {name: _read(name, folder) for name in hashes if name in _NAMES}
-    own = {name for name, text in found.items() if text is not None and _hash(text) == hashes[name]}
+    own = {
+        name
+        for name in _NAMES
+        if name in hashes and hashlib.sha256(_read(directory / name)).hexdigest() == hashes[name]
+    }
     return {*own, MANIFEST} if own else set()
 
 
-def _read(name: str, folder: int) -> bytes | None:
-    """Return what a regular file holds, None for a link, a pipe or nothing."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    except OSError:
-        return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a Path takes no descriptor
-        return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-
-
-def _hash(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()
+def _read(path: Path) -> bytes:
+    """Return what a regular file holds; nothing of a link, a pipe or what is not there."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            return path.read_bytes()
+    return b""

@@ -6,9 +6,8 @@ import calendar
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from job_dispatch.cohort import quality_control
 from job_dispatch.cohort.describing import VERSIONS, FieldUse, Overview
@@ -61,32 +60,26 @@ def traits(overview: Overview, modalities: Sequence[str]) -> list[Trait]:
         _trait("modality", spread, lambda value: _list_flag("modality", value)),
         _trait("level", levels, lambda value: query_flag(LEVEL, _one_of(overview.spelled(value)))),
         _quality_control(verdicts),
-        _by_time("month", months, _month_flags),
-        _by_time("day", days, lambda day: f"--from={day} --to={day}"),
+        _trait("month", months, _month_flags, is_time=True),
+        _trait("day", days, lambda day: f"--from={day} --to={day}", is_time=True),
         _trait("subject", subjects, lambda value: _list_flag("subject", value)),
         _endings(overview),
     ]
 
 
-def _trait(name: str, counts: Mapping[str, int], flag: Any) -> Trait:
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rows = [Row(value, number, flag(value)) for value, number in ordered if value]
-    return Trait(name, rows, counts.get("", 0))
+def _trait(name: str, counts: Mapping[str, int], flag: Callable[[str], str], is_time: bool = False) -> Trait:
+    ordered = sorted(counts, reverse=True) if is_time else sorted(counts, key=lambda value: (-counts[value], value))
+    return Trait(name, [Row(value, counts[value], flag(value)) for value in ordered if value], counts.get("", 0))
 
 
 def _endings(overview: Overview) -> Trait:
     rows = [
-        Row(f"{ending}{' (stores)' * is_store}", number, f"--file_extension={shlex.quote(ending)}")
+        Row(f"{ending} (stores)" if is_store else ending, number, f"--file_extension={shlex.quote(ending)}")
         for ending, number, is_store in overview.endings
         if ending
     ]
     remark = f"Of the files and stores in {counted(len(overview.examples), 'asset')} looked at."
     return Trait("ending", rows, sum(number for ending, number, _ in overview.endings if not ending), remark)
-
-
-def _by_time(name: str, counts: Mapping[str, int], flag: Any) -> Trait:
-    rows = [Row(value, counts[value], flag(value)) for value in sorted(counts, reverse=True) if value]
-    return Trait(name, rows, counts.get("", 0))
 
 
 def _verdict(quality: Iterable[tuple[str, str]], modalities: Sequence[str]) -> str:
@@ -130,25 +123,20 @@ def shares(use: FieldUse, sampled: Sequence[int]) -> list[str]:
     return [f"{100 * number / of:.0f}%" if of else "" for number, of in zip(use.records, sampled, strict=True)]
 
 
-def sampled(overview: Overview) -> str:
-    """Return a sentence on the records whose fields were looked at."""
+def sampled(overview: Overview, shown: int) -> str:
+    """Return sentences on the records whose fields were looked at, and on the fields that are not shown."""
     parts = [
         f"{number:,} {version}" for number, version in zip(overview.fields.sampled, VERSIONS, strict=True) if number
     ]
-    number = sum(overview.fields.sampled)
-    if number >= overview.total:
-        return f"Of all {counted(number, 'record')} ({', '.join(parts)})."
-    return f"Of a random sample of {number:,} of {counted(overview.total, 'record')} ({', '.join(parts)})."
-
-
-def left_out(overview: Overview, more: int) -> str:
-    """Return sentences on the fields that are not shown."""
-    unique, texts = overview.fields.unique, []
+    number, unique = sum(overview.fields.sampled), overview.fields.unique
+    total = counted(overview.total, "record")
+    of = f"all {total}" if number >= overview.total else f"a random sample of {number:,} of {total}"
+    sentences = [f"Of {of} ({', '.join(parts)})."]
     if unique:
-        texts.append(f" Not shown: {counted(unique, 'field')} that differ in every record, such as _id.")
-    if more > 0:
-        texts.append(f" {counted(more, 'rarer field')} more.")
-    return "".join(texts)
+        sentences.append(f"Not shown: {counted(unique, 'field')} that differ in every record, such as _id.")
+    if (more := len(overview.fields) - shown) > 0:
+        sentences.append(f"{counted(more, 'rarer field')} more.")
+    return " ".join(sentences)
 
 
 def lines(overview: Overview, source: str, modalities: Sequence[str]) -> Iterator[str]:
@@ -157,7 +145,7 @@ def lines(overview: Overview, source: str, modalities: Sequence[str]) -> Iterato
     for trait in traits(overview, modalities):
         if not trait.rows:
             continue
-        rows = [(_cut(row.value), f"{row.number:,}", printable(row.flag)) for row in trait.rows[:_TOP]]
+        rows = [(printable(row.value, _WIDTH), f"{row.number:,}", printable(row.flag)) for row in trait.rows[:_TOP]]
         if more := trait.rows[_TOP:]:
             rows.append((f"{len(more):,} more", "", ""))
         if trait.unknown:
@@ -175,24 +163,16 @@ def _fields(overview: Overview) -> Iterator[str]:
     for use in overview.fields.uses(_FIELDS, _VALUES):
         values = [(f"{number:,}", printable(query_flag(use.path, value))) for value, number in use.values]
         v1, v2 = shares(use, overview.fields.sampled)
-        rows.append((_cut(use.path), v1, v2, *(values[0] if values else ("", ""))))
-        rows += [("", "", "", *further) for further in values[1:]]
+        first, *further = values or [("", "")]
+        rows.append((printable(use.path, _WIDTH), v1, v2, *first))
+        rows += [("", "", "", *one) for one in further]
     yield from _table(rows)
-    more = len(overview.fields) - _FIELDS
-    yield sampled(overview) + left_out(overview, more)
-
-
-def _cut(text: str) -> str:
-    return printable(text, _WIDTH)
+    yield sampled(overview, _FIELDS)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Align columns: the first and the last to the left, numbers between them to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    last = len(widths) - 1
-    for row in rows:
-        cells = [
-            cell if number == last else cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "   ".join(cells).rstrip()
+    first, *middle, _ = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *numbers, last in rows:
+        right = [number.rjust(width) for number, width in zip(numbers, middle, strict=True)]
+        yield "   ".join([name.ljust(first), *right, last]).rstrip()

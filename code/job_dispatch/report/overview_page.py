@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
 from markupsafe import Markup
 
-from job_dispatch.cohort.describing import VERSIONS, Cell, Overview
+from job_dispatch.cohort.describing import VERSIONS, Cell, FieldUse, Overview
 from job_dispatch.messages import RequestError, ServiceError, counted, logger
 from job_dispatch.metadata.records import LEVEL
 from job_dispatch.pages import templates
@@ -29,20 +27,10 @@ NAME = "describe.html"
 _MARK = '<meta name="generator" content="analysis job dispatcher, description">'
 _PAGE_BYTES = 2_000_000
 # The flags that the page composes itself.
-COMPOSED = frozenset(
-    (
-        "subject",
-        "project",
-        "modality",
-        "from",
-        "to",
-        "qc",
-        "docdb_query",
-        "use_data_asset_csv",
-        "describe",
-        "report_directory",
-    )
-)
+COMPOSED = {
+    *("subject", "project", "modality", "from", "to", "qc", "docdb_query"),
+    *("use_data_asset_csv", "describe", "report_directory"),
+}
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _VALUE_CHARACTERS = 200
 
@@ -76,16 +64,9 @@ _LARGEST = 2**53
 class Base:
     """What was selected already, which the page's command keeps; flags by their names.
 
-    Parameters
-    ----------
-    command : sequence of str
-        The command without what selects, one element an argument.
-    query : mapping or None
-        The filter of `--docdb_query`.
-    flags : mapping of str to str or list of str
-        `subject`, `project`, `modality`, `from`, `to` and `qc`, as far as they were given.
-    table : str
-        The value of `--use_data_asset_csv`; `0` where no table selects.
+    `command` is the command without what selects, one element an argument; `query` the filter of `--docdb_query`;
+    `table` the value of `--use_data_asset_csv`, `0` where no table selects. `flags` are `subject`, `project`,
+    `modality`, `from`, `to` and `qc`, as far as they were given.
     """
 
     command: Sequence[str]
@@ -97,14 +78,16 @@ class Base:
 def base(settings: Settings, command: Sequence[str]) -> Base:
     """Return what a run's flags select; `command` has the other flags."""
     query = read_query(settings.docdb_query, settings.input_directory).filter if settings.docdb_query else None
-    lists = {name: list(getattr(settings, name)) for name in ("subject", "project", "modality")}
-    texts = {
-        "from": f"{settings.from_ or ''}",
-        "to": f"{settings.to or ''}",
-        "qc": settings.qc or "",
+    flags = {
+        "subject": list(settings.subject),
+        "project": list(settings.project),
+        "modality": list(settings.modality),
+        "from": str(settings.from_ or ""),
+        "to": str(settings.to or ""),
+        "qc": settings.qc,
     }
-    flags = {name: value for name, value in {**lists, **texts}.items() if value}
-    return Base(command, query, flags, text_of(settings.use_data_asset_csv))
+    given = {name: value for name, value in flags.items() if value}
+    return Base(command, query, given, text_of(settings.use_data_asset_csv))
 
 
 def write(directory: Path, text: str, overwrite: bool) -> None:
@@ -135,25 +118,18 @@ def _is_ours(path: Path) -> bool:
 
 
 def render(overview: Overview, base: Base, source: str) -> str:
-    """Return the page as HTML, at most 2 MB of UTF-8; where it would be larger it shows fewer values."""
-    modalities = base.flags.get("modality", [])
-    traits = [replace(one, rows=_writable(one.rows)) for one in shown.traits(overview, modalities)]
-    text = ""
-    for size in _SIZES:
-        text = _template().render(
-            _contents(overview, traits, base, source, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}", size)
-        )
-        if len(text.encode()) <= _PAGE_BYTES:
-            break
-    return text
+    """Return the page as HTML, less than 2 MB of UTF-8; where it would be larger it shows fewer values."""
+    template = templates.template("report/overview.html.j2")
+    traits = [replace(one, rows=_writable(one.rows)) for one in shown.traits(overview, base.flags.get("modality", []))]
+    pages = (template.render(_contents(overview, traits, base, source, size)) for size in _SIZES)
+    return templates.first_below(_PAGE_BYTES, pages)
 
 
 def _contents(
-    overview: Overview, traits: Sequence[shown.Trait], base: Base, source: str, finished: str, size: _Size
+    overview: Overview, traits: Sequence[shown.Trait], base: Base, source: str, size: _Size
 ) -> dict[str, Any]:
-    sections = [_Section(one, one.rows[: size.subjects if one.name == "subject" else size.rows]) for one in traits]
-    values = {section.trait.name: [row.value for row in section.rows] for section in sections}
-    counts = {one.name: [row.number for row in one.rows] for one in traits}
+    listed = {one.name: one.rows[: size.subjects if one.name == "subject" else size.rows] for one in traits}
+    values = {name: [row.value for row in rows] for name, rows in listed.items()}
     days = sorted(row.value for one in traits if one.name == "day" for row in one.rows)
     dated = {day: date.fromisoformat(day) for day in days if _is_date(day)}
     time = charts.timeline(dated.values()) if dated else None
@@ -163,8 +139,8 @@ def _contents(
         "days": days,
         "columns": [time.places[dated[day]] if day in dated else None for day in days] if time else [],
         "names": time.names if time else [],
-        "subjects": counts["subject"][: size.subjects],
-        "base": {"query": base.query, "flags": base.flags, "table": base.table, "command": list(base.command)},
+        "subjects": [row.number for row in listed["subject"]],
+        "base": asdict(base),
         "labels": {name: label for name, label in sorted(panel_labels().items()) if name in COMPOSED},
         "levelField": LEVEL,
         "levelSpellings": {level: overview.spelled(level) for level in values["level"]},
@@ -175,13 +151,13 @@ def _contents(
         "mark": Markup(_MARK),
         "total": counted(overview.total, "asset"),
         "source": source,
-        "finished": finished,
-        "sections": sections,
+        "finished": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}",
+        "sections": [(one, listed[one.name]) for one in traits],
         "time": time,
         "data": templates.script_json(data),
         "versions": VERSIONS,
-        "fields": [_Field(use, overview.fields.sampled) for use in uses],
-        "sampled": shown.sampled(overview) + shown.left_out(overview, len(overview.fields) - len(uses)),
+        "fields": [_field(use, overview.fields.sampled) for use in uses],
+        "sampled": shown.sampled(overview, len(uses)),
     }
 
 
@@ -192,38 +168,10 @@ def _is_date(day: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A trait and those of its values that are shown; endings cannot be ticked."""
-
-    trait: shown.Trait
-    rows: Sequence[shown.Row]
-
-    @property
-    def is_chosen_from(self) -> bool:
-        return self.trait.name != "ending"
-
-    @property
-    def first(self) -> str:
-        """The earliest of days; the latest ones are listed first."""
-        return self.trait.rows[-1].value
-
-    @property
-    def last(self) -> str:
-        return self.trait.rows[0].value
-
-    @property
-    def more(self) -> int:
-        return len(self.trait.rows) - len(self.rows)
-
-
-class _Field:
-    """A field as a row of the page."""
-
-    def __init__(self, use: Any, sampled: Sequence[int]) -> None:
-        self.path = use.path
-        self.shares = shown.shares(use, sampled)
-        self.values = [(str(value), number, shown.query_flag(use.path, value)) for value, number in use.values]
+def _field(use: FieldUse, sampled: Sequence[int]) -> dict[str, Any]:
+    """Return a field as a row of the page: in how many records it is, and its values with what selects each."""
+    frequent = [(str(value), number, shown.query_flag(use.path, value)) for value, number in use.values]
+    return {"path": use.path, "shares": shown.shares(use, sampled), "frequent": frequent}
 
 
 def _writable(rows: Sequence[shown.Row]) -> list[shown.Row]:
@@ -238,34 +186,32 @@ def _crossed(cells: Counter[Cell], values: Mapping[str, Sequence[str]], by_subje
     distance from the one before, in base 36, with the number of assets behind a colon where that is not 1.
     Values that the page does not show have the index of the empty text, as have all subjects without `by_subject`.
     """
-    known = {
-        name: {"": 0, **{value: number + 1 for number, value in enumerate(values[name])}}
+    project, level, day, subject = (
+        {"": 0, **{value: number for number, value in enumerate(values[name], 1)}}
         for name in ("project", "level", "day", "subject")
-    }
+    )
     sets = {one: number for number, one in enumerate(sorted({cell.modalities for cell in cells}))}
     qualities = {one: number for number, one in enumerate(sorted({cell.quality for cell in cells}))}
-    sizes = [len(known["project"]), len(sets), len(known["level"]), len(known["day"]), len(qualities)]
-    by_subject = by_subject and math.prod(sizes) * len(known["subject"]) < _LARGEST
+    sizes = [len(project), len(sets), len(level), len(day), len(qualities)]
+    by_subject = by_subject and math.prod(sizes) * len(subject) < _LARGEST
     if by_subject:
-        sizes.append(len(known["subject"]))
+        sizes.append(len(subject))
     numbers: Counter[int] = Counter()
     for cell, assets in cells.items():
         parts = [
-            known["project"].get(cell.project, 0),
+            project.get(cell.project, 0),
             sets[cell.modalities],
-            known["level"].get(cell.level, 0),
-            known["day"].get(cell.day, 0),
+            level.get(cell.level, 0),
+            day.get(cell.day, 0),
             qualities[cell.quality],
+            subject.get(cell.subject, 0),
         ]
-        if by_subject:
-            parts.append(known["subject"].get(cell.subject, 0))
         number = 0
-        for part, size in zip(parts, sizes, strict=True):
+        for size, part in zip(sizes, parts, strict=False):  # without the last, where subjects do not count
             number = number * size + part
         numbers[number] += assets
     tokens, before = [], 0
-    for number in sorted(numbers):
-        assets = numbers[number]
+    for number, assets in sorted(numbers.items()):
         tokens.append(_base36(number - before) + (f":{_base36(assets)}" if assets > 1 else ""))
         before = number
     return {
@@ -282,8 +228,3 @@ def _base36(number: int) -> str:
     while number := number // 36:
         text = _DIGITS[number % 36] + text
     return text
-
-
-@functools.cache
-def _template() -> Template:
-    return templates.template("report/overview.html.j2", number=lambda number: f"{number:,}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import shlex
@@ -12,13 +11,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
 from markupsafe import Markup
 
+from job_dispatch.frames import is_number
 from job_dispatch.jobs.building import Job
 from job_dispatch.messages import counted, with_unit
 from job_dispatch.model import Asset
-from job_dispatch.pages import parameter_table, table, templates
+from job_dispatch.pages import tables, templates
 from job_dispatch.report import charts
 from job_dispatch.report.dispatched import Dispatch
 
@@ -35,6 +34,8 @@ _PARAMETERS = 12
 # A name within a path that begins as its asset's does is shortened if it shares so much with it.
 _SHARED_CHARACTERS = 12
 _TIME = "%Y-%m-%d %H:%M:%S UTC"
+
+_Counts = Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -65,46 +66,10 @@ class Skipped:
 class Page:
     """What the page shows; text may come from records, whatever it holds.
 
-    Attributes
-    ----------
-    headline : str
-        The run in one sentence.
-    is_preview : bool
-        Nothing was written.
-    amount : str
-        The bytes and files of all jobs in words; empty where no files were listed.
-    command, folder : str
-        Shell text that runs it again, and the folder to run it in.
-    reasons : mapping of str to int
-        How many are skipped for each reason.
-    sessions : sequence of charts.Session
-        Assets with their subject and day, as far as both are known.
-    undrawn : int
-        How many assets have no subject or no day.
-    assets_by : mapping of str to sequence of (str, int)
-        By the name of a trait, its values with the number of assets, in the order to show.
-    funnel : sequence of (str, int)
-        How many are left after each step.
-    factors : str
-        What the number of jobs is the product of.
-    folders, skipped, jobs : sequence
-        In their order; of jobs the first, of `jobs_total`.
-    fixed_parameters : mapping of str to object
-        In every job.
-    parameter_sets : sequence of mapping of str to object
-        One of them in each job.
-    selection : str
-        The query as indented JSON, or which ids were asked for.
-    first_job : str
-        The file of the first job.
-    source, finished : str
-        Where the records came from; when the run ended, with the time zone.
-    seconds : sequence of (str, float)
-        How long each step took.
-    versions : mapping of str to str
-        Version of each package.
-    has_failed : bool
-        No job was written; the headline says why, and `details` are beside it.
+    `command` is shell text that runs it again in `folder`, `amount` the bytes and files of all jobs in words.
+    `undrawn` assets have no subject or no day, and are not in `sessions`. `funnel` is how many are left after each
+    step, `factors` what the number of jobs is the product of. `jobs` are the first of `jobs_total`. `selection` is the
+    query as indented JSON, or which ids were asked for, and `first_job` the file of the first job.
     """
 
     headline: str
@@ -117,8 +82,8 @@ class Page:
     reasons: Mapping[str, int] = field(default_factory=dict)
     sessions: Sequence[charts.Session] = ()
     undrawn: int = 0
-    assets_by: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
-    funnel: Sequence[tuple[str, int]] = ()
+    assets_by: Mapping[str, _Counts] = field(default_factory=dict)
+    funnel: _Counts = ()
     factors: str = ""
     folders: Sequence[charts.Folder] = ()
     skipped: Sequence[Skipped] = ()
@@ -136,18 +101,22 @@ class Page:
 
 def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finished: datetime) -> Page:
     """Return what the page shows of a run."""
-    loads = [(worker, jobs, [job.size for job in jobs]) for worker, jobs in run.folder_jobs()]
-    jobs_of_folders = ((worker, job) for worker, jobs, _ in loads for job in jobs)
+    loads = list(run.folder_jobs())
     sessions = list(_sessions(run))
-    drawn = [charts.Session(*one) for one in sessions if one]
+    drawn = [one for one in sessions if one]
+    query, table = run.selection.query, run.selection.table
+    selection = [] if table is None else [str(table)]
+    if query:
+        selection.append(json.dumps(query.filter, indent=4, ensure_ascii=False))
     traits = ("project",) if _has_days(drawn) else ("project", "subject")
+    rows = (_row(worker, job) for worker, jobs in loads for job in jobs)
     return Page(
         headline=run.headline,
         is_preview=run.settings.dry_run,
         has_failed=run.error is not None,
         details=run.error.details if run.error else (),
         amount=_amount(run.jobs.planned),
-        command=_shell(command),
+        command=" \\\n    ".join([shlex.join(command[:2]), *map(shlex.quote, command[2:])]),
         folder=str(Path.cwd()),
         reasons=run.skipped_by_reason(),
         sessions=drawn,
@@ -155,15 +124,15 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
         assets_by={trait: run.assets_by(trait) for trait in traits},
         funnel=run.funnel,
         factors=run.factors if len(run.jobs) else "",
-        folders=[charts.Folder(worker, len(jobs), _sum(sizes)) for worker, jobs, sizes in loads],
+        folders=[charts.Folder(worker, len(jobs), _sum(job.size for job in jobs)) for worker, jobs in loads],
         skipped=[
             Skipped(one.known_as, one.reason.value, one.detail, one.asset_id, one.record_id) for one in run.skipped
         ],
         fixed_parameters=run.parameters.fixed or {},
         parameter_sets=run.parameters.sets,
-        jobs=[_row(worker, job) for worker, job in itertools.islice(jobs_of_folders, _ROWS_AND_FILES[0][0])],
+        jobs=list(itertools.islice(rows, _ROWS_AND_FILES[0][0])),
         jobs_total=len(run.jobs),
-        selection=_selection(run),
+        selection="\nand ".join(selection),
         first_job=run.jobs.model(loads[0][1][0]).to_json() if loads else "",
         source=run.settings.source,
         finished=finished.strftime(_TIME),
@@ -172,19 +141,17 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
     )
 
 
-def _sessions(run: Dispatch) -> Iterator[tuple[str, date, bool] | None]:
+def _sessions(run: Dispatch) -> Iterator[charts.Session | None]:
     """Yield each asset once as far as it is known, whether it is in a job or skipped; None without subject or day."""
-    analysed = {asset.record_id: asset for job in run.jobs.planned for asset in job.group.assets}
-    yield from (_session(asset.subject, asset.day, is_skipped=False) for asset in analysed.values())
+    analysed = {asset.record_id: asset for asset in run.analysed}
     skipped = {one.record_id or one.known_as: one for one in run.skipped if not one.job}
-    yield from (
-        _session(one.subject, one.day, is_skipped=True) for name, one in skipped.items() if name not in analysed
-    )
+    yield from (_session(one.subject, one.day, False) for one in analysed.values())
+    yield from (_session(one.subject, one.day, True) for name, one in skipped.items() if name not in analysed)
 
 
-def _session(subject: str, day: str, is_skipped: bool) -> tuple[str, date, bool] | None:
+def _session(subject: str, day: str, is_skipped: bool) -> charts.Session | None:
     try:
-        return (subject, date.fromisoformat(day), is_skipped) if subject else None
+        return charts.Session(subject, date.fromisoformat(day), is_skipped) if subject else None
     except ValueError:
         return None
 
@@ -202,9 +169,13 @@ def _amount(jobs: Sequence[Job]) -> str:
     return " and ".join([*known, *stores])
 
 
-def _sum(sizes: Sequence[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return total
 
 
 def _row(worker: str, job: Job) -> JobRow:
@@ -235,42 +206,20 @@ def _without_name(part: str, name: str) -> str:
     return f"…{part[shared:]}" if shared >= _SHARED_CHARACTERS else part
 
 
-def _selection(run: Dispatch) -> str:
-    query, selected = run.selection.query, run.selection.table
-    parts = [str(selected)] if selected is not None else []
-    return "\nand ".join([*parts, *([json.dumps(query.filter, indent=4, ensure_ascii=False)] if query else [])])
-
-
-def _shell(command: Sequence[str]) -> str:
-    program, flags = shlex.join(command[:2]), map(shlex.quote, command[2:])
-    return " \\\n    ".join([program, *flags])
-
-
 def render(page: Page) -> str:
     """Return the page as HTML, less than 2 MB of UTF-8.
 
     Tables have their first 40,000 rows and each job its first 20 files, fewer where the page would be larger.
     """
-    text = ""
-    for rows, files in _ROWS_AND_FILES:
-        text = _template().render(_contents(page, rows, files))
-        if len(text.encode()) < _PAGE_BYTES:
-            break
-    return text
-
-
-@functools.cache
-def _template() -> Template:
-    return templates.template("report/page.html.j2", counted=counted, number=_number, unit=with_unit)
-
-
-def _number(number: int) -> str:
-    return f"{number:,}"
+    template = templates.template("report/page.html.j2")
+    pages = (template.render(_contents(page, rows, files)) for rows, files in _ROWS_AND_FILES)
+    return templates.first_below(_PAGE_BYTES, pages)
 
 
 def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
     cells, block = min(rows, _VALUES), min(rows * 100, _BLOCK_CHARACTERS)
     matrix = charts.matrix(page.sessions) if _has_days(page.sessions) else None
+    matrix_data = {"names": matrix.time.names, "counts": matrix.counts} if matrix else None
     return {
         "page": page,
         "command": templates.lines(page.command, block),
@@ -278,20 +227,24 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
         "first_job": templates.lines(page.first_job, min(block, _FIRST_JOB_CHARACTERS)),
         "details": page.details[:cells],
         "matrix": matrix,
-        "matrix_data": templates.script_json({"names": matrix.time.names, "counts": matrix.counts})
-        if matrix
-        else Markup(),
-        "traits": [_trait(name, values, cells) for name, values in page.assets_by.items() if values],
+        "matrix_data": templates.script_json(matrix_data) if matrix else Markup(),
+        "traits": [
+            {
+                "name": name,
+                "number": len(values),
+                "bars": [_bar(value, number, values[0][1]) for value, number in values[:_BARS]],
+                "table": values[_BARS:cells],
+            }
+            for name, values in page.assets_by.items()
+            if values
+        ],
         "funnel": _funnel(page.funnel),
         "work": charts.work(page.folders),
         "folders": page.folders[:cells],
         "skipped_rows": min(rows, len(page.skipped)),
         "skipped": templates.script_json(_skipped_table(page.skipped[:rows])),
-        "fixed": [
-            (".".join(path), parameter_table.shown(value))
-            for path, value in parameter_table.flat(page.fixed_parameters)
-        ],
-        "sets": parameter_table.table(page.parameter_sets, min(rows, _SETS)),
+        "fixed": [(".".join(path), tables.shown(value)) for path, value in tables.flat(page.fixed_parameters)],
+        "sets": tables.parameter_sets(page.parameter_sets, min(rows, _SETS)),
         "sets_open": _SETS_OPEN,
         "job_rows": min(rows, len(page.jobs)),
         "jobs": templates.script_json(_jobs_table(page.jobs[:rows], files)),
@@ -299,41 +252,37 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
 
 
 def _skipped_table(skipped: Sequence[Skipped]) -> dict[str, Any]:
-    columns = [
-        table.column("Name", "asset", [one.name for one in skipped]),
-        table.column("Reason", "text", [one.reason for one in skipped]),
-    ]
-    if any(one.detail != one.reason for one in skipped):
-        details = ["" if one.detail == one.reason else one.detail for one in skipped]
-        columns.append(table.column("Detail", "text", details))
-    for label, ids in (
-        ("Asset id", [one.asset_id for one in skipped]),
-        ("Record id", [one.record_id for one in skipped]),
-    ):
-        if any(ids):
-            columns.append(table.column(label, "id", ids))
+    details = ["" if one.detail == one.reason else one.detail for one in skipped]
+    further = {
+        ("Detail", "text"): details,
+        ("Asset id", "id"): [one.asset_id for one in skipped],
+        ("Record id", "id"): [one.record_id for one in skipped],
+    }
     return {
         "noun": "row",
         "label": "Skipped",
         "filter": "Filter by name, reason or id",
         "rows": len(skipped),
-        "columns": columns,
+        "columns": [
+            tables.column("Name", "asset", [one.name for one in skipped]),
+            tables.column("Reason", "text", [one.reason for one in skipped]),
+            *(tables.column(*column, values) for column, values in further.items() if any(values)),
+        ],
     }
 
 
 def _jobs_table(jobs: Sequence[JobRow], files: int) -> dict[str, Any]:
     """Lay out the jobs; of their parameters those that differ are columns."""
+    workers = [int(job.worker) if job.worker.isdecimal() else job.worker for job in jobs]
     columns = [
-        table.column("Job", "id", [job.name[:8] for job in jobs]),
-        table.column(
-            "Worker", "short number", [int(job.worker) if job.worker.isdecimal() else job.worker for job in jobs]
-        ),
+        tables.column("Job", "id", [job.name[:8] for job in jobs]),
+        tables.column("Worker", "short number", workers),
         _list_column("Assets", "asset", [job.assets for job in jobs], files),
     ]
     if any(job.files is not None for job in jobs):
         columns.append(_list_column("Files", "file", [job.files or () for job in jobs], files))
     if any(job.size is not None for job in jobs):
-        columns.append(table.column("Size", "short number bytes", [job.size for job in jobs]))
+        columns.append(tables.column("Size", "short number bytes", [job.size for job in jobs]))
     columns += _named_columns([job.parameters for job in jobs], only_differing=True)
     columns += _named_columns([job.group for job in jobs], only_differing=False)
     return {
@@ -346,7 +295,7 @@ def _jobs_table(jobs: Sequence[JobRow], files: int) -> dict[str, Any]:
 
 
 def _list_column(label: str, noun: str, items: Sequence[Sequence[str]], at_most: int) -> dict[str, Any]:
-    return table.column(
+    return tables.column(
         label,
         f"list {noun}",
         ["\n".join(one[:at_most]) for one in items],
@@ -357,59 +306,31 @@ def _list_column(label: str, noun: str, items: Sequence[Sequence[str]], at_most:
 
 
 def _named_columns(mappings: Sequence[Mapping[str, object]], only_differing: bool) -> list[dict[str, Any]]:
-    """Return a column for each name; nested ones have dotted names."""
-    flat = {id(one): {".".join(path): value for path, value in parameter_table.flat(one)} for one in mappings}
-    columns = []
-    for name in dict.fromkeys(name for one in flat.values() for name in one):
-        values = [flat[id(one)].get(name) for one in mappings]
-        cells = [_cell(value) for value in values]
-        if not only_differing or len(set(cells)) > 1:
-            columns.append(table.column(name, "parameter", cells))
-    return columns[:_PARAMETERS]
+    """Return a column for each of the first names; nested ones have dotted names."""
+    named = ((name, list(map(_cell, values))) for name, values in tables.named(mappings))
+    differing = ((name, cells) for name, cells in named if not only_differing or len(set(cells)) > 1)
+    return [tables.column(name, "parameter", cells) for name, cells in itertools.islice(differing, _PARAMETERS)]
 
 
 def _cell(value: object) -> str | int | float | None:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53):
+    if value is None or (is_number(value) and abs(value) < 2**53):
         return value
-    return parameter_table.shown(value)
+    return tables.shown(value)
 
 
-@dataclass(frozen=True)
-class _Bar:
-    name: str
-    number: int
-    percent: str
-    remark: str = ""
+def _bar(name: str, number: int, most: int, remark: str = "") -> dict[str, Any]:
+    return {"name": name, "number": number, "percent": f"{100 * number / max(1, most):.1f}%", "remark": remark}
 
 
-@dataclass(frozen=True)
-class _Trait:
-    """Assets by one of their traits: bars for the first values, the rest as a table."""
-
-    name: str
-    number: int
-    bars: Sequence[_Bar]
-    table: Sequence[tuple[str, int]]
-
-
-def _trait(name: str, values: Sequence[tuple[str, int]], rows: int) -> _Trait:
-    bars = [_Bar(value, number, _percent(number, values[0][1])) for value, number in values[:_BARS]]
-    return _Trait(name, len(values), bars, values[_BARS:rows])
-
-
-def _percent(number: int, of: int) -> str:
-    return f"{100 * number / max(1, of):.1f}%"
-
-
-def _funnel(steps: Sequence[tuple[str, int]]) -> list[tuple[str, list[_Bar]]]:
+def _funnel(steps: _Counts) -> list[tuple[str, list[dict[str, Any]]]]:
     """Draw what is left of the assets, and apart from it what is left of the jobs, which are another number."""
     first_of_jobs = next((place for place, (label, _) in enumerate(steps) if label.startswith("jobs")), len(steps))
     parts = (("assets", steps[:first_of_jobs], "skipped"), ("jobs", steps[first_of_jobs:], "left out"))
     return [(name, list(_steps(part, lost))) for name, part, lost in parts if part]
 
 
-def _steps(steps: Sequence[tuple[str, int]], lost: str) -> Iterator[_Bar]:
+def _steps(steps: _Counts, lost: str) -> Iterator[dict[str, Any]]:
     before = most = steps[0][1]
     for label, number in steps:
-        yield _Bar(label, number, _percent(number, most), f"{before - number:,} {lost}" if number < before else "")
+        yield _bar(label, number, most, f"{before - number:,} {lost}" if number < before else "")
         before = number

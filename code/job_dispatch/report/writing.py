@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.metadata
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import platform
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from job_dispatch.frames import no_formula
 from job_dispatch.jobs.building import Job
 from job_dispatch.messages import DispatchError, ServiceError, logger
-from job_dispatch.report import files, manifest, page
+from job_dispatch.model import Asset, Skipped
+from job_dispatch.report import files, page
 from job_dispatch.report.dispatched import Dispatch
 from job_dispatch.report.files import FAILED, JOBS, MANIFEST, PAGE, SKIPPED
 
+_DEPENDENCIES = ("aind-data-access-api", "boto3", "obstore", "pandas", "pydantic")
 _JOB_COLUMNS = (
     "worker",
     "file name",
@@ -45,15 +51,17 @@ def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) 
         They cannot be written.
     """
     finished = datetime.now(UTC)
-    versions = manifest.versions(version)
+    dependencies = {name: importlib.metadata.version(name) for name in _DEPENDENCIES}
+    versions = {"aind-analysis-job-dispatch": version, "python": platform.python_version(), **dependencies}
     texts = {
-        JOBS: _jobs_csv(run),
-        SKIPPED: _skipped_csv(run),
+        JOBS: _csv(_JOB_COLUMNS, (_job_cells(worker, job) for worker, jobs in run.folder_jobs() for job in jobs)),
+        SKIPPED: _csv(
+            _SKIPPED_COLUMNS,
+            ([one.name, one.asset_id, one.record_id, one.location, one.detail, one.job] for one in run.skipped),
+        ),
         PAGE: page.render(page.of(run, versions, command, finished)),
     }
-    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    summed_up = manifest.of(run, command, versions, finished, hashes)
-    texts[MANIFEST] = summed_up.model_dump_json(indent=4) + "\n"
+    texts[MANIFEST] = _manifest(run, command, versions, finished, texts)
     try:
         files.replace(directory, texts, run.settings.overwrite)
         if run.error is None:
@@ -63,12 +71,8 @@ def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) 
         raise ServiceError(
             f"--report_directory: {state}, but no report: cannot write into {directory}: {error.strerror}"
         ) from error
-    number = len(run.skipped)
-    logger.info(
-        "report in %s%s",
-        directory / PAGE,
-        f"; {SKIPPED} in the same folder lists what was skipped ({number:,})" * bool(number),
-    )
+    skipped = f"; {SKIPPED} in the same folder lists what was skipped ({len(run.skipped):,})" if run.skipped else ""
+    logger.info("report in %s%s", directory / PAGE, skipped)
 
 
 def write_failure(run: Dispatch, directory: Path, command: Sequence[str], version: str) -> None:
@@ -88,46 +92,60 @@ def write_failure(run: Dispatch, directory: Path, command: Sequence[str], versio
     error.all_details_in = str(directory / FAILED / (SKIPPED if is_told_by_table else MANIFEST))
 
 
-def _jobs_csv(run: Dispatch) -> str:
-    """Return all jobs in the order of their worker folders; several values of a cell are separated by `; `."""
-    return _csv(_JOB_COLUMNS, (_cells(worker, job) for worker, jobs in run.folder_jobs() for job in jobs))
+def _manifest(
+    run: Dispatch, command: Sequence[str], versions: Mapping[str, str], finished: datetime, texts: Mapping[str, str]
+) -> str:
+    """Return what a run did, for machines; `texts` are the files beside the manifest."""
+    query, table, left_off, error = run.selection.query, run.selection.table, run.jobs.left_off, run.error
+    content = {
+        "is_preview": run.settings.dry_run,
+        "error": error.headline if error else None,
+        "error_details": error.details if error else [],
+        "source": run.settings.source,
+        "query": query.filter if query else None,
+        "asset_ids": table.values("asset_id") if table else None,
+        # How many are left after each step, and worker folders.
+        "counts": {**dict(run.funnel), "worker folders": len(run.folders.shares)},
+        "left_out": run.skipped_by_reason(),
+        # Jobs that a cap left off: an upper bound, unless it is exact.
+        "left_off": left_off.number if left_off else 0,
+        "left_off_is_exact": left_off.is_exact if left_off else True,
+        "assets": [
+            _ids(one) | {"subject": one.subject, "session": one.day, "project": one.project} for one in run.analysed
+        ],
+        "skipped": [_ids(one) | {"reason": one.detail, "job": one.job} for one in run.skipped],
+        "versions": versions,
+        "command": command,
+        "started": run.started.isoformat().replace("+00:00", "Z"),
+        "finished": finished.isoformat().replace("+00:00", "Z"),
+        "seconds": {step: round(seconds, 3) for step, seconds in run.seconds.items()},
+        "sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
+    }
+    text = json.dumps(content, indent=4, ensure_ascii=False)
+    # What UTF-8 cannot hold is written as in the tables.
+    return re.sub(r"[\ud800-\udfff]", lambda found: rf"\\u{ord(found[0]):x}", text) + "\n"
 
 
-def _skipped_csv(run: Dispatch) -> str:
-    """Return all that no job analyses, and the jobs that are left out, in the order in which that was found out."""
-    rows = ([one.name, one.asset_id, one.record_id, one.location, one.detail, one.job] for one in run.skipped)
-    return _csv(_SKIPPED_COLUMNS, (list(map(_no_formula, row)) for row in rows))
+def _ids(one: Asset | Skipped) -> dict[str, str]:
+    return {name: getattr(one, name) for name in ("name", "asset_id", "record_id", "location")}
 
 
-def _as_json(value: object) -> str:
-    """Return a value as JSON; nothing for None."""
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _cells(worker: str, job: Job) -> Iterator[str]:
+def _job_cells(worker: str, job: Job) -> Iterator[str]:
+    """Yield the cells of a job; several values of a cell are separated by `; `."""
     assets = job.group.assets
     yield worker
     yield f"{job.name}.json"
-    yield _joined(asset.name for asset in assets)
-    yield _joined(asset.asset_id for asset in assets)
-    yield _joined(asset.record_id for asset in assets)
-    yield _joined(asset.location for asset in assets)
-    yield _joined(file.address for file in job.files or ())
+    yield "; ".join(asset.name for asset in assets)
+    yield "; ".join(asset.asset_id for asset in assets)
+    yield "; ".join(asset.record_id for asset in assets)
+    yield "; ".join(asset.location for asset in assets)
+    yield "; ".join(file.address for file in job.files or ())
     yield "" if job.size is None else str(job.size)
-    yield _no_formula(_as_json(job.parameter_set))
-    yield _no_formula(_as_json(job.group.metadata))
-    yield _joined(asset.subject for asset in assets)
-    yield _joined(asset.day for asset in assets)
-    yield _joined(asset.project for asset in assets)
-
-
-def _joined(values: Iterable[str]) -> str:
-    return _no_formula("; ".join(values))
-
-
-def _no_formula(cell: str) -> str:
-    """Keep a spreadsheet from taking text for a formula."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    yield "" if job.parameter_set is None else json.dumps(job.parameter_set, ensure_ascii=False)
+    yield "" if job.group.metadata is None else json.dumps(job.group.metadata, ensure_ascii=False)
+    yield "; ".join(asset.subject for asset in assets)
+    yield "; ".join(asset.day for asset in assets)
+    yield "; ".join(asset.project for asset in assets)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
@@ -135,5 +153,5 @@ def _csv(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     # All cells are quoted: before 3.13 Python leaves one with a lone carriage return as it is, which breaks the row.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
-    return manifest.writable(text.getvalue())
+    writer.writerows(map(no_formula, row) for row in rows)
+    return text.getvalue().encode("utf-8", "backslashreplace").decode()

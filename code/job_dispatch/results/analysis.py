@@ -1,38 +1,29 @@
-"""The analysis file of a user: importing it, its parameters, and the versions of what it imports."""
+"""The analysis file of a user: importing it, calling it on a job, and what was imported with it."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
+import faulthandler
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import math
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
 from job_dispatch.messages import RequestError
+from job_dispatch.results import records
 
 _REASON_AT_MOST = 1_000
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """An analysis file that was imported."""
-
-    path: Path
-    module: ModuleType
-
-    def function(self, name: str) -> Callable[..., Any] | None:
-        """Return the function of that name, None if the file has none."""
-        function = getattr(self.module, name, None)
-        return function if callable(function) else None
+class AnalysisError(Exception):
+    """An analysis did not do what an analysis must."""
 
 
 def check_file(path: Path) -> None:
@@ -46,20 +37,20 @@ def check_file(path: Path) -> None:
         raise RequestError(f"{path}: no such Python file; give the file that has the function analyse")
 
 
-def load(path: Path) -> Analysis:
-    """Import an analysis file; it can import modules and packages from its own folder.
+def load(path: Path, signature: str) -> Callable[..., Any]:
+    """Import an analysis file and return its function; the file can import modules and packages from its own folder.
 
     Raises
     ------
     RequestError
-        It is no Python file, or cannot be imported here.
+        It is no Python file, cannot be imported here, or has no function of this name.
     """
     check_file(path)
     sys.dont_write_bytecode = True  # the folder may be a folder of jobs
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location("analysis", path)
-    if spec is None or spec.loader is None:
-        raise RequestError(f"{path}: no such Python file; give the file that has the function analyse")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["analysis"] = module  # where dataclasses and pickle look for it
     try:
@@ -68,7 +59,72 @@ def load(path: Path) -> Analysis:
         traceback.print_exc()
         remedy = f"; install it for {sys.executable}" if isinstance(error, ImportError) else ""
         raise RequestError(f"{path}: cannot be imported: {reason(error)}{remedy}") from None
-    return Analysis(path, module)
+    function: Callable[..., Any] | None = getattr(module, signature.partition("(")[0], None)
+    if not callable(function):
+        raise RequestError(f"{path}: no function {signature}; see docs/results.md")
+    return function
+
+
+def work(
+    path: Path, content: Mapping[str, Any], given: Mapping[str, Any], folder: Path, whole: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Run the analysis on a job in this process.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The analysis file.
+    content : mapping
+        What the job file holds.
+    given : mapping
+        The parameters of `--set`.
+    folder : pathlib.Path
+        The folder of the job, which is made empty.
+    whole : mapping
+        Whole metadata records by `_id`, as far as they are known.
+
+    Returns
+    -------
+    dict
+        `files` and `versions`; and `values`, or `error` and `where`.
+
+    Raises
+    ------
+    RequestError
+        The analysis cannot be imported or has no function `analyse`: no job can run.
+    """
+    _begin_afresh()
+    analyse = load(path, "analyse(job, parameters, results)")
+    records.empty(folder)
+    from job_dispatch.results.job import Job  # pydantic takes 0.2 s; `prepare` has loaded it
+
+    told: dict[str, Any] = {}
+    try:
+        job = Job.model_validate(content).with_records(whole)
+        values = analyse(job, merged(content, given), folder)
+        if values is not None and not isinstance(values, dict):
+            raise AnalysisError(f"analyse returned {type(values).__name__}; it must return a dict of values, or None")
+        if written := [name for name in records.RECORDS if (folder / name).exists()]:
+            raise AnalysisError(f"the analysis wrote {written[0]}, which is a record of the job; choose another name")
+        told["values"] = plain(values or {})
+    except BaseException as error:  # nothing but the analysis can raise one here
+        traceback.print_exc()
+        told["error"] = str(error) if isinstance(error, AnalysisError) else reason(error)
+        told["where"] = _place(error, path.resolve().parent)
+        records.remove(folder)
+    return told | {"files": own_files(path), "versions": _versions()}
+
+
+def _begin_afresh() -> None:
+    """Undo what this project has set up for itself in the process from which this one was forked."""
+    logging.getLogger().handlers.clear()
+    logging.getLogger().setLevel(logging.WARNING)
+    # By lines, so that a crash loses nothing that was printed.
+    sys.stdout, sys.stderr = (
+        open(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for number in (1, 2)
+    )
+    faulthandler.enable()  # a crash writes to the log where it happened
 
 
 def settings(pairs: Iterable[str]) -> dict[str, Any]:
@@ -84,31 +140,26 @@ def settings(pairs: Iterable[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
-        name = name.strip()
+        name, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not name:
             raise RequestError(f"--set: {pair!r} is not name=value")
         if name in values:
             raise RequestError(f"--set: {name} is given twice; keep one")
-        values[name] = _value(text.strip())
+        try:
+            values[name] = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            values[name] = text
     return values
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def merged(job: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a job: fixed ones, then the given ones, then distributed ones; later ones win."""
-    parts = (job.get("fixed_parameters"), given, job.get("distributed_parameters"))
-    return copy.deepcopy({name: value for part in parts for name, value in (part or {}).items()})
+    fixed, distributed = job.get("fixed_parameters") or {}, job.get("distributed_parameters") or {}
+    return copy.deepcopy({**fixed, **given, **distributed})
 
 
 def plain(value: Any) -> Any:
@@ -141,13 +192,13 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:_REASON_AT_MOST]
 
 
-def place(error: BaseException, folder: Path) -> str:
+def _place(error: BaseException, folder: Path) -> str:
     """Return the innermost line of the user's own files that an error passed, "" if it passed none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        one for one in frames if Path(one.filename).is_file() and Path(one.filename).resolve().is_relative_to(folder)
-    ]
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and path.resolve().is_relative_to(folder):
+            return f"{path.name}:{frame.lineno} in {frame.name}"
+    return ""
 
 
 def own_files(path: Path) -> dict[str, str]:
@@ -156,20 +207,14 @@ def own_files(path: Path) -> dict[str, str]:
     files = [Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
     own = {file.resolve() for file in files if file.suffix == ".py"} | {path.resolve()}
     prefixes = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
-    found = {
-        str(file.relative_to(folder)): sha256(file)
-        for file in own
+    return {
+        str(file.relative_to(folder)): records.sha256(file)
+        for file in sorted(own)
         if file.is_relative_to(folder) and not any(file.is_relative_to(one) for one in prefixes) and file.is_file()
     }
-    return dict(sorted(found.items()))
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the versions of Python, of this project and of the packages that are imported now."""
     found = {"python": sys.version.split()[0]}
     names = {name.partition(".")[0] for name in list(sys.modules)} - sys.stdlib_module_names

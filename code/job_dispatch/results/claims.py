@@ -31,20 +31,9 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 class Claim:
     """A process that runs a job.
 
-    Attributes
-    ----------
-    job : str
-    host : str
-    machine : str
-        Identifies the machine since it was started, and the container, within which `pid` means a process.
-    pid : int
-    started : str
-        When the process was started; a later process can have the same `pid`.
-    since : float
-        Seconds since 1970.
-    attempt : int
-    run : str
-        Identifies the run that started it.
+    `machine` identifies the machine since it was started, and the container, within which `pid` means a process;
+    `started` is when the process was, since a later one can have the same `pid`. `since` is in seconds since 1970.
+    `run` identifies the run that started it.
     """
 
     job: str
@@ -62,32 +51,33 @@ def folder(results: Path) -> Path:
     return results / _FOLDER
 
 
+def _path(results: Path, job: str) -> Path:
+    return folder(results) / f"{job}{_CLAIM}"
+
+
 def read(results: Path, job: str) -> Claim | None:
     """Return the claim on a job, None if there is none."""
-    return _read(folder(results) / f"{job}{_CLAIM}")
-
-
-def read_all(results: Path) -> dict[str, Claim]:
-    """Return all claims of a results folder by job."""
-    found = (_read(path) for path in folder(results).glob(f"*{_CLAIM}"))
-    return {claim.job: claim for claim in found if claim is not None}
-
-
-def _read(path: Path) -> Claim | None:
+    path = _path(results, job)
     try:
         return Claim(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):  # on a disk without links, before it was written whole
-        return Claim(path.name.removesuffix(_CLAIM), "", "", 0, "", path.stat().st_mtime, 1, "")
+        return Claim(job, "", "", 0, "", path.stat().st_mtime, 1, "")
+
+
+def read_all(results: Path) -> dict[str, Claim]:
+    """Return all claims of a results folder by job."""
+    found = (read(results, path.name.removesuffix(_CLAIM)) for path in folder(results).glob(f"*{_CLAIM}"))
+    return {claim.job: claim for claim in found if claim is not None}
 
 
 def is_alive(results: Path, claim: Claim) -> bool:
     """Tell whether the process of a claim lives, as far as that can be known here."""
-    if claim.machine == machine():
+    if claim.machine == _machine():
         return _started(claim.pid) == claim.started
     try:
-        heard = (folder(results) / f"{claim.job}{_CLAIM}").stat().st_mtime
+        heard = _path(results, claim.job).stat().st_mtime
     except FileNotFoundError:
         return False
     return _now(results) - heard < SECONDS_UNHEARD
@@ -98,33 +88,30 @@ def take(results: Path, job: str, run: str) -> Claim | None:
 
     The claim of a process that was killed is replaced; its attempt counts.
     """
-    path = folder(results) / f"{job}{_CLAIM}"
+    path, own = _path(results, job), os.getpid()
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(results):
-        earlier = _read(path)
-        if earlier is not None:
+        attempt = 1
+        if (earlier := read(results, job)) is not None:
             if is_alive(results, earlier):
                 return None
             path.unlink(missing_ok=True)
-        attempt = earlier.attempt + 1 if earlier is not None else 1
-        claim = Claim(
-            job, socket.gethostname(), machine(), os.getpid(), _started(os.getpid()), time.time(), attempt, run
-        )
+            attempt = earlier.attempt + 1
+        claim = Claim(job, socket.gethostname(), _machine(), own, _started(own), time.time(), attempt, run)
         return claim if _create(path, json.dumps(asdict(claim)).encode()) else None
 
 
 def beat(results: Path, claim: Claim) -> bool:
     """Touch a claim; tell whether it still is this process's own."""
-    path = folder(results) / f"{claim.job}{_CLAIM}"
     with contextlib.suppress(FileNotFoundError):
-        os.utime(path)
-    return _read(path) == claim
+        os.utime(_path(results, claim.job))
+    return read(results, claim.job) == claim
 
 
 def release(results: Path, claim: Claim) -> None:
-    """Remove a claim."""
-    if _read(path := folder(results) / f"{claim.job}{_CLAIM}") == claim:
-        path.unlink(missing_ok=True)
+    """Remove a claim if it still is this process's own."""
+    if read(results, claim.job) == claim:
+        _path(results, claim.job).unlink(missing_ok=True)
 
 
 def _create(path: Path, text: bytes) -> bool:
@@ -170,7 +157,7 @@ def _now(results: Path) -> float:
     return now
 
 
-def machine() -> str:
+def _machine() -> str:
     """Return what identifies this machine since it was started, and the container."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
@@ -189,10 +176,9 @@ def _started(pid: int) -> str:
 
 
 def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    with contextlib.suppress(PermissionError):  # somebody else's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
     return True

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job_dispatch.messages import DispatchError, RequestError, configure_logging, is_terminal, logger, naming_flags
-from job_dispatch.results import analysis, gathering, records, running, states, status, table
-from job_dispatch.results.gathering import Results
+from job_dispatch.messages import DispatchError, configure_logging, is_terminal, logger, naming_flags
+from job_dispatch.results import analysis, gathering, records, running, status, table
+from job_dispatch.results.gathering import Results, Status
 from job_dispatch.results.minding import Order, Outcome
-from job_dispatch.results.states import Status
 
 SUMMARY = Path("analysis_summary")
 _SECONDS_BETWEEN_LINES = 10.0
@@ -32,7 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
     Exit code: 0 all jobs are done, 4 some failed, 3 none failed and some are left, 2 nothing could be run.
     """
     analysis.check_file(arguments.analysis)
-    only = running.Only(arguments.only) if arguments.only else running.Only.OPEN
     order = Order(
         arguments.analysis.absolute(),
         arguments.output,
@@ -42,49 +40,39 @@ def run(arguments: argparse.Namespace) -> int:
         secrets.token_hex(8),
         arguments.metadata_catalog,
     )
-    jobs = running.jobs_to_run(order, arguments.jobs, running.Only.ALL if arguments.again else only)
-    shown = _Shown(len(jobs))
-    for outcome in running.run(order, jobs, arguments.workers):
-        shown.add(outcome)
-    shown.close()
-    results = gathering.gather(arguments.output)
-    written = list(_write(results))
+    jobs = running.jobs_to_run(order, arguments.jobs, "all" if arguments.again else arguments.only)
+    _show_progress(running.run(order, jobs, arguments.workers), len(jobs))
+    return _write(gathering.gather(arguments.output))
+
+
+def _show_progress(outcomes: Iterator[Outcome], left: int) -> None:
+    """Tell how far a run is: on a terminal in one line after each job, else every ten seconds."""
+    done = failed = 0
+    began = told = time.monotonic()
+    for outcome in outcomes:
+        left -= 1
+        done += outcome.status == "done"
+        failed += outcome.status == "failed"
+        now = time.monotonic()
+        rest = gathering.duration(left * (now - began) / max(done + failed, 1))
+        line = f"{done:,} done, {failed:,} failed, {left:,} left, about {rest}"
+        if is_terminal():
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        elif now - told >= _SECONDS_BETWEEN_LINES:
+            told = now
+            logger.info("%s", line)
+    if is_terminal():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _write(results: Results) -> int:
+    """Write the table and the page, print the summary, and return the exit code."""
+    from job_dispatch.results import page  # Jinja takes 0.1 s, and status needs none of it
+
+    written = [f"table: {table.write(results)}", f"page:  {page.write(results)}"]
     for line in [*status.summary(results), *written]:
         print(line)
     return results.exit_code
-
-
-class _Shown:
-    """A line that tells how far a run is: on a terminal after each job, else every ten seconds."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = self._failed = 0
-        self._began = self._told = time.monotonic()
-
-    def add(self, outcome: Outcome) -> None:
-        """Count a job that has ended."""
-        if outcome.status == "taken":
-            self._total -= 1
-        self._done += outcome.status == "done"
-        self._failed += outcome.status == "failed"
-        now = time.monotonic()
-        if is_terminal():
-            print(f"\r\x1b[K{self._line(now)}", end="", file=sys.stderr, flush=True)
-        elif now - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told = now
-            logger.info("%s", self._line(now))
-
-    def _line(self, now: float) -> str:
-        ended = self._done + self._failed
-        left = self._total - ended
-        seconds = left * (now - self._began) / max(ended, 1)
-        return f"{self._done:,} done, {self._failed:,} failed, {left:,} left, about {states.duration(seconds)}"
-
-    def close(self) -> None:
-        """Take the line off the terminal."""
-        if is_terminal():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def show_status(arguments: argparse.Namespace) -> int:
@@ -106,38 +94,18 @@ def collect(arguments: argparse.Namespace) -> int:
     Exit code: as that of status; 1 if summarise failed.
     """
     results = gathering.gather(arguments.folder)
-    written = list(_write(results))
-    for line in [*status.summary(results), *written]:
-        print(line)
+    code = _write(results)
     if arguments.summarise is not None:
+        done = [record for row in results.of(Status.DONE) if (record := records.read(row.folder)) is not None]
+        summarise = analysis.load(arguments.summarise, "summarise(jobs, results)")
+        SUMMARY.mkdir(exist_ok=True)
         try:
-            summarise(results, arguments.summarise)
+            summarise(done, SUMMARY.absolute())
         except (Exception, SystemExit) as error:
-            if isinstance(error, DispatchError):
-                raise
             traceback.print_exc()
-            print(
-                f"error: summarise over {len(results.of(Status.DONE))} jobs: {analysis.reason(error)}", file=sys.stderr
-            )
+            print(f"error: summarise over {len(done)} jobs: {analysis.reason(error)}", file=sys.stderr)
             return 1
-    return results.exit_code
-
-
-def summarise(results: Results, path: Path) -> None:
-    """Call the function `summarise(jobs, results)` of an analysis with the records of all jobs that are done."""
-    done = [record for row in results.of(Status.DONE) if (record := records.read(row.folder)) is not None]
-    function = analysis.load(path).function("summarise")
-    if function is None:
-        raise RequestError(f"{path}: no function summarise(jobs, results); see docs/results.md")
-    SUMMARY.mkdir(exist_ok=True)
-    function(done, SUMMARY.absolute())
-
-
-def _write(results: Results) -> Iterator[str]:
-    from job_dispatch.results import page  # Jinja takes 0.1 s, and status needs none of it
-
-    yield f"table: {table.write(results, results.folder)}"
-    yield f"page:  {page.write(results, results.folder)}"
+    return code
 
 
 def _workers(text: str) -> int:
@@ -173,6 +141,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--only",
         choices=["failed", "new"],
+        default="open",
         help="failed: failed and killed jobs; new: jobs never run, and changed ones",
     )
     which.add_argument("--again", action="store_true", help="run all jobs, also those that are done")
@@ -189,18 +158,21 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--attempt", type=_workers, default=1, help=argparse.SUPPRESS)  # of a workflow manager that tries again
 
 
-def _add_status(parser: argparse.ArgumentParser) -> None:
-    _add_folder(parser)
-    parser.add_argument("--json", action="store_true", help="print it as JSON, for programs")
+VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {"run": run, "status": show_status, "collect": collect}
 
 
-def _add_collect(parser: argparse.ArgumentParser) -> None:
-    _add_folder(parser)
-    parser.add_argument("--summarise", metavar="ANALYSIS", type=Path, help="call its function summarise(jobs, results)")
-
-
-def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def parser(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb."""
+    made = argparse.ArgumentParser(
+        prog=f"job-dispatch {verb}",
+        description=inspect.getdoc(VERBS[verb]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if verb == "run":
+        _add_run(made)
+        return made
+    made.add_argument(
         "folder",
         metavar="FOLDER",
         type=Path,
@@ -208,25 +180,12 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
         default=gathering.FOLDER,
         help=f"what `job-dispatch run` or the pipeline wrote (default: ./{gathering.FOLDER})",
     )
-
-
-VERBS: Mapping[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
-    "run": (run, _add_run),
-    "status": (show_status, _add_status),
-    "collect": (collect, _add_collect),
-}
-
-
-def parser(verb: str) -> argparse.ArgumentParser:
-    """Return the parser of a verb."""
-    function, add = VERBS[verb]
-    made = argparse.ArgumentParser(
-        prog=f"job-dispatch {verb}",
-        description=inspect.getdoc(function),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add(made)
+    if verb == "status":
+        made.add_argument("--json", action="store_true", help="print it as JSON, for programs")
+    else:
+        made.add_argument(
+            "--summarise", metavar="ANALYSIS", type=Path, help="call its function summarise(jobs, results)"
+        )
     return made
 
 
@@ -236,7 +195,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     configure_logging("INFO")
     with naming_flags({}):
         try:
-            return VERBS[verb][0](arguments)
+            return VERBS[verb](arguments)
         except DispatchError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code

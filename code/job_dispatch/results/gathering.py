@@ -1,26 +1,101 @@
-"""All jobs of a results folder, with what became of them: what `status`, the table and the page show."""
+"""All jobs of a results folder, each done, failed, running or left: what `status`, the table and the page show."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import RequestError
-from job_dispatch.results import claims, job_files, records, states
+from job_dispatch.results import claims, records
 from job_dispatch.results.analysis import merged, plain
 from job_dispatch.results.claims import Claim
-from job_dispatch.results.job_files import JobFile
-from job_dispatch.results.states import Status
+from job_dispatch.results.records import JobFile, Record
 
 FOLDER = Path("analysis_results")
 _PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".gif", ".webp")
 _LOG_END_BYTES, _LOG_END_LINES = 8_000, 20
 _KILLED = "killed: its process is gone without a record"
+
+
+class Status(Enum):
+    """Each job has exactly one of these."""
+
+    DONE = "done"
+    FAILED = "failed"
+    RUNNING = "running"
+    LEFT = "left"
+
+
+@dataclass(frozen=True)
+class State:
+    """The status of a job, and the record or the claim that it follows from.
+
+    `changed` names what changed since the job was done: its input, the analysis or its parameters; else "".
+    """
+
+    status: Status
+    record: Record | None = None
+    claim: Claim | None = None
+    changed: str = ""
+
+
+class Current:
+    """The analysis and the `--set` that jobs would be run with now: compared with those that they were run with."""
+
+    def __init__(self, analysis: Path | None, given: Mapping[str, Any]) -> None:
+        self._analysis, self._given = analysis, dict(given)
+        self._hashes: dict[str, str] = {}
+
+    def change(self, record: Record, job: JobFile | None) -> str:
+        """Return what changed since a record was written, "" if nothing did."""
+        if job is not None and not job.is_as_in(record):
+            return "input"
+        if self._analysis is None:
+            return ""
+        if record.get("set", self._given) != self._given:
+            return "--set"
+        folder = self._analysis.resolve().parent
+        for name, known in record.get("files", {}).items():
+            if name not in self._hashes:
+                path = folder / name
+                self._hashes[name] = records.sha256(path) if path.is_file() else ""
+            if self._hashes[name] != known:
+                return str(name)
+        return ""
+
+
+def state(results: Path, name: str, job: JobFile | None, claim: Claim | None, current: Current) -> State:
+    """Return the state of a job.
+
+    Parameters
+    ----------
+    results : pathlib.Path
+    name : str
+    job : JobFile or None
+        None if it is not there any more.
+    claim : Claim or None
+        The claim on it as it was read before.
+    current : Current
+    """
+    if claim is not None and claims.is_alive(results, claim):
+        return State(Status.RUNNING, claim=claim)
+    record = records.read(results / name)
+    if record is None:
+        # Its process was killed, unless it has given the claim back meanwhile.
+        was_killed = claim is not None and claims.read(results, name) is not None
+        return State(Status.FAILED, claim=claim) if was_killed else State(Status.LEFT)
+    if record["status"] == "failed":
+        return State(Status.FAILED, record)
+    changed = current.change(record, job)
+    return State(Status.LEFT if changed else Status.DONE, record, changed=changed)
 
 
 @dataclass(frozen=True)
@@ -78,6 +153,16 @@ class Row:
     input_bytes: int | None = None
 
     @property
+    def assets(self) -> str:
+        """The names of its assets as one text."""
+        return "; ".join(self.asset_name)
+
+    @property
+    def failure(self) -> str:
+        """Why and where it failed; "" else."""
+        return f"{self.reason} ({self.where})" if self.where else self.reason
+
+    @property
     def log(self) -> Path:
         """The file with what it printed: until its record is written, it is among the claims."""
         kept = self.folder / records.LOG
@@ -126,6 +211,16 @@ class Results:
         return {status.value: len(self.of(status)) for status in Status}
 
     @property
+    def changed(self) -> int:
+        """How many jobs are left since something changed."""
+        return sum(1 for row in self.rows if row.changed)
+
+    @property
+    def seconds(self) -> list[float]:
+        """How long each job took of which that is known."""
+        return [row.seconds for row in self.rows if row.seconds is not None]
+
+    @property
     def exit_code(self) -> int:
         """0: all done; 4: some failed; 3: none failed, some left or running."""
         if self.of(Status.FAILED):
@@ -151,18 +246,19 @@ def gather(place: Path = FOLDER) -> Results:
     if not folder.is_dir():
         raise RequestError(f"{place}: no such folder; give the one that `job-dispatch run` wrote")
     note = records.read_note(folder)
+    given = note.get("set", {})
     files = {job.name: job for job in _noted_files(note)}
     held = claims.read_all(folder)
     listed = _listed(folder.parent / "jobs.csv")
     with os.scandir(folder) as entries:
-        with_records = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    current = states.Current(Path(note["analysis"]) if note else None, note.get("set", {}))
+        folders = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    current = Current(Path(note["analysis"]) if note else None, given)
     rows = []
-    for name in dict.fromkeys([*files, *held, *listed, *with_records]):
-        state = states.state(folder, name, files.get(name), held.get(name), current)
-        if state.status is Status.LEFT and state.record is None and name not in files and name not in listed:
+    for name in dict.fromkeys([*files, *held, *listed, *folders]):
+        found = state(folder, name, files.get(name), held.get(name), current)
+        if found.status is Status.LEFT and found.record is None and name not in files and name not in listed:
             continue  # a folder of something else
-        rows.append(_row(folder, name, state, files.get(name), listed.get(name, {}), note.get("set", {})))
+        rows.append(_row(folder / name, found, files.get(name), listed.get(name, {}), given))
     if not rows:
         raise RequestError(f"{place}: no job in it; give the folder that `job-dispatch run` wrote")
     rows.sort(key=lambda row: (row.asset_name, json.dumps(dict(row.parameters), sort_keys=True), row.job))
@@ -171,12 +267,11 @@ def gather(place: Path = FOLDER) -> Results:
 
 def _noted_files(note: Mapping[str, Any]) -> list[JobFile]:
     """Return the job files in the folders of a note that are still there."""
-    places = [Path(place) for place in note.get("jobs", []) if Path(place).exists()]
     found = []
-    for place in places:
+    for place in map(Path, note.get("jobs", [])):
         try:
-            found += job_files.find([place])
-        except RequestError:  # emptied since
+            found += records.find_jobs([place])
+        except RequestError:  # removed or emptied since
             continue
     return found
 
@@ -196,47 +291,53 @@ def _listed(path: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _row(
-    folder: Path,
-    name: str,
-    state: states.State,
-    job: JobFile | None,
-    listed: Mapping[str, Any],
-    given: Mapping[str, Any],
-) -> Row:
-    record = state.record
-    if record is None:
+def _row(folder: Path, found: State, job: JobFile | None, listed: Mapping[str, Any], given: Mapping[str, Any]) -> Row:
+    """Return a job as its record tells it; without one, as its job file or the table of a dispatch does."""
+    record, claim = found.record or {}, found.claim
+    if not record:
         content = job.content if job is not None else listed
-        record = {"parameters": plain(merged(content, given)), **records.about(name, content)}
-    is_of_record = state.record is not None
-    is_to_run = not is_of_record or bool(state.changed)
-    claim: Claim | None = state.claim
+        record = {"parameters": plain(merged(content, given)), **records.about(folder.name, content), "attempt": 0}
+        if found.status is Status.FAILED:
+            record["reason"] = _KILLED
+    assets: dict[str, Any] = {
+        **{name: tuple(record.get(name) or ()) for name in records.LISTS},
+        **{name: record.get(name, "") for name in records.TRAITS},
+    }
+    is_to_run = found.record is None or found.changed
     return Row(
-        name,
-        state.status,
-        folder / name,
-        asset_name=tuple(record.get("asset_name") or ()),
-        asset_id=tuple(record.get("asset_id") or ()),
-        docdb_record_id=tuple(record.get("docdb_record_id") or ()),
-        s3_location=tuple(record.get("s3_location") or ()),
-        file_location=tuple(record.get("file_location") or ()),
-        subject=record.get("subject", ""),
-        session=record.get("session", ""),
-        project=record.get("project", ""),
-        modality=record.get("modality", ""),
+        folder.name,
+        found.status,
+        folder,
+        **assets,
         group=record.get("group_metadata") or {},
         parameters=record.get("parameters") or {},
-        values=record.get("values") or {} if state.status is Status.DONE else {},
-        start=record.get("start", "") if claim is None else states.moment(claim.since),
+        values=record.get("values") or {} if found.status is Status.DONE else {},
+        start=record.get("start", "") if claim is None else _moment(claim.since),
         host=record.get("host", "") if claim is None else claim.host,
         seconds=record.get("seconds"),
         peak_memory=record.get("peak_memory_bytes"),
-        attempts=claim.attempt if claim is not None else record.get("attempt", 1 if is_of_record else 0),
-        reason=_KILLED if state.status is Status.FAILED and not is_of_record else record.get("reason", ""),
+        attempts=record.get("attempt", 1) if claim is None else claim.attempt,
+        reason=record.get("reason", ""),
         where=record.get("where", ""),
-        changed=state.changed,
+        changed=found.changed,
         input_bytes=job.input_bytes if job is not None and is_to_run else record.get("input_bytes"),
     )
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def since_1970(moment: str) -> float:
+    """Return an ISO 8601 time as seconds since 1970."""
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def _workers(rows: list[Row]) -> int:
@@ -244,20 +345,6 @@ def _workers(rows: list[Row]) -> int:
     moments: list[tuple[float, int]] = []
     for row in rows:
         if row.start and row.seconds is not None:
-            start = states.seconds_since_1970(row.start)
+            start = since_1970(row.start)
             moments += [(start, 1), (start + row.seconds, -1)]
-    at_once = most = 0
-    for _, change in sorted(moments):
-        at_once += change
-        most = max(most, at_once)
-    return max(most, 1)
-
-
-def failed_lines(results: Results, at_most: int) -> Iterator[str]:
-    """Yield a line per failed job: its name, assets and reason."""
-    failed = results.of(Status.FAILED)
-    for row in failed[:at_most]:
-        where = f" ({row.where})" if row.where else ""
-        yield f"{row.job} ({'; '.join(row.asset_name)}): {row.reason}{where}"
-    if len(failed) > at_most:
-        yield f"… and {len(failed) - at_most:,} more"
+    return max(1, max(itertools.accumulate(change for _, change in sorted(moments)), default=1))

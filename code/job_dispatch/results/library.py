@@ -7,13 +7,12 @@ signals, its children and its log are its own.
 from __future__ import annotations
 
 import contextlib
-import json
+import pickle
 import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -28,12 +27,10 @@ from job_dispatch.results.status import RunStatus
 if TYPE_CHECKING:
     import pandas as pd
 
-_ONLY = {None: running.Only.OPEN, "failed": running.Only.FAILED, "new": running.Only.NEW}
-_PATHS = ("analysis", "results", "catalog")
 # It imports from where the caller does.
 _APART = (
-    "import json, sys; order = json.loads(sys.stdin.readline()); sys.path[:] = order.pop('sys.path');"
-    " from job_dispatch.results import library; library.run_apart(**order)"
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
+    " from job_dispatch.results import library; library.run_apart(*pickle.load(sys.stdin.buffer))"
 )
 
 
@@ -101,7 +98,7 @@ def run(
     """
     path = Path(analysis)
     analysis_file.check_file(path)
-    if only not in _ONLY or (only and again):
+    if only not in (None, "failed", "new") or (only and again):
         raise RequestError("run: only is 'failed' or 'new', and not both only and again can be given")
     if not folders:
         raise RequestError("run: no folder of jobs; give the output folder of a dispatch")
@@ -116,18 +113,11 @@ def run(
         run=secrets.token_hex(8),
         catalog=None if metadata_catalog is None else Path(metadata_catalog),
     )
-    places = {name: str(getattr(order, name)) for name in _PATHS if getattr(order, name) is not None}
-    asked = {
-        "order": {**asdict(order), **places},
-        "places": [str(Path(folder)) for folder in folders],
-        "only": (running.Only.ALL if again else _ONLY[only]).value,
-        "workers": workers or running.cores(),
-    }
     with messages.showing_progress(progress):
-        _run(order, asked)
+        _run(order, list(map(Path, folders)), "all" if again else only or "open", workers or running.cores())
     results = gathering.gather(order.results)
-    table.write(results, results.folder)
-    page.write(results, results.folder)
+    table.write(results)
+    page.write(results)
     return RunStatus(results)
 
 
@@ -191,84 +181,73 @@ def read_results(folder: str | PathLike[str] = gathering.FOLDER) -> pd.DataFrame
     return table.frame(gathering.gather(Path(folder)))
 
 
-def _run(order: Order, asked: Mapping[str, Any]) -> None:
+def _run(order: Order, places: Sequence[Path], only: str, workers: int) -> None:
     """Let a process apart run the jobs, and end it with all jobs if this is interrupted."""
-    with tempfile.TemporaryFile() as complaints, _started(complaints) as (process, said, ask):
+    with (
+        tempfile.TemporaryFile() as complaints,
+        # In a session of its own: Ctrl-C reaches this process alone, which then ends that one.
+        subprocess.Popen(
+            [sys.executable, "-c", _APART],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            start_new_session=True,
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
         try:
-            ask.write(json.dumps({**asked, "sys.path": list(map(str, sys.path))}).encode() + b"\n")
-            ask.flush()
-            _follow(said)
-        except BrokenPipeError:
-            pass
+            with contextlib.suppress(BrokenPipeError):  # it ended early
+                process.stdin.write(pickle.dumps(list(map(str, sys.path))))
+                process.stdin.write(pickle.dumps((order, places, only, workers)))
+                process.stdin.flush()
+            answers = _answers(process.stdout)
+            with messages.progress("running jobs", "jobs", next(answers, 0)) as shown:
+                for _ in answers:
+                    shown.advance()
+        except BaseException:
+            process.kill()
+            process.wait()
+            running.wait_for_the_end(order.results, order.run)
+            raise
         finally:
-            ask.close()
-            if sys.exc_info()[0] is not None:
-                process.kill()
-                process.wait()
-                running.wait_for_the_end(order.results, order.run)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         if process.wait():
             complaints.seek(0)
             last = complaints.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             raise ServiceError(f"the process that runs the jobs ended early: {last or process.returncode}")
 
 
-@contextlib.contextmanager
-def _started(complaints: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
-    # In a session of its own: Ctrl-C reaches this process alone, which then ends that one.
-    with subprocess.Popen(
-        [sys.executable, "-c", _APART],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=complaints,
-        start_new_session=True,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        yield process, process.stdout, process.stdin
+def _answers(pipe: IO[bytes]) -> Iterator[Any]:
+    """Yield what the process apart answers until it ends; raise the error that ended the run."""
+    while True:
+        try:
+            answer = pickle.load(pipe)
+        except (EOFError, pickle.UnpicklingError):
+            return
+        if isinstance(answer, DispatchError):
+            raise answer
+        yield answer
 
 
-def _follow(said: IO[bytes]) -> None:
-    """Show the progress of the jobs until all have ended.
-
-    Raises
-    ------
-    DispatchError
-        The one that ended the run.
-    """
-    first = json.loads(said.readline() or b"0")
-    if isinstance(first, int):
-        with messages.progress("running jobs", "jobs", first) as shown:
-            for line in said:
-                told = json.loads(line)
-                if "error" in told:
-                    _raise(told)
-                shown.advance()
-    else:
-        _raise(first)
-
-
-def _raise(told: Mapping[str, Any]) -> None:
-    kind = RequestError if told["code"] == RequestError.exit_code else ServiceError
-    raise kind(told["error"])
-
-
-def run_apart(order: Mapping[str, Any], places: list[str], only: str, workers: int) -> None:
-    """Run jobs in this process, which another one started for that; print the number, and a line per job that ended.
+def run_apart(order: Order, places: Sequence[Path], only: str, workers: int) -> None:
+    """Run jobs in this process, which another one started for that; answer their number, and each job that ended.
 
     If the other process ends, the system ends this one, and with it the jobs.
     """
     stopping.end_with(sys.stdin.fileno())
-    given = Order(**{**order, **{name: Path(order[name]) for name in _PATHS if order[name] is not None}})
     try:
-        jobs = running.jobs_to_run(given, list(map(Path, places)), running.Only(only))
-        _tell(len(jobs))
-        for outcome in running.run(given, jobs, workers):
-            _tell(asdict(outcome))
+        jobs = running.jobs_to_run(order, places, only)
+        _answer(len(jobs))
+        for outcome in running.run(order, jobs, workers):
+            _answer(outcome)
     except DispatchError as error:
-        _tell({"error": error.headline, "code": error.exit_code})
+        _answer(error)
     except OSError as error:
-        _tell({"error": f"{error.filename or 'the disk'}: {error.strerror}", "code": 1})
+        _answer(ServiceError(f"{error.filename or 'the disk'}: {error.strerror}"))
 
 
-def _tell(value: Any) -> None:
-    print(json.dumps(value), flush=True)
+def _answer(value: object) -> None:
+    sys.stdout.buffer.write(pickle.dumps(value))
+    sys.stdout.buffer.flush()

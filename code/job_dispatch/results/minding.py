@@ -16,18 +16,16 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 from job_dispatch.messages import DispatchError
-from job_dispatch.results import claims, provenance, records, working
-from job_dispatch.results.analysis import merged, own_files, plain
+from job_dispatch.results import analysis, claims, records
 from job_dispatch.results.claims import Claim
-from job_dispatch.results.job_files import JobFile
-from job_dispatch.results.records import Record
+from job_dispatch.results.records import JobFile, Record
 
 _LOG_HALF = 5_000_000
 _READ_AT_ONCE = 1 << 16
@@ -78,12 +76,10 @@ class Outcome:
     job: str
     status: str
     reason: str = ""
-    seconds: float = 0.0
 
 
-@dataclass
-class _Ended:
-    """How the process of a job ended."""
+class _Ended(NamedTuple):
+    """How the process of a job ended; the peak memory is in bytes."""
 
     status: int
     seconds: float
@@ -118,53 +114,50 @@ def mind(order: Order, job: JobFile, last: Record | None, lifeline: int) -> Outc
     claim = claims.take(order.results, job.name, order.run)
     if claim is None:
         return Outcome(job.name, "taken")
-    folder = order.results / job.name
+    outcome = _mind(order, job, last, lifeline, claim)
+    claims.release(order.results, claim)
+    return outcome
+
+
+def _mind(order: Order, job: JobFile, last: Record | None, lifeline: int, claim: Claim) -> Outcome | None:
+    folder, hidden = order.results / job.name, claims.folder(order.results)
     earlier = records.read(folder)
     if earlier != last:
-        claims.release(order.results, claim)
         return Outcome(job.name, "taken")
-    attempt = max(claim.attempt, order.attempt, earlier.get("attempt", 0) + 1 if earlier else 1)
-    log = _Log(claims.folder(order.results) / f"{job.name}.log")
-    answer = claims.folder(order.results) / f"{job.name}.answer"
+    log, answer = hidden / f"{job.name}.log", hidden / f"{job.name}.answer"
     answer.unlink(missing_ok=True)
     start = datetime.now(UTC)
-    ended = _run(order, job, claim, lifeline, log, answer)
-    log.close()
+    with _Log(log) as file:
+        ended = _run(order, job, claim, lifeline, file, answer)
     told = _told(answer)
     if ended is None or not claims.beat(order.results, claim):
-        claims.release(order.results, claim)
         return None
     if told.get("refused"):
-        claims.release(order.results, claim)
         return Outcome(job.name, "refused", told["refused"])
     records.remove(folder)
+    log.replace(folder / records.LOG)
+    failure = _failure(ended, told, order)
     record = {
         **records.about(job.name, job.content),
-        "parameters": plain(merged(job.content, order.given)),
+        "parameters": analysis.plain(analysis.merged(job.content, order.given)),
         "start": start.isoformat(timespec="milliseconds"),
         "end": (start + timedelta(seconds=ended.seconds)).isoformat(timespec="milliseconds"),
         "seconds": round(ended.seconds, 3),
         "peak_memory_bytes": ended.peak_memory,
         "host": claim.host,
-        "attempt": attempt,
+        "attempt": max(claim.attempt, order.attempt, earlier.get("attempt", 0) + 1 if earlier else 1),
         "input": job.fingerprint,
         "input_bytes": job.input_bytes,
         "job_file": job.digest,
         "set": dict(order.given),
+        **(failure or {"values": told["values"]}),
+        "files": told.get("files") or analysis.own_files(order.analysis),
+        "versions": told.get("versions", {}),
     }
-    failure = _failure(ended, told, order)
-    versions = {"files": told.get("files") or own_files(order.analysis), "versions": told.get("versions", {})}
-    (claims.folder(order.results) / f"{job.name}.log").replace(folder / records.LOG)
     if failure is None:
-        record = {**record, "values": told["values"], **versions}
-        described = provenance.processing(record, order.analysis, order.code)
-        records.write_whole(folder / records.PROCESSING, described)
-        records.write_whole(folder / records.DONE, record)
-    else:
-        records.write_whole(folder / records.FAILED, {**record, **failure, **versions})
-    claims.release(order.results, claim)
-    status = "done" if failure is None else "failed"
-    return Outcome(job.name, status, failure["reason"] if failure else "", ended.seconds)
+        records.write(folder / records.PROCESSING, records.processing(record, order.analysis, order.code))
+    records.write(folder / (records.FAILED if failure else records.DONE), record)
+    return Outcome(job.name, "failed" if failure else "done")
 
 
 def _failure(ended: _Ended, told: Mapping[str, Any], order: Order) -> dict[str, Any] | None:
@@ -194,9 +187,6 @@ def _told(answer: Path) -> dict[str, Any]:
     return told
 
 
-# The minder
-
-
 def _run(order: Order, job: JobFile, claim: Claim, lifeline: int, log: _Log, answer: Path) -> _Ended | None:
     """Run the job to its end; return None if the run that started this has ended, or has lost the claim."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what the job leaves running comes to this process, to be ended
@@ -207,19 +197,16 @@ def _run(order: Order, job: JobFile, claim: Claim, lifeline: int, log: _Log, ans
     if child == 0:
         _be_the_job(order, job, printing, answer, minder)
     os.close(printing)
-    watch = os.pidfd_open(child) if hasattr(os, "pidfd_open") else None
+    watched = [os.pidfd_open(child)] if hasattr(os, "pidfd_open") else []
     status, usage = None, None
     is_late, next_beat = False, begun + claims.SECONDS_BETWEEN_BEATS
     try:
         while status is None:
             deadline = min(next_beat, begun + order.timeout) if order.timeout and not is_late else next_beat
             wait = max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select(
-                [output, lifeline, *([watch] if watch is not None else [])],
-                [],
-                [],
-                wait if watch is not None else min(wait, _SECONDS_UNTIL_A_LOOK),
-            )
+            if not watched:
+                wait = min(wait, _SECONDS_UNTIL_A_LOOK)
+            ready, _, _ = select.select([output, lifeline, *watched], [], [], wait)
             if lifeline in ready:
                 return None
             if output in ready:
@@ -227,7 +214,8 @@ def _run(order: Order, job: JobFile, claim: Claim, lifeline: int, log: _Log, ans
             now = time.monotonic()
             if order.timeout and not is_late and now >= begun + order.timeout:
                 is_late = True
-                _end(child)
+                _kill(os.killpg, child)
+                _kill(os.kill, child)
             if now >= next_beat:
                 next_beat = now + claims.SECONDS_BETWEEN_BEATS
                 if not claims.beat(order.results, claim):
@@ -238,32 +226,28 @@ def _run(order: Order, job: JobFile, claim: Claim, lifeline: int, log: _Log, ans
         seconds = time.monotonic() - begun
     finally:
         if status is None:
-            _end(child)
+            _kill(os.kill, child)
         _end_descendants(child)
-        _drain(output, log)
-        os.close(output)
-        if watch is not None:
-            os.close(watch)
+        while select.select([output], [], [], 0)[0] and (text := os.read(output, _READ_AT_ONCE)):
+            log.write(text)
+        for descriptor in (output, *watched):
+            os.close(descriptor)
     unit = 1 if sys.platform == "darwin" else 1024
     return _Ended(status, seconds, usage.ru_maxrss * unit if usage else 0, is_late)
 
 
-def _end(child: int) -> None:
-    """Kill the process of the job and those in its group."""
+def _kill(function: Callable[[int, int], None], number: int) -> None:
+    """Kill a process or a group of them, if it is still there."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
+        function(number, signal.SIGKILL)
 
 
 def _end_descendants(group: int) -> None:
     """Kill whatever the job has left running, also in sessions of their own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+    _kill(os.killpg, group)
     while left := _descendants(os.getpid()):
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(os.kill, pid)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(-1, 0)
 
@@ -276,11 +260,6 @@ def _descendants(pid: int) -> list[int]:
     return [one for child in children for one in (child, *_descendants(child))]
 
 
-def _drain(output: int, log: _Log) -> None:
-    while select.select([output], [], [], 0)[0] and (text := os.read(output, _READ_AT_ONCE)):
-        log.write(text)
-
-
 class _Log:
     """A log file that keeps the first and the last 5 MB of what is written."""
 
@@ -291,7 +270,6 @@ class _Log:
         self._end_bytes = self._dropped = 0
 
     def write(self, text: bytes) -> None:
-        """Add text."""
         first, rest = text[: self._left], text[self._left :]
         self._left -= len(first)
         with contextlib.suppress(OSError):  # a full disk must not end the job
@@ -299,12 +277,14 @@ class _Log:
         if rest:
             self._end.append(rest)
             self._end_bytes += len(rest)
-        while self._end_bytes - len(self._end[0]) >= _LOG_HALF if self._end else False:
+        while self._end and self._end_bytes - len(self._end[0]) >= _LOG_HALF:
             self._dropped += len(self._end[0])
             self._end_bytes -= len(self._end.popleft())
 
-    def close(self) -> None:
-        """Write the end."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             if self._dropped:
                 self._file.write(f"\n… {self._dropped:,} bytes are left out here …\n".encode())
@@ -314,18 +294,14 @@ class _Log:
 
 def _prctl(option: int, value: int) -> None:
     """Ask Linux for something of a process: https://man7.org/linux/man-pages/man2/prctl.2.html."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
+    if sys.platform.startswith("linux"):
+        import ctypes
 
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-# The process of the job
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _be_the_job(order: Order, job: JobFile, printing: int, answer: Path, minder: int) -> NoReturn:
-    """Run the analysis on the job, write what came of it, and end this process."""
+    """Run the analysis on the job in a process of its own, write what came of it, and end this process."""
     try:
         os.setpgid(0, 0)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -338,12 +314,12 @@ def _be_the_job(order: Order, job: JobFile, printing: int, answer: Path, minder:
             os.dup2(source, target)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         folder = order.results.absolute() / job.name
-        told = working.work(order.analysis, job.content, order.given, folder, order.records)
-        records.write_whole(answer, told)
+        told = analysis.work(order.analysis, job.content, order.given, folder, order.records)
+        records.write(answer, told)
         sys.stdout.flush()
         sys.stderr.flush()
     except DispatchError as error:
-        records.write_whole(answer, {"refused": str(error)})
+        records.write(answer, {"refused": str(error)})
     except BaseException:
         with contextlib.suppress(BaseException):
             traceback.print_exc()

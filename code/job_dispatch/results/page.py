@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import os
 import re
-import secrets
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Template
-from markupsafe import Markup
-
+from job_dispatch.frames import is_number
 from job_dispatch.messages import counted, printable
-from job_dispatch.pages import parameter_table, templates
-from job_dispatch.results import status
-from job_dispatch.results.gathering import Results, Row
-from job_dispatch.results.states import Status, duration
+from job_dispatch.pages import tables, templates
+from job_dispatch.results import records, status
+from job_dispatch.results.gathering import Results, Row, Status, duration
 
 NAME = "results.html"
 _PAGE_BYTES = 9_500_000
@@ -43,33 +37,26 @@ _UNSHOWN = ("peak_memory", "start", "host", "project", "modality")
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _MEDIA = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml", ".gif": "gif", ".webp": "webp"}
 
+_Column = dict[str, Any]
 
-def write(results: Results, folder: Path) -> Path:
+
+def write(results: Results) -> Path:
     """Write `results.html` and return its path; it needs only pictures that are too many to embed."""
-    path = folder / NAME
-    unfinished = folder / f".{NAME}.{secrets.token_hex(8)}"
-    unfinished.write_text(render(results), encoding="utf-8")
-    unfinished.replace(path)
+    path = results.folder / NAME
+    with records.whole(path) as file:
+        file.write(render(results))
     return path
 
 
 def render(results: Results) -> str:
     """Return the page as HTML, less than 10 MB of UTF-8: with very many jobs it shows the first ones."""
-    text = ""
-    for number in _ROWS:
-        text = _template().render(_contents(results, results.rows[:number]))
-        if len(text.encode()) < _PAGE_BYTES:
-            break
-    return text
-
-
-@functools.cache
-def _template() -> Template:
-    return templates.template("results/page.html.j2", counted=counted, number=lambda number: f"{number:,}")
+    template = templates.template("results/page.html.j2")
+    pages = (template.render(_contents(results, results.rows[:number])) for number in _ROWS)
+    return templates.first_below(_PAGE_BYTES, pages)
 
 
 def _contents(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
-    failures = _failures(results)
+    failures = list(_failures(results))
     columns, left_out = _fitting(_columns(rows))
     remarks = []
     if len(rows) < len(results.rows):
@@ -78,6 +65,20 @@ def _contents(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
         remarks.append(f"Columns only in table.csv: {', '.join(left_out)}.")
     names, pictures = _pictures(rows)
     values = [column for column in columns if column["part"] == "values" and column["kind"] == "number"]
+    data = {
+        "rows": len(rows),
+        "columns": columns,
+        "names": names,
+        "pictures": pictures,
+        "folders": {
+            number: _address(row.folder, results) for number, row in enumerate(rows) if quote(row.job) != row.job
+        },
+        "logs": {
+            number: _address(row.log, results)
+            for number, row in enumerate(rows)
+            if row.status in (Status.FAILED, Status.RUNNING)
+        },
+    }
     return {
         "headline": _headline(results),
         "moment": f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
@@ -87,24 +88,7 @@ def _contents(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
         "more_failures": max(0, len(failures) - _REASONS),
         "remarks": remarks,
         "example": f"{values[0]['label']}>1" if values else "seconds>60",
-        "data": templates.script_json(
-            {
-                "rows": len(rows),
-                "columns": columns,
-                "names": names,
-                "pictures": pictures,
-                "folders": {
-                    number: _address(row.folder, results.folder)
-                    for number, row in enumerate(rows)
-                    if quote(row.job) != row.job
-                },
-                "logs": {
-                    number: _address(row.log, results.folder)
-                    for number, row in enumerate(rows)
-                    if row.status in (Status.FAILED, Status.RUNNING)
-                },
-            }
-        ),
+        "data": templates.script_json(data),
     }
 
 
@@ -116,93 +100,51 @@ def _headline(results: Results) -> str:
     return f"{done:,} of {counted(total, 'job')} done, {others}"
 
 
-@dataclass(frozen=True)
-class _State:
-    name: str
-    number: int
-    begin: str
-    percent: str
-    remark: str
-
-
-def _states(results: Results) -> Iterator[_State]:
+def _states(results: Results) -> Iterator[dict[str, Any]]:
+    """Yield each status with the part of the bar that it has."""
     begin, total = 0, len(results.rows)
-    changed = sum(1 for row in results.rows if row.changed)
     for name, number in results.counts.items():
-        remark = f"{changed:,} changed since" if changed and name == Status.LEFT.value else ""
-        yield _State(name, number, f"{100 * begin / total:.3f}", f"{100 * number / total:.3f}", remark)
+        yield {
+            "name": name,
+            "number": number,
+            "begin": f"{100 * begin / total:.3f}",
+            "percent": f"{100 * number / total:.3f}",
+            "changed": results.changed if name == Status.LEFT.value else 0,
+        }
         begin += number
 
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:
-    seconds = [row.seconds for row in results.rows if row.seconds is not None]
-    if seconds:
+    if seconds := results.seconds:
         yield "Time per job", f"median {duration(statistics.median(seconds))}, longest {duration(max(seconds))}"
         yield "Computing", f"{duration(sum(seconds))} in all"
     if (rest := status.estimate(results)) is not None:
-        workers = counted(rest.workers, "worker")
-        yield "Left", f"about {duration(rest.seconds)} ± {duration(rest.spread)} with {workers}"
+        yield "Left", str(rest)
 
 
-@dataclass(frozen=True)
-class _FailedJob:
-    name: str
-    assets: str
-    reason: str
-    where: str
-    attempts: int
-    folder: str
-    log: Markup
-    log_file: str
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """A reason with the number of jobs that failed for it, and the first of them."""
-
-    reason: str
-    number: int
-    jobs: Sequence[_FailedJob]
-
-
-def _failures(results: Results) -> list[_Failure]:
-    """Return the reasons, the most frequent first; those that differ in numbers only are one."""
+def _failures(results: Results) -> Iterator[dict[str, Any]]:
+    """Yield the reasons, the most frequent first, with their first jobs; those that differ in numbers only are one."""
     by_reason: dict[str, list[Row]] = defaultdict(list)
     for row in results.of(Status.FAILED):
         by_reason[re.sub(r"\d+", "0", row.reason)].append(row)
-    ranked = sorted(by_reason.values(), key=lambda rows: -len(rows))
-    return [
-        _Failure(
-            rows[0].reason,
-            len(rows),
-            [_failed_job(row, results.folder) for row in rows[:_JOBS_OF_REASON]] if place < _REASONS else [],
-        )
-        for place, rows in enumerate(ranked)
-    ]
+    for place, rows in enumerate(sorted(by_reason.values(), key=len, reverse=True)):
+        shown = rows[:_JOBS_OF_REASON] if place < _REASONS else []
+        yield {"reason": rows[0].reason, "number": len(rows), "jobs": [_failed_job(row, results) for row in shown]}
 
 
-def _failed_job(row: Row, folder: Path) -> _FailedJob:
+def _failed_job(row: Row, results: Results) -> dict[str, Any]:
     log = _TERMINAL_CODES.sub("", row.log_end())
-    return _FailedJob(
-        name=row.job,
-        assets="; ".join(row.asset_name),
-        reason=row.reason,
-        where=row.where,
-        attempts=row.attempts,
-        folder=_address(row.folder, folder),
-        log=templates.lines(log, _LOG_CHARACTERS),
-        log_file=_address(row.log, folder) if row.log.exists() else "",
-    )
+    return {
+        "row": row,
+        "folder": _address(row.folder, results),
+        "log": templates.lines(log, _LOG_CHARACTERS),
+        "log_file": _address(row.log, results) if row.log.exists() else "",
+    }
 
 
-def _address(path: Path, folder: Path) -> str:
+def _address(path: Path, results: Results) -> str:
     """Return the address of a file relative to the page."""
-    return f"./{quote(os.fsencode(path.relative_to(folder)))}"
-
-
-# Columns: what each job is, has and returned.
-
-_Column = dict[str, Any]
+    return f"./{quote(os.fsencode(path.relative_to(results.folder)))}"
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[_Column]:
@@ -210,7 +152,7 @@ def _columns(rows: Sequence[Row]) -> Iterator[_Column]:
     yield _column("status", "status", "own", "text", [row.status.value for row in rows])
     yield _column("subject", "subject", "traits", "text", [row.subject for row in rows])
     yield _column("session", "session", "traits", "session", [row.session for row in rows])
-    yield _column("asset", "asset", "traits", "text", ["; ".join(row.asset_name) for row in rows])
+    yield _column("asset", "asset", "traits", "text", [row.assets for row in rows])
     for trait in ("project", "modality"):
         yield _column(trait, trait, "traits", "text", [getattr(row, trait) for row in rows])
     yield from _named("group", [row.group for row in rows])
@@ -226,38 +168,30 @@ def _columns(rows: Sequence[Row]) -> Iterator[_Column]:
 
 
 def _reason(row: Row) -> str:
-    if row.changed:
-        return f"changed since it was done: {row.changed}"
-    return f"{row.reason} ({row.where})" if row.where else row.reason
+    return f"changed since it was done: {row.changed}" if row.changed else row.failure
 
 
 def _named(part: str, mappings: Sequence[Mapping[str, Any]]) -> Iterator[_Column]:
-    flat = [{".".join(path): value for path, value in parameter_table.flat(one)} for one in mappings]
-    for name in dict.fromkeys(name for one in flat for name in one):
-        values = [one.get(name) for one in flat]
-        is_number = all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in values)
-        yield _column(f"{part}.{name}", name, part, "number" if is_number else "text", values)
+    for name, values in tables.named(mappings):
+        kind = "number" if all(one is None or is_number(one) for one in values) else "text"
+        yield _column(f"{part}.{name}", name, part, kind, values)
 
 
 def _column(id_: str, label: str, part: str, kind: str, values: Sequence[Any]) -> _Column:
     """Lay out a column: its values one by one, as indexes into a list, or once for all jobs."""
     cells = [_cell(value, kind) for value in values]
-    distinct = list(dict.fromkeys(cells))
-    varies = len({*distinct} - {None}) > 1
-    column = {"id": id_, "label": printable(label, _TEXT), "part": part, "kind": kind, "varies": varies}
-    if len(distinct) == 1 and len(cells) > 1:
-        return {**column, "values": distinct, "same": True}
-    if kind in ("text", "session") and len(distinct) <= len(cells) / 2:
-        places = {value: place for place, value in enumerate(distinct)}
-        return {**column, "values": distinct, "codes": [places[cell] for cell in cells]}
-    return {**column, "values": cells}
+    distinct = set(cells)
+    is_same = len(distinct) == 1 and len(cells) > 1
+    column = tables.column(printable(label, _TEXT), kind, cells[:1] if is_same else cells)
+    column |= {"id": id_, "part": part, "varies": len(distinct - {None}) > 1}
+    return column | {"same": True} if is_same else column
 
 
 def _cell(value: Any, kind: str) -> str | int | float | None:
     if value is None or value == "":
         return None
     if kind in ("text", "session"):
-        return printable(value if isinstance(value, str) else parameter_table.shown(value), _TEXT)
+        return printable(value if isinstance(value, str) else tables.shown(value), _TEXT)
     if not abs(value) < 1e300:  # infinite, or not a number
         return None
     # A browser counts no further than 2⁵³.
@@ -274,16 +208,14 @@ def _fitting(columns: Iterable[_Column]) -> tuple[list[_Column], list[str]]:
             size += bytes_
             fitting.add(column["id"])
     values = [column["id"] for column in listed if column["part"] == "values"][:_VALUES_SHOWN]
-    kept = [
-        {**column, "shown": _is_shown(column, column["id"] in values)} for column in listed if column["id"] in fitting
-    ]
+    kept = [{**column, "shown": _is_shown(column, values)} for column in listed if column["id"] in fitting]
     return kept, [column["label"] for column in listed if column["id"] not in fitting]
 
 
-def _is_shown(column: _Column, is_first_value: bool) -> bool:
+def _is_shown(column: _Column, values: Sequence[str]) -> bool:
     """Tell whether the table shows a column before somebody chooses columns."""
     if column["part"] == "values":
-        return is_first_value
+        return column["id"] in values
     return column["id"] in _SHOWN or (column["varies"] and column["id"] not in _UNSHOWN)
 
 

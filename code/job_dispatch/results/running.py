@@ -8,28 +8,25 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from job_dispatch import stopping
 from job_dispatch.messages import RequestError, counted, logger
-from job_dispatch.results import claims, job_files, minding, provenance, records, states
-from job_dispatch.results.job_files import JobFile
+from job_dispatch.results import claims, minding, records
+from job_dispatch.results.gathering import Current, Status, state
 from job_dispatch.results.minding import Order, Outcome
-from job_dispatch.results.records import Record
+from job_dispatch.results.records import JobFile, Record
 
 _SECONDS_TO_END = 5.0
+# Which jobs are run, by their status: "open" ones by default.
+_WANTED = {
+    "open": {Status.FAILED, Status.RUNNING, Status.LEFT},
+    "failed": {Status.FAILED},
+    "new": {Status.LEFT},
+    "all": set(Status),
+}
 ToRun = tuple[JobFile, Record | None]
-
-
-class Only(Enum):
-    """Which jobs to run."""
-
-    OPEN = "all that are not done"
-    FAILED = "failed"
-    NEW = "new"
-    ALL = "all"
 
 
 def cores() -> int:
@@ -37,7 +34,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def jobs_to_run(order: Order, places: Sequence[Path], only: Only) -> list[ToRun]:
+def jobs_to_run(order: Order, places: Sequence[Path], only: str) -> list[ToRun]:
     """Return the jobs of some folders that are to be run, each with the record of its last run.
 
     Parameters
@@ -45,16 +42,23 @@ def jobs_to_run(order: Order, places: Sequence[Path], only: Only) -> list[ToRun]
     order : Order
     places : sequence of pathlib.Path
         Output folders of a dispatch, worker folders, or job files.
-    only : Only
+    only : str
+        `open` (all that are not done), `failed`, `new` or `all`.
 
     Raises
     ------
     RequestError
         There are no jobs.
     """
-    found = job_files.find(places)
+    found = records.find_jobs(places)
     records.write_note(order.results, places, order.analysis, order.given)
-    wanted = list(_wanted(order, found, only))
+    current, held = Current(order.analysis, order.given), claims.read_all(order.results)
+    wanted: list[ToRun] = []
+    for job in found:
+        now = state(order.results, job.name, job, held.get(job.name), current)
+        if now.status in _WANTED[only]:
+            is_running = now.status is Status.RUNNING
+            wanted.append((job, records.read(order.results / job.name) if is_running else now.record))
     logger.info("%s of %s to run", f"{len(wanted):,}", counted(len(found), "job"))
     return wanted
 
@@ -67,7 +71,7 @@ def run(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
     RequestError
         The analysis cannot be imported or has no function `analyse`, or the catalog lacks a record.
     """
-    order = replace(order, code=provenance.code(order.analysis), records=_records(order.catalog, jobs))
+    order = replace(order, code=records.code_of(order.analysis), records=_records(order.catalog, jobs))
     stopping.note(run=order.run, results=str(order.results.absolute()))
     claims.folder(order.results).mkdir(parents=True, exist_ok=True)
     minding.prepare()
@@ -95,23 +99,6 @@ def _records(catalog: Path | None, jobs: Sequence[ToRun]) -> dict[str, Any]:
     return found
 
 
-def _wanted(order: Order, found: Sequence[JobFile], only: Only) -> Iterator[ToRun]:
-    """Yield the jobs to run, each with the record of its last run."""
-    current = states.Current(order.analysis, order.given)
-    held = claims.read_all(order.results)
-    for job in found:
-        state = states.state(order.results, job.name, job, held.get(job.name), current)
-        is_wanted = {
-            Only.OPEN: state.status is not states.Status.DONE,
-            Only.FAILED: state.status is states.Status.FAILED,
-            Only.NEW: state.status is states.Status.LEFT,
-            Only.ALL: True,
-        }[only]
-        if is_wanted:
-            is_running = state.status is states.Status.RUNNING
-            yield job, records.read(order.results / job.name) if is_running else state.record
-
-
 def _each(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
     """Run jobs and yield each outcome; if the caller stops early, the jobs that run are ended."""
     lifeline, living = os.pipe()
@@ -128,7 +115,12 @@ def _each(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome
             if pid not in minders:
                 continue
             job, answer = minders.pop(pid)
-            yield _outcome(job, answer, status)
+            with open(answer, "rb") as file:  # noqa: PTH123 - a Path takes no descriptor
+                told = file.read()
+            if told:
+                yield Outcome(**json.loads(told))
+            else:
+                yield Outcome(job.name, "failed", f"its process was killed (signal {os.WTERMSIG(status)})")
     finally:
         os.close(living)
         for pid, (_, answer) in minders.items():
@@ -151,20 +143,13 @@ def _start(order: Order, job: JobFile, last: Record | None, lifeline: int, livin
         os.close(living)
         os.close(answer)
         outcome = minding.mind(order, job, last, lifeline)
-        if outcome is not None:
-            os.write(telling, json.dumps(asdict(outcome)).encode())
     except BaseException as error:  # a full disk, …
         outcome = Outcome(job.name, "failed", f"its record cannot be written: {error}")
-        os.write(telling, json.dumps(asdict(outcome)).encode())
-    os._exit(0)
-
-
-def _outcome(job: JobFile, answer: int, status: int) -> Outcome:
-    with open(answer, "rb") as file:
-        told = file.read()
-    if told:
-        return Outcome(**json.loads(told))
-    return Outcome(job.name, "failed", f"its process was killed (signal {os.WTERMSIG(status)})")
+    try:
+        if outcome is not None:
+            os.write(telling, json.dumps(asdict(outcome)).encode())
+    finally:
+        os._exit(0)
 
 
 def wait_for_the_end(results: Path, run: str) -> None:

@@ -7,19 +7,18 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from job_dispatch.messages import counted
 from job_dispatch.results import table
-from job_dispatch.results.gathering import Results, Row, failed_lines
-from job_dispatch.results.states import Status, duration, seconds_since_1970
+from job_dispatch.results.gathering import Results, Row, Status, duration, since_1970
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_FAILED_AT_MOST = 20
+_JOBS_AT_MOST, _FAILED_OF_SUMMARY = 20, 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,10 @@ class Estimate:
     spread: float
     workers: int
     basis: str
+
+    def __str__(self) -> str:
+        workers = counted(self.workers, "worker")
+        return f"about {duration(self.seconds)} ± {duration(self.spread)} with {workers}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,35 +93,31 @@ def estimate(results: Results) -> Estimate | None:
     residuals = [(row.seconds or 0.0) - rate * weights[row.job] for row in done]
     variance = sum(one**2 for one in residuals) / (len(done) - 1) if len(done) > 1 else (rate * known) ** 2
     spread = math.sqrt(variance * (len(left) + len(done) * (missing / known) ** 2))
-    elapsed = sum(_elapsed(row) for row in results.of(Status.RUNNING))
+    starts = [since_1970(row.start) for row in results.of(Status.RUNNING) if row.start]
+    elapsed = sum(max(0.0, time.time() - start) for start in starts)
     workers = min(results.workers, len(left))
     seconds = max(rate * missing - elapsed, 0.0) / workers
     return Estimate(seconds, spread / workers, workers, "size" if by_size else "count")
 
 
-def _elapsed(row: Row) -> float:
-    return max(0.0, time.time() - seconds_since_1970(row.start)) if row.start else 0.0
-
-
 def as_json(results: Results) -> str:
     """Return the status for programs."""
-    rest = estimate(results)
-    seconds = [row.seconds for row in results.rows if row.seconds is not None]
+    rest, seconds = estimate(results), results.seconds
     value: dict[str, Any] = {
         "folder": str(results.folder.absolute()),
         "jobs": len(results.rows),
         **results.counts,
-        "changed": sum(1 for row in results.rows if row.changed),
+        "changed": results.changed,
         "seconds": {
             "median": statistics.median(seconds) if seconds else None,
             "longest": max(seconds, default=None),
             "sum": round(sum(seconds), 3),
         },
-        "estimate": None if rest is None else vars(rest) | {},
+        "estimate": None if rest is None else asdict(rest),
         "failures": [
             {
                 "job": row.job,
-                "assets": list(row.asset_name),
+                "assets": row.asset_name,
                 "reason": row.reason,
                 "where": row.where,
                 "attempts": row.attempts,
@@ -127,7 +126,7 @@ def as_json(results: Results) -> str:
             for row in results.of(Status.FAILED)
         ],
         "in_progress": [
-            {"job": row.job, "assets": list(row.asset_name), "host": row.host, "since": row.start}
+            {"job": row.job, "assets": row.asset_name, "host": row.host, "since": row.start}
             for row in results.of(Status.RUNNING)
         ],
     }
@@ -137,45 +136,37 @@ def as_json(results: Results) -> str:
 def lines(results: Results) -> Iterator[str]:
     """Yield the status for people."""
     total = len(results.rows)
-    changed = sum(1 for row in results.rows if row.changed)
     yield f"{counted(total, 'job')} in {results.folder}"
     for status, number in results.counts.items():
         line = f"  {status:<8} {number:>7,}  {100 * number / total:5.1f} %"
-        is_noted = status == Status.LEFT.value and changed
-        yield f"{line}  ({changed:,} with another input or analysis than before)" if is_noted else line
-    for row in results.of(Status.RUNNING)[:_FAILED_AT_MOST]:
-        yield f"running  {row.job} ({'; '.join(row.asset_name)}) on {row.host} since {row.start}"
+        is_noted = status == Status.LEFT.value and results.changed
+        yield f"{line}  ({results.changed:,} with another input or analysis than before)" if is_noted else line
+    for row in results.of(Status.RUNNING)[:_JOBS_AT_MOST]:
+        yield f"running  {row.job} ({row.assets}) on {row.host} since {row.start}"
     failed = results.of(Status.FAILED)
     if failed:
         yield "failed"
-    for row in failed[:_FAILED_AT_MOST]:
-        where = f" ({row.where})" if row.where else ""
-        yield f"  {row.job} ({'; '.join(row.asset_name)})"
-        yield f"    {row.reason}{where}; {counted(row.attempts, 'attempt')}; log: {row.log}"
-    if len(failed) > _FAILED_AT_MOST:
-        yield f"  … and {len(failed) - _FAILED_AT_MOST:,} more"
-    yield from _time_lines(results)
-
-
-def _time_lines(results: Results) -> Iterator[str]:
-    timed = [row for row in results.rows if row.seconds is not None]
-    if timed:
-        longest = max(timed, key=lambda row: row.seconds or 0.0)
-        total = sum(row.seconds or 0.0 for row in timed)
-        median = statistics.median(row.seconds or 0.0 for row in timed)
+    for row in failed[:_JOBS_AT_MOST]:
+        yield f"  {row.job} ({row.assets})"
+        yield f"    {row.failure}; {counted(row.attempts, 'attempt')}; log: {row.log}"
+    if len(failed) > _JOBS_AT_MOST:
+        yield f"  … and {len(failed) - _JOBS_AT_MOST:,} more"
+    if seconds := results.seconds:
+        longest = max(seconds)
+        job = next(row.job for row in results.rows if row.seconds == longest)
         yield (
-            f"time     median {duration(median)} per job, longest {duration(longest.seconds or 0.0)}"
-            f" ({longest.job}), {duration(total)} of computing in all"
+            f"time     median {duration(statistics.median(seconds))} per job, longest {duration(longest)} ({job}),"
+            f" {duration(sum(seconds))} of computing in all"
         )
     if (rest := estimate(results)) is not None:
         basis = "by the size of inputs" if rest.basis == "size" else "by the number of jobs"
-        yield (
-            f"left     about {duration(rest.seconds)} ± {duration(rest.spread)}"
-            f" with {counted(rest.workers, 'worker')}, {basis}"
-        )
+        yield f"left     {rest}, {basis}"
 
 
 def summary(results: Results) -> list[str]:
     """Return the paragraph at the end of a run."""
     counts = ", ".join(f"{number:,} {status}" for status, number in results.counts.items() if number)
-    return [f"{counts} of {counted(len(results.rows), 'job')}", *(f"  {line}" for line in failed_lines(results, 5))]
+    failed = results.of(Status.FAILED)
+    shown = [f"  {row.job} ({row.assets}): {row.failure}" for row in failed[:_FAILED_OF_SUMMARY]]
+    more = len(failed) - len(shown)
+    return [f"{counts} of {counted(len(results.rows), 'job')}", *shown, *([f"  … and {more:,} more"] if more else [])]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job_dispatch.frames import is_number, no_formula
 from job_dispatch.results import records
 from job_dispatch.results.gathering import Results, Row
 
@@ -22,20 +22,17 @@ _OWN = ("job", "status", *records.TRAITS, *records.LISTS)
 _LAST = ("seconds", "attempts", "reason")
 
 
-def write(results: Results, folder: Path) -> Path:
+def write(results: Results) -> Path:
     """Write `table.csv`, and `table.parquet` if pyarrow is installed; return the path of the first."""
     rows = [_row(row) for row in results.rows]
     columns = _columns(rows)
-    path = folder / NAME
-    unfinished = folder / f".{NAME}.{secrets.token_hex(8)}"
-    # Half a character, which JSON may hold, is spelled out.
-    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    path = results.folder / NAME
+    with records.whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([_cell(_title(name, columns)) for name in columns])
         writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-    unfinished.replace(path)
     if importlib.util.find_spec("pyarrow") is not None:
-        _write_parquet(rows, columns, folder / PARQUET)
+        _write_parquet(rows, columns, results.folder / PARQUET)
     return path
 
 
@@ -47,8 +44,8 @@ def _write_parquet(rows: Sequence[dict[str, Any]], columns: Sequence[str], path:
     arrays = {}
     for name in columns:
         cells = [row.get(name) for row in rows]
-        is_number = all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in cells)
-        arrays[_title(name, columns)] = cells if is_number else [_cell(one) for one in cells]
+        has_numbers = all(one is None or is_number(one) for one in cells)
+        arrays[_title(name, columns)] = cells if has_numbers else [_cell(one) for one in cells]
     pyarrow.parquet.write_table(pyarrow.table(arrays), path)
 
 
@@ -73,9 +70,8 @@ def frame(results: Results) -> pd.DataFrame:
 
 def _numbers(cells: list[Any]) -> list[Any]:
     """Return infinite numbers, which JSON has as text, as numbers again if all others are numbers."""
-    is_number = [isinstance(one, float | int) and not isinstance(one, bool) for one in cells]
-    others = {repr(one) for one, is_one in zip(cells, is_number, strict=True) if not is_one}
-    if not any(is_number) or not others <= {"None", "'inf'", "'-inf'"}:
+    others = {repr(one) for one in cells if not is_number(one)}
+    if not others <= {"None", "'inf'", "'-inf'"} or not any(map(is_number, cells)):
         return cells
     return [float(one) if isinstance(one, str) else one for one in cells]
 
@@ -105,21 +101,17 @@ def _row(row: Row) -> dict[str, Any]:
     own = {name: getattr(row, name) for name in ("job", *records.TRAITS, "seconds", "attempts")}
     parts = {"group": row.group, "parameters": row.parameters, "values": row.values}
     named = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
-    reason = f"{row.reason} ({row.where})" if row.where else row.reason
-    return own | lists | named | {"status": row.status.value, "reason": reason}
+    return own | lists | named | {"status": row.status.value, "reason": row.failure}
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    # A spreadsheet takes such a text for a formula, but for a number as "-inf".
-    is_formula = value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(value)
-    return f"'{value}" if is_formula else value
+    if isinstance(value, str):
+        safe = no_formula(value)
+        return value if safe != value and _reads_as_number(value) else safe
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _is_number(text: str) -> bool:
+def _reads_as_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:

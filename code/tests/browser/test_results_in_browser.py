@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job_dispatch.results import page
-from job_dispatch.results.gathering import Results, Row
-from job_dispatch.results.states import Status
+from job_dispatch.results.gathering import Results, Row, Status
 from tests.browser.test_page_in_browser import SCHEMES, WIDTHS, check_contrast
 from tests.results.test_page import INJECTED, PICTURE, make_row
 
@@ -54,7 +53,7 @@ def hard_rows() -> list[Row]:
 def written(rows: list[Row], folder: Path) -> Path:
     """Write the page of jobs whose results are in a folder."""
     placed = [dataclasses.replace(row, folder=folder / row.job) for row in rows]
-    return page.write(Results(folder, tuple(placed)), folder)
+    return page.write(Results(folder, tuple(placed)))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import openpyxl
 import pytest
 
 import job_dispatch as jd
-from job_dispatch.results.job_files import JobFile
+from job_dispatch.results.records import JobFile
 from tests.conftest import DESCRIPTION, EXAMPLE, World, assert_refused, asset_id
 from tests.test_dispatch import succeeded
 

@@ -8,12 +8,12 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from job_dispatch.report.manifest import Manifest
 from tests.conftest import CODE, EXAMPLE, World
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -79,12 +79,13 @@ def test_the_manifest_of_the_example_is_the_golden_one(report: Path) -> None:
     assert manifest == json.loads((GOLDEN / "manifest.json").read_text())
 
 
-def test_the_manifest_meets_its_schema_and_names_the_hash_of_the_table(report: Path) -> None:
-    manifest = Manifest.model_validate_json((report / "manifest.json").read_text())
+def test_the_manifest_names_the_hash_of_each_file_and_when_the_run_began_and_ended(report: Path) -> None:
+    manifest = json.loads((report / "manifest.json").read_text())
     files = ("jobs.csv", "report.html", "skipped.csv")
-    assert manifest.sha256 == {name: hashlib.sha256((report / name).read_bytes()).hexdigest() for name in files}
-    assert manifest.started <= manifest.finished
-    assert manifest.started.utcoffset() is not None
+    assert manifest["sha256"] == {name: hashlib.sha256((report / name).read_bytes()).hexdigest() for name in files}
+    started, finished = (datetime.fromisoformat(manifest[name]) for name in ("started", "finished"))
+    assert started <= finished
+    assert started.tzinfo == UTC
 
 
 def test_two_runs_with_the_same_input_differ_only_in_times(tmp_path: Path) -> None:
@@ -229,8 +230,9 @@ def test_a_run_that_fails_has_a_report_with_the_reason_and_all_missing_ids(world
     rows = table(report, "skipped.csv")
     assert [(row["asset id"], row["reason"]) for row in rows] == [(one, "without a record") for one in ids]
     reason = "data_asset_input.csv: 50 of 50 ids without a record; correct the ids"
-    manifest = Manifest.model_validate_json((report / "manifest.json").read_text())
-    assert (manifest.error, len(manifest.error_details)) == (reason, 50)
+    manifest = json.loads((report / "manifest.json").read_text())
+    assert manifest.keys() == json.loads((GOLDEN / "manifest.json").read_text()).keys()
+    assert (manifest["error"], len(manifest["error_details"])) == (reason, 50)
     assert f"Stopped: {reason}" in (report / "report.html").read_text()
     assert table(report) == []
 
@@ -251,11 +253,11 @@ def test_a_run_that_fails_names_every_unreadable_asset_with_ids_location_and_rea
 def test_a_run_that_fails_while_reading_the_request_has_a_report_too(world: World, tmp_path: Path) -> None:
     (world.input_directory / "analysis_parameters.json").write_text("[]")
     done = world.call("--docdb_query={}", f"--report_directory={tmp_path / 'report'}")
-    manifest = Manifest.model_validate_json((tmp_path / "report" / "failed" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "report" / "failed" / "manifest.json").read_text())
     assert done.returncode == 2
-    assert manifest.error is not None
-    assert manifest.error in done.stderr
-    assert manifest.query == {}
+    assert manifest["error"]
+    assert manifest["error"] in done.stderr
+    assert manifest["query"] == {}
 
 
 def test_a_run_that_fails_leaves_the_report_of_an_earlier_one_and_one_that_succeeds_removes_that_of_the_failed(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from job_dispatch.results import claims, gathering
-from job_dispatch.results.states import Status
+from job_dispatch.results.gathering import Status
 from tests.results.conftest import ANALYSIS, Desk, ended
 
 # `make kill-test` has 200, twenty in a test, so that none takes long.

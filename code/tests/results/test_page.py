@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from job_dispatch.results import gathering, page
-from job_dispatch.results.gathering import Results, Row
-from job_dispatch.results.states import Status
+from job_dispatch.results.gathering import Results, Row, Status
 from tests.results.conftest import Desk
 
 INJECTED = "<img src=x onerror=alert(1)>"

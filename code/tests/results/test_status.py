@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from job_dispatch.results.gathering import Results, Row
-from job_dispatch.results.states import Status
+from job_dispatch.results.gathering import Results, Row, Status
 from job_dispatch.results.status import estimate
 from tests.results.conftest import Desk
 

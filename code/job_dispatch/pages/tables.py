@@ -1,0 +1,92 @@
+"""Tables of pages: columns as JSON for their scripts, and parameters by their dotted names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from job_dispatch.messages import printable
+
+_TEXT = 500
+_CELLS_OF_SETS = 3_000
+_Path = tuple[str, ...]
+
+
+def column(label: str, kind: str, values: Sequence[str | int | float | None], **more: Any) -> dict[str, Any]:
+    """Lay out a column: its values one by one, or where many are alike as indexes into a list.
+
+    `kind` is the class of its cells. The lines of a text of the kind `list` are items.
+    """
+    texts = {
+        value: "\n".join(printable(line, _TEXT) for line in value.split("\n"))
+        for value in set(values)
+        if isinstance(value, str)
+    }
+    cells = [texts[value] if isinstance(value, str) else value for value in values]
+    laid_out = {"label": printable(label, _TEXT), "kind": kind, **more}
+    places = {value: place for place, value in enumerate(dict.fromkeys(cells))}
+    if len(places) <= len(cells) / 2:
+        return {**laid_out, "values": list(places), "codes": [places[cell] for cell in cells]}
+    return {**laid_out, "values": cells}
+
+
+def flat(parameters: Mapping[str, object], parents: _Path = ()) -> Iterator[tuple[_Path, object]]:
+    """Yield each parameter with the path to it; an empty object is a value."""
+    for name, value in parameters.items():
+        path = (*parents, str(name))
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, path)
+        else:
+            yield path, value
+
+
+def named(mappings: Sequence[Mapping[str, object]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each dotted name in some mappings with its values, one per mapping, None where that lacks it."""
+    known = {id(one): {".".join(path): value for path, value in flat(one)} for one in mappings}
+    rows = [known[id(one)] for one in mappings]
+    for name in dict.fromkeys(name for one in known.values() for name in one):
+        yield name, [row.get(name) for row in rows]
+
+
+def shown(value: object) -> str:
+    """Return a value as a page shows it: JSON, or text without quotes where it cannot be taken for something else."""
+    return printable(_text(value), _TEXT)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value == value.strip() and not _is_json(value):
+        return value
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text or "0")
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Parameter sets as a table: names, which of them differ, and the rows that are shown of all."""
+
+    names: Sequence[str]
+    differs: Sequence[bool]
+    rows: Sequence[Sequence[str | None]]
+    total: int
+
+
+def parameter_sets(sets: Sequence[Mapping[str, object]], rows: int) -> Sets:
+    """Lay out the sets, one a row; a value is None where a set lacks the parameter."""
+    cells = [{path: _text(value) for path, value in flat(one)} for one in sets]
+    paths = list(dict.fromkeys(path for one in cells for path in one))
+    number = min(rows, max(10, _CELLS_OF_SETS // max(1, len(paths))))
+    return Sets(
+        names=[".".join(path) for path in paths],
+        differs=[len({one.get(path) for one in cells}) > 1 for path in paths],
+        rows=[[printable(one[path], _TEXT) if path in one else None for path in paths] for one in cells[:number]],
+        total=len(sets),
+    )
