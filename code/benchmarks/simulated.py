@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.shapes import SHAPES, keys_of, least_requests, names, page, size_of, total
-from job_dispatch.storage.keys import PAGE_SIZE, Experience, Level, Order, Page, Taker, level_of
+from job_dispatch.storage.keys import PAGE_SIZE, Experience, Level, NothingSeenError, Order, Page, Taker, level_of
 from job_dispatch.storage.listing import Slots, list_keys
 from job_dispatch.storage.matching import ByEnding, Bytes, Matches
 
@@ -77,11 +77,13 @@ class _Server:
             folders += [f"{asset}/{one}" for one in prefixes]
         return level_of(files, folders)
 
-    async def page(self, prefix: str, after: str) -> Page:
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
         asset, _, path = prefix.partition("/")
         keys = keys_of(_shape(asset))
         found = page(keys, path, "", keys.after_key(after.partition("/")[2]), PAGE_SIZE)
         await self._answer(len(found.keys))
+        if is_guess and not found.keys:
+            raise NothingSeenError
         sizes = [size_of(key) for key in found.keys]
         return Page([f"{asset}/{key}" for key in found.keys], sizes, [""] * len(sizes), found.next_position is None)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import obstore
 from botocore.exceptions import ClientError
 
-from job_dispatch.storage.keys import NO_KEYS, PAGE_SIZE, Level, Page, Source, level_of
+from job_dispatch.storage.keys import NO_KEYS, PAGE_SIZE, Level, NothingSeenError, Page, Source, level_of
 
 if TYPE_CHECKING:
     from arro3.core import RecordBatch
@@ -24,7 +24,7 @@ _REPLACED = "\ufffd"
 # Answers in a row that hold no key and tell to ask on; S3 gives some where many objects were removed.
 _EMPTY_ANSWERS = 100
 
-# For so many folders of exactly one full page boto3 is asked whether they end there, for each asset.
+# For so many folders of exactly one full page it is asked again whether they end there, for each asset.
 _ENDS_CHECKED = 3
 
 _NO_ADVANCE = "tells to ask on, but the listing does not advance"
@@ -68,14 +68,17 @@ class ByObstore:
     """A bucket, asked by obstore for one asset; pages come as Arrow: only what is used becomes Python objects.
 
     obstore takes each well-formed document for an answer, and one without a token for the last. So it is not believed
-    that nothing (more) is there where a document that is no listing would say the same. Only that a folder holds
-    exactly one full page it is believed, once it was right about that for some folders of the asset.
+    that nothing (more) is there where a document that is no listing would say the same: it is asked for the last key
+    once more. Only that a folder holds exactly one full page it is believed, once it was right about that for some
+    folders of the asset.
     """
 
     def __init__(self, store: S3Store) -> None:
         self.store = store
         # Listings that may go on, by their prefix and last key: they know without a request whether a full page ended.
         self._begun: dict[tuple[str, str], ListStream[RecordBatch]] = {}
+        # The last keys of full pages, each with the key before it.
+        self._before: dict[str, str] = {}
         # The last keys of full first pages, by their prefix.
         self._first_pages: dict[str, str] = {}
         self._ends_checked = 0
@@ -91,17 +94,18 @@ class ByObstore:
         _refuse_replaced((*files, *folders))
         return _below(folder, files, folders)
 
-    async def page(self, prefix: str, after: str) -> Page:
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
         """List the first keys below a prefix that come after a key."""
         offset = None if after == prefix else after
-        begun = self._begun.pop((prefix, after), None)
+        begun, before = self._begun.pop((prefix, after), None), self._before.pop(after, None)
         batches = begun or obstore.list(self.store, prefix, offset=offset, chunk_size=PAGE_SIZE, return_arrow=True)
         batch = await anext(batches, None)
+        if batch is None and is_guess:
+            raise NothingSeenError
         if batch is None:
             is_one_page = begun is not None and self._first_pages.get(prefix) == after
-            if is_one_page and self._ends_checked >= _ENDS_CHECKED:
+            if (is_one_page and self._ends_checked >= _ENDS_CHECKED) or await self._is_end(prefix, before, after):
                 return NO_KEYS
-            self._ends_checked += is_one_page
             raise UnfitError("it is empty")
         keys: Sequence[str] = batch["path"].to_pylist()  # type: ignore[assignment]
         sizes: Sequence[Any] = _Column(batch, "size")
@@ -115,10 +119,18 @@ class ByObstore:
         if not keys and not is_last:
             raise UnfitError("nothing of it is below the prefix")
         if not is_last:
-            self._begun[prefix, keys[-1]] = batches
+            self._begun[prefix, keys[-1]], self._before[keys[-1]] = batches, keys[-2:][0]
             if after == prefix:
                 self._first_pages[prefix] = keys[-1]
         return Page(keys, sizes, versions, is_last)
+
+    async def _is_end(self, prefix: str, before: str | None, last: str) -> bool:
+        """Tell whether a key is the last one, by asking for it once more: an answer without it would be no listing."""
+        if before is None or not before.startswith(prefix):
+            return False
+        self._ends_checked += 1
+        again = await anext(obstore.list(self.store, prefix, offset=before, return_arrow=True), None)
+        return again is not None and again["path"].to_pylist() == [last]
 
     async def look(self, key: str) -> tuple[int | None, str]:
         """Return the bytes and the version of the object at a key; None and nothing where a folder is there."""
@@ -209,7 +221,7 @@ class ByBoto3:
             folders.extend(one["Prefix"] for one in answer.get("CommonPrefixes", ()))
         return _below(folder, files, folders)
 
-    async def page(self, prefix: str, after: str) -> Page:
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
         """List the first keys below a prefix that come after a key."""
         return await asyncio.to_thread(self._page, prefix, after)
 

@@ -32,6 +32,10 @@ class Level(NamedTuple):
     folders: Sequence[str]
 
 
+class NothingSeenError(Exception):
+    """Nothing was seen after a guessed key."""
+
+
 NO_KEYS = Page((), (), (), True)
 
 
@@ -48,8 +52,14 @@ class Source(Protocol):
         """List what lies directly in a folder; `folder` ends with `/`."""
         ...
 
-    async def page(self, prefix: str, after: str) -> Page:
-        """List the first keys below a prefix that come after a key; all of them where the key is the prefix itself."""
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
+        """List the first keys below a prefix that come after a key; all of them where the key is the prefix itself.
+
+        Raises
+        ------
+        NothingSeenError
+            Nothing was seen after a key that is a guess; to be sure would take another request.
+        """
         ...
 
 
@@ -108,7 +118,8 @@ def common_folder(one: str, other: str) -> str:
 
 def disputed(entries: Sequence[str]) -> bool:
     """Tell whether a place that sorts by folders has these sorted entries in another order."""
-    return entries != sorted(entries, key=lambda entry: entry.replace("/", "\0"))
+    by_folders = [entry.replace("/", "\0") for entry in entries]
+    return by_folders != sorted(by_folders)
 
 
 async def find_order(source: Source, prefix: str, folder: str) -> Order:

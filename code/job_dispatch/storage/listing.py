@@ -25,6 +25,7 @@ from job_dispatch.storage.keys import (
     LAST,
     Experience,
     Level,
+    NothingSeenError,
     Order,
     Page,
     Source,
@@ -42,6 +43,8 @@ _FULL_PAGES_AT_ONCE = 64
 _SPARE_REQUESTS = 7
 # An asset that is read in so many ranges is not divided at guessed keys.
 _RANGES_FOR_GUESSES = 32
+# How many requests of an asset queue for slots while some are free.
+_QUEUEING = 8
 # How far ahead of the last key the first guess is, in pages.
 _PAGES_AHEAD = 4
 # How many levels with stores a page that ended in a large store vouches for.
@@ -132,6 +135,10 @@ class Range:
     ----------
     waits_for : int
         Answers that it waits for before it is read on.
+    is_guess : bool
+        Whether it starts at a guessed key, after which there may be nothing.
+    seems_empty : bool
+        Whether nothing was seen in it. The range before it is likely to read on to the end, and so to show that.
     levels : sequence of str
         Folders whose levels are worth a request.
     is_together : bool
@@ -145,6 +152,8 @@ class Range:
     start: str
     end: str
     waits_for: int = 0
+    is_guess: bool = False
+    seems_empty: bool = False
     levels: Sequence[str] = ()
     is_together: bool = False
     sample: Sequence[str] = ()
@@ -171,33 +180,34 @@ class Listing:
         # Levels with stores that may count as a page, since stores as large as those that ended pages would take one.
         self._levels_on_trust = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_queueing = False
+        self._queueing = 0
 
     async def run(self) -> None:
         """List all keys."""
         if len(self._unread.parts) == 1:
             async with self._slots.request:
-                await self._first()
+                await self._first(self._unread.parts[0][0])
         if self._unread.parts:
             async with tasks_side_by_side() as self._group:
                 self._queue_up()
 
-    async def _first(self) -> None:
-        question = self._next()
-        if question is not None:
-            await question
+    def _first(self, folder: str) -> Question:
+        """Return the first question about the only part."""
+        [one] = self._ranges
+        return self._level(folder, one) if self._is_walking else self._page(folder, folder, one)
 
     def _queue_up(self) -> None:
-        """Queue for a slot, for one request at a time, so that a huge asset does not hold up others."""
-        if self._unread.parts and not self._is_queueing:
-            self._is_queueing = True
+        """Queue for a slot; for one alone where none is free, so that a huge asset does not hold up others."""
+        at_most = 1 if self._slots.request.locked() else min(self._queueing + 2, _QUEUEING)
+        while self._unread.parts and self._queueing < at_most:
+            self._queueing += 1
             task = self._group.create_task(self._ask(is_full_page=self._least >= 1 and not self._is_walking))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, is_full_page: bool) -> None:
         async with self._slots.full_page if is_full_page else nullcontext(), self._slots.request:
-            self._is_queueing = False
+            self._queueing -= 1
             if (question := self._next()) is not None:
                 self._queue_up()
                 await question
@@ -210,18 +220,22 @@ class Listing:
     def _next(self) -> Question | None:
         """Return what to ask next; None where that depends on answers that are on their way."""
         self._ranges = [one for one in self._ranges if one.waits_for or self._parts(one)]
-        for one in self._ranges:
-            if (question := self._next_of(one)) is not None:
+        for before, one in zip([None, *self._ranges], self._ranges, strict=False):
+            is_left_to_other = one.seems_empty and before is not None and before.end == one.start
+            if not is_left_to_other and (question := self._next_of(one)) is not None:
                 return question
         part = self._divide()
         return None if part is None else self._next_of(part)
 
     def _next_of(self, one: Range) -> Question | None:
         """Return what to ask next of a range; None where it waits."""
-        if one.waits_for or not (parts := self._parts(one)):
+        is_by_folders = self._experience.order is Order.OTHER
+        # The levels on the way to the first store are asked side by side.
+        is_at_beginning = self._is_walking and self._least <= 1 and not is_by_folders
+        if (one.waits_for and not is_at_beginning) or not (parts := self._parts(one)):
             return None
         (after, up_to), end = parts[0], parts[-1 if one.is_together else 0][1]
-        if self._experience.order is Order.OTHER and (self._requests or self._is_walking):
+        if is_by_folders and (self._requests or self._is_walking):
             return self._level(common_folder(after, up_to), one)
         is_whole = self._is_walking and up_to == end_of(after)
         for folder in [after] if is_whole else one.levels:
@@ -230,7 +244,7 @@ class Listing:
             if is_new and (is_on_trust or self._may_ask_more()):
                 self._levels_on_trust -= is_on_trust
                 return self._level(folder, one, is_on_trust)
-        return self._page(common_folder(after, end), after, one)
+        return None if one.waits_for else self._page(common_folder(after, end), after, one)
 
     def _parts(self, one: Range) -> list[Part]:
         return self._unread.within(one.start, one.end)
@@ -249,13 +263,13 @@ class Listing:
         start = parts[len(parts) // 2][0] if len(parts) > 1 else ""
         while not start and self._divisible and len(self._ranges) < _RANGES_FOR_GUESSES:
             one = self._divisible.popleft()
-            parts = self._parts(one) if one in self._ranges else []
+            parts = self._parts(one) if one in self._ranges and not one.seems_empty else []
             key = key_ahead(one.sample, one.pages_ahead * paging.PAGE_SIZE, self._experience.order is Order.TEXT)
             start = key if len(parts) == 1 and parts[0][0] < key < parts[0][1] else ""
         if not start:
             return None
         ahead = 2 * one.pages_ahead + _PAGES_AHEAD
-        part = replace(one, start=start, waits_for=0, levels=(), pages_ahead=ahead)
+        part = replace(one, start=start, waits_for=0, is_guess=len(parts) == 1, levels=(), pages_ahead=ahead)
         one.end = start
         self._ranges.insert(self._ranges.index(one) + 1, part)
         self._divisible += [part] if part.sample else []
@@ -304,14 +318,20 @@ class Listing:
         self._requests += 1
         self._pages_in_flight += 1
         one.waits_for += 1
+        is_guess, one.is_guess, one.seems_empty = one.is_guess, False, False
 
         async def ask() -> None:
-            page = await self._source.page(prefix, after)
-            if self._is_in_order(page.keys, after) and not page.is_last:
-                await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
-            one.waits_for -= 1
-            self._pages_in_flight -= 1
-            self._take_page(prefix, after, one, page)
+            try:
+                page = await self._source.page(prefix, after, is_guess)
+                if self._is_in_order(page.keys, after) and not page.is_last:
+                    await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
+            except NothingSeenError:
+                one.seems_empty = True
+            finally:
+                one.waits_for -= 1
+                self._pages_in_flight -= 1
+            if not one.seems_empty:
+                self._take_page(prefix, after, one, page)
 
         return ask()
 
@@ -336,7 +356,7 @@ class Listing:
             else:  # what comes after the last key is anybody's guess
                 experience.is_walked = True
             return
-        store = self._taker.store_of(keys[-1]) if keys else None
+        store = None if page.is_last else self._taker.store_of(keys[-1])
         high = end_of(prefix) if page.is_last else keys[-1] if store is None else end_of(f"{store}/")
         new, outside = self._settle(after, high, page)
         self._least += new / paging.PAGE_SIZE

@@ -195,11 +195,11 @@ class AssetInBucket:
 
         return await self.ask(folder, level)
 
-    async def page(self, prefix: str, after: str) -> Page:
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
         """List the first keys below a prefix that come after a key."""
         if after == prefix and (page := self._bucket.first_pages.pop(prefix, None)) is not None:
             return page
-        return await self.ask(prefix, lambda client: client.page(prefix, after))
+        return await self.ask(prefix, lambda client: client.page(prefix, after, is_guess))
 
     async def is_marker(self, key: str) -> bool:
         """Tell whether a key without bytes is the marker of a folder, whose slash obstore does not show."""

@@ -123,9 +123,10 @@ class _AnyAccess:
                     if taken.is_store(key):
                         taken.take_store(key)
 
-        async with tasks_side_by_side() as tasks:
-            for key in [key for key, match in taken.found.items() if match.size == 0]:
-                tasks.create_task(unmask(key))
+        if empty := [key for key, match in taken.found.items() if match.size == 0]:
+            async with tasks_side_by_side() as tasks:
+                for key in empty:
+                    tasks.create_task(unmask(key))
 
     async def measure(self, key: str) -> int:
         """Return the bytes of all objects below a key, or of the object there."""

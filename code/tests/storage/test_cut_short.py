@@ -169,6 +169,34 @@ def test_an_error_in_place_of_a_further_page_is_no_end_though_full_pages_ended_o
     assert found() == front.buckets[BUCKET]
 
 
+@pytest.mark.parametrize("folders", [{"a": 2_000, "b": 3_000, "c": 1_000}, {"a": 6_500}], ids=["full pages", "guesses"])
+def test_what_obstore_does_not_show_to_be_the_end_takes_no_request_of_boto3(
+    front: Broken, folders: dict[str, int]
+) -> None:
+    by_boto3: list[str] = []
+
+    def noting(asked: Mapping[str, list[str]], text: str) -> str:
+        by_boto3.extend(asked.get("encoding-type", ()))
+        return text
+
+    front.change = noting
+    front.buckets[BUCKET] = {
+        f"asset/{one}/{number:04}.nwb" for one, count in folders.items() for number in range(count)
+    }
+    assert found() == front.buckets[BUCKET]
+    assert not by_boto3
+
+
+def test_an_error_in_place_of_what_follows_a_full_page_is_no_end(front: Broken) -> None:
+    def error_behind(asked: Mapping[str, list[str]], text: str) -> str:
+        after = max(*asked.get("continuation-token", [""]), *asked.get("start-after", [""]))
+        return "<Error><Code>InternalError</Code><Message>no</Message></Error>" if after >= "asset/01998" else text
+
+    front.change = error_behind
+    with pytest.raises(ServiceError, match=r"^s3://bucket: .*S3 is busy or failing"):
+        found()
+
+
 def test_an_endpoint_that_redirects_elsewhere_ends_with_a_sentence(front: Broken) -> None:
     front.failing = {"": s3_front.error(301, "Moved", "elsewhere", Location="http://127.0.0.1:9/")}
     front.change = lambda _, text: text

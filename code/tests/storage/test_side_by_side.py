@@ -36,9 +36,9 @@ class Log(Tree):
         self.asked.append(folder)
         return await super().level(folder)
 
-    async def page(self, prefix: str, after: str) -> Page:
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
         self.asked.append(prefix)
-        return await super().page(prefix, after)
+        return await super().page(prefix, after, is_guess)
 
 
 @pytest.mark.parametrize("at_most", [1, 2, 5, 256])

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from job_dispatch.storage import keys as paging
-from job_dispatch.storage.keys import Level, Page, level_of
+from job_dispatch.storage.keys import Level, NothingSeenError, Page, level_of
 
 STORES = (".zarr", ".n5", ".nwb")
 Endings = tuple[str, ...]
@@ -69,12 +69,14 @@ class Tree:
             await self._ask()
         return level_of({key: (size, "") for key, size in files.items()}, list(folders))
 
-    async def page(self, prefix: str, after: str) -> Page:
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
         self.pages_asked_after.append(after)
         await self._ask()
         below = filter(lambda key: key.startswith(prefix), self.keys[bisect_right(self._places, self.sort(after)) :])
         found = list(itertools.islice(below, paging.PAGE_SIZE + 1))
         page = found[: paging.PAGE_SIZE]
+        if is_guess and not page and self.chance is not None and self.chance.random() < 0.8:
+            raise NothingSeenError  # as by obstore, which is not believed
         is_last = len(found) <= paging.PAGE_SIZE
         if is_last and len(page) == paging.PAGE_SIZE and self.chance is not None:
             is_last = self.chance.random() < 0.5  # obstore cannot tell that nothing comes after a full page
