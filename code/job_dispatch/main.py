@@ -102,8 +102,7 @@ def dispatch(settings: Settings) -> Dispatch:
 
 def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
     """Yield what is done, and the run after each step of it."""
-    from job_dispatch.cohort.freezing import save, saving
-    from job_dispatch.cohort.sources import open_source
+    from job_dispatch.cohort.sources import open_source, save, saving
     from job_dispatch.jobs.output_folder import write
     from job_dispatch.processed.code_ocean import Inquiry
     from job_dispatch.processed.results import ResultsDatabase

@@ -71,10 +71,7 @@ def grouped(
 ) -> tuple[list[Group], list[Skipped]]:
     """Return the groups, and the assets that are in none; the log reports what was skipped and chosen.
 
-    Raises
-    ------
-    RequestError
-        No record has a value of a field, or none is left.
+    Raises RequestError if no record has a value of a field, or none is left.
     """
     assets, records = [asset for asset, _ in found], [record for _, record in found]
     examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
@@ -288,11 +285,7 @@ def with_raw(
 
     Raw assets among them are skipped: they come with what was made from them. So are pairs whose raw asset
     is excluded. Return the groups, by the `_id` of each derived asset those of its raw ones, and what is skipped.
-
-    Raises
-    ------
-    RequestError
-        A derived asset has no raw one and `skip_errors` is false, or none has one.
+    Raises RequestError if a derived asset has no raw one and `skip_errors` is false, or none has one.
     """
     assets = {asset.record_id: asset for group in groups for asset in group.assets}
     raw = {key: one for key, one in assets.items() if level_of(records[key]) == RAW and not _raw_names(records[key])}

@@ -51,13 +51,7 @@ class Quality:
         return not self.flag or (verdict == PASS if self.flag == "pass" else verdict != FAIL)
 
     def keep(self, found: Sequence[tuple[Asset, Record]]) -> tuple[list[tuple[Asset, Record]], list[Skipped]]:
-        """Return those that are wanted, in their order, and the others.
-
-        Raises
-        ------
-        RequestError
-            None is left.
-        """
+        """Return those that are wanted, in their order, and the others; raises RequestError if none is left."""
         verdicts: Counter[str] = Counter()
         kept, skipped = [], []
         of = f" of {', '.join(self.modalities)}" if self.modalities else ""

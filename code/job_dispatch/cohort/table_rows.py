@@ -70,10 +70,7 @@ def find(
 ) -> Fitting:
     """Return the records that fit a row of a table and, where there is one, match a query.
 
-    Raises
-    ------
-    RequestError
-        Rows have no record and `skip_errors` is false, or no row has one.
+    Raises RequestError if rows have no record and `skip_errors` is false, or no row has one.
     """
     found = _by_key(metadata, table.keys, query, fields, shown)
     without = [key for key, records in found.items() if not records]

@@ -70,12 +70,7 @@ def record_of(location: str, read: Mapping[str, bytes], named: Mapping[str, Any]
     """Return the record of an asset, by where it was found, whatever its files say.
 
     `read` has the contents of the files that `wanted_files` asked for; what is in no file is taken from its name,
-    `named`.
-
-    Raises
-    ------
-    RequestError
-        A file does not hold an object.
+    `named`. Raises RequestError if a file does not hold an object.
     """
     record = _decoded(_WHOLE, read[_WHOLE]) if _WHOLE in read else {}
     for file, content in read.items():
@@ -120,12 +115,8 @@ class NamePattern:
     """A lab's own way of naming, such as `{session:%Y-%m-%d}_{subject}_{run}`.
 
     Fields are as in Python's format strings: `{subject}` is any text, `{session:%Y-%m-%d}` a date in the directives of
-    strftime, `{run:d}` a whole number. A pattern with slashes is matched against as many parts of a path.
-
-    Raises
-    ------
-    RequestError
-        It cannot be read.
+    strftime, `{run:d}` a whole number. A pattern with slashes is matched against as many parts of a path. Raises
+    RequestError if it cannot be read.
     """
 
     def __init__(self, text: str) -> None:

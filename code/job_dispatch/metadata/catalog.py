@@ -65,8 +65,15 @@ class Catalog:
     skipped: Sequence[Skipped] = ()
 
     def __init__(self, path: Path | str, content: IO[bytes] | None = None) -> None:
-        self._path = path
-        self._file = CatalogFile(path, content)
+        self._path, self._content = path, content
+        # Whether it was written here, line by line and without blanks, with an `_id` of its own in each.
+        self._is_checked = False
+        if content is None and not Path(path).is_file():  # a pipe can be read only once
+            text = json_text.read_bytes(Path(path))
+            self._content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
+            self._content.write(text)
+            self._content.flush()
+        self._open().close()
 
     @classmethod
     def of(cls, records: Iterable[Record], name: str) -> Self:
@@ -81,7 +88,7 @@ class Catalog:
                 raise ServiceError(f"the records of {name} do not fit into {tempfile.gettempdir()}: {error}") from error
             raise
         catalog = cls(name, content)
-        catalog._file.is_checked = True
+        catalog._is_checked = True
         return catalog
 
     def open(self, skip_errors: bool = False) -> Self:
@@ -96,7 +103,8 @@ class Catalog:
 
     def close(self) -> None:
         """Remove the temporary file, if there is one."""
-        self._file.close()
+        if self._content is not None:
+            self._content.close()
 
     def find(self, query: Query, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of the records that match, with `_id` and `fields`; locations are resolved to `file://`."""
@@ -126,7 +134,7 @@ class Catalog:
     def _matching(self, query: Query, within: float) -> Iterator[Record]:
         matches = Matching(query, f"{self._path}: the catalog")
         deadline = time.monotonic() + within
-        for records in self._file.blocks(matches.holding):
+        for records in self._records(matches.holding):
             if time.monotonic() > deadline:
                 raise ServiceError(f"{self._path}: not read in time")
             yield from filter(matches, records)
@@ -138,49 +146,6 @@ class Catalog:
         # Not percent-encoded: fsspec, with which wrappers open files, does not decode it.
         return {**record, "location": f"file://{Path(os.path.abspath(Path(self._path).parent), location)}"}  # noqa: PTH100
 
-
-def _tree(fields: Sequence[str]) -> dict[str, Any]:
-    """Return the fields to keep as nested objects, with None for a value that is kept whole."""
-    tree: dict[str, Any] = {"_id": None}
-    for path in projection(fields):
-        branch = tree
-        *parents, leaf = path.split(".")
-        for part in parents:
-            branch = branch.setdefault(part, {})
-        branch[leaf] = None
-    return tree
-
-
-def _projected(value: Any, tree: dict[str, Any]) -> Any:
-    """Return what MongoDB's `$project` keeps: of the elements of a list, only objects and lists."""
-    if isinstance(value, list):
-        return [_projected(element, tree) for element in value if isinstance(element, dict | list)]
-    return {
-        key: value[key] if below is None else _projected(value[key], below)
-        for key, below in tree.items()
-        if key in value and (below is None or isinstance(value[key], dict | list))
-    }
-
-
-class CatalogFile:
-    """The records of a file as of `Catalog`, which is read anew each time; raises RequestError if that fails."""
-
-    def __init__(self, path: Path | str, content: IO[bytes] | None = None) -> None:
-        self._path, self._content = path, content
-        # Whether it was written here, line by line and without blanks, with an `_id` of its own in each.
-        self.is_checked = False
-        if content is None and not Path(path).is_file():  # a pipe can be read only once
-            text = json_text.read_bytes(Path(path))
-            self._content = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the catalog
-            self._content.write(text)
-            self._content.flush()
-        self._open().close()
-
-    def close(self) -> None:
-        """Remove the temporary file, if there is one."""
-        if self._content is not None:
-            self._content.close()
-
     def _open(self) -> IO[bytes]:
         if self._content is not None:
             return io.BufferedReader(_Again(self._content), _BYTES_A_READ)
@@ -191,13 +156,13 @@ class CatalogFile:
         except OSError as error:
             raise RequestError(f"{self._path}: cannot be read: {error.strerror}") from None
 
-    def blocks(self, holding: str | None = None) -> Iterator[list[Record]]:
+    def _records(self, holding: str | None) -> Iterator[list[Record]]:
         """Yield all records in blocks, each with an `_id` of its own; RequestError names what is no such record.
 
         `holding` is text that each wanted record has as a value; those without it are checked, and may be left out.
         """
         held = b"" if holding is None else msgspec.json.encode(holding)
-        if self.is_checked:
+        if self._is_checked:
             with self._open() as file:
                 while lines := file.readlines(_BYTES_A_BLOCK):
                     yield [_DECODE(line) for line in lines if held in line]
@@ -303,6 +268,29 @@ class CatalogFile:
         if "\n" in error.doc.strip():
             place, position = f"{self._path}", f"line {error.lineno}, {position}"
         return RequestError(f"{place}: not JSON: {error.msg} at {position}; {_FORM}")
+
+
+def _tree(fields: Sequence[str]) -> dict[str, Any]:
+    """Return the fields to keep as nested objects, with None for a value that is kept whole."""
+    tree: dict[str, Any] = {"_id": None}
+    for path in projection(fields):
+        branch = tree
+        *parents, leaf = path.split(".")
+        for part in parents:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = None
+    return tree
+
+
+def _projected(value: Any, tree: dict[str, Any]) -> Any:
+    """Return what MongoDB's `$project` keeps: of the elements of a list, only objects and lists."""
+    if isinstance(value, list):
+        return [_projected(element, tree) for element in value if isinstance(element, dict | list)]
+    return {
+        key: value[key] if below is None else _projected(value[key], below)
+        for key, below in tree.items()
+        if key in value and (below is None or isinstance(value[key], dict | list))
+    }
 
 
 class _Again(io.RawIOBase):

@@ -98,12 +98,8 @@ class Records:
         """Yield pages of records, each record once, with ids as text.
 
         The API's own `find` is not used: it puts the query into a URL, which the gateway limits to 10,000 characters,
-        and silently returns fewer records if an answer is too large.
-
-        Raises
-        ------
-        ServiceError
-            DocDB fails, or returns fewer records than it counts.
+        and silently returns fewer records if an answer is too large. Raises ServiceError if DocDB fails, or returns
+        fewer records than it counts.
         """
         parts = self._narrowed(query)
         wanted = None if fields is None else projection([*fields, *parts.fields])
@@ -330,12 +326,7 @@ class _Connection:
     def ask(self, pipeline: Pipeline, query: Filter, within: float | None = None) -> list[Record] | None:
         """Return the answer to a pipeline, or None if it was too large. Every request to DocDB passes here.
 
-        Raises
-        ------
-        RequestError
-            DocDB refuses the query.
-        ServiceError
-            It does not answer, or the answer is not a list of records.
+        Raises RequestError if DocDB refuses the query; ServiceError if it does not answer, or not with records.
         """
         self._session.limit = within
         service = "DocDB" if self._is_logged else None

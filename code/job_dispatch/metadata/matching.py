@@ -51,15 +51,8 @@ _KINDS = {_Missing: 0, type(None): 0, int: 1, float: 1, str: 2, dict: 3, list: 4
 class Matching:
     """A query, ready to be tested on records; `place` says in errors what evaluates it.
 
-    Attributes
-    ----------
-    holding : str or None
-        Text that each record that matches has as a value, the longest where there are several.
-
-    Raises
-    ------
-    RequestError
-        Some part of the query cannot be evaluated, whether or not a record would reach it.
+    `holding` is text that each record that matches has as a value, the longest where there are several. Raises
+    RequestError if some part of the query cannot be evaluated, whether or not a record would reach it.
     """
 
     def __init__(self, query: Query, place: str) -> None:
@@ -339,13 +332,7 @@ class Narrowed(NamedTuple):
 
 
 def narrowed(query: Query, place: str) -> Narrowed:
-    """Return the parts of a query.
-
-    Raises
-    ------
-    RequestError
-        A condition beside one on an instant cannot be evaluated here.
-    """
+    """Return the parts of a query; raises RequestError if a condition on an instant cannot be evaluated here."""
     if not _holds_instant(query.paths):
         return Narrowed(query.paths, None, ())
     parts = list(conditions(query.paths))

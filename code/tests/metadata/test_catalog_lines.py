@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from job_dispatch.messages import RequestError
-from job_dispatch.metadata.catalog import Catalog, CatalogFile, read_plain
+from job_dispatch.metadata.catalog import Catalog, read_plain
 from job_dispatch.metadata.matching import Matching
 from job_dispatch.request.fields import Query
 
@@ -127,7 +127,7 @@ def in_a_file(content: bytes, ask: Callable[[Path], list[Any]]) -> list[Any] | s
 
 
 def all_of(path: Path) -> list[Any]:
-    return [record for block in CatalogFile(path).blocks() for record in block]
+    return [record for page in Catalog(path).find(Query.of({}), None) for record in page]
 
 
 @settings(deadline=None, max_examples=500)
