@@ -23,11 +23,7 @@ Filter = Mapping[str, Any]
 # Version 1, version 2; the start of light-sheet acquisitions in version 1.
 NAMES: dict[str, tuple[str, ...]] = {
     "@subject": ("subject.subject_id",),
-    "@session": (
-        "session.session_start_time",
-        "acquisition.acquisition_start_time",
-        "acquisition.session_start_time",
-    ),
+    "@session": ("session.session_start_time", "acquisition.acquisition_start_time", "acquisition.session_start_time"),
     "@project": ("data_description.project_name",),
     "@modality": ("data_description.modality.abbreviation", "data_description.modalities.abbreviation"),
     "@raw": ("data_description.input_data_name", "data_description.source_data"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import warnings
@@ -19,7 +20,6 @@ from job_dispatch.request import fields as field_names
 
 PRODUCTION_HOST = "api.allenneuraldynamics.org"
 STORE_ENDINGS = (".zarr", ".n5", ".nwb")
-_SECONDS_A_DAY = 86_400
 # A shell removes the quotes of a JSON list that is not in quotes itself.
 _BARE_LIST = re.compile(r'\[([^"\[\]{}]+)\]')
 _WILD = frozenset("*?[]\\")
@@ -27,18 +27,16 @@ _WILD = frozenset("*?[]\\")
 _BY_ENDING = re.compile(r"(?:\*\*/)*\*([^*?\[\]\\/]*\.[^*?\[\]\\/]*)")
 
 
-def count(text: str) -> int:
+def count(text: str, at_most: float = math.inf, meaning: str = "a whole number from 1") -> int:
     """Return a whole number from 1."""
-    if not re.fullmatch(r"[0-9]{1,99}", text) or int(text) == 0:
-        raise RequestError(f"{text!r} is not a whole number from 1")
+    if not re.fullmatch(r"[0-9]{1,99}", text) or not 1 <= int(text) <= at_most:
+        raise RequestError(f"{text!r} is not {meaning}")
     return int(text)
 
 
 def seconds(text: str) -> int:
     """Return a whole number of seconds, at most those of a day."""
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= _SECONDS_A_DAY:
-        raise RequestError(f"{text!r} is not a whole number of seconds from 1 to {_SECONDS_A_DAY}")
-    return int(text)
+    return count(text, 86_400, "a whole number of seconds from 1 to 86400")
 
 
 def path(text: str) -> Path:

@@ -5,10 +5,10 @@ One reader knows what the three have in common and where they differ, so that a 
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +18,6 @@ from job_dispatch.messages import RequestError, printable
 # MongoDB's own limit for nested documents: https://www.mongodb.com/docs/manual/reference/limits/
 _LEVELS_AT_MOST = 100
 TOO_DEEP = f"nested too deep to read; at most {_LEVELS_AT_MOST} levels are accepted"
-_TOO_LONG_NUMBER = "a number has too many digits to read; write it as text in quotes"
 _SHOWN = 60
 _CURLY_QUOTES = frozenset("\u2018\u2019\u201c\u201d")
 _BLANK = re.compile(r"(?:[\s\ufeff\u200b]+|#[^\n]*|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
@@ -29,7 +28,7 @@ STRING = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _NUMBER = re.compile(
-    r"(?P<sign>[+-]?)\s*(?:(?P<hex>0[xX][0-9a-fA-F]+)|(?P<digits>(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"
+    r"(?P<sign>[+-]?)\s*(?P<digits>0[xX][0-9a-fA-F]+|(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 )
 _NAME = re.compile(r"[^\W\d][\w$]*|\$[\w$]*")
 _KEY = re.compile(r"[\w$]+(?:\.[\w$]+)*")
@@ -37,8 +36,8 @@ _REGEX = re.compile(r"/(?P<pattern>(?![/*])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n
 _ESCAPE = re.compile(
     r"\\(u\{[0-9a-fA-F]+\}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|N\{[^}]*\}|[0-7]{1,3}|\r\n|.)", re.DOTALL
 )
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a", "\n": "", "\r\n": "", "\r": ""}
-_ESCAPED_ITSELF = frozenset("\"'\\/`")
+# Of one character, in Python.
+_ESCAPES = frozenset("ntrbfva01234567\"'\\\n\r")
 _PYTHON = {"True": True, "False": False, "None": None}
 _JAVASCRIPT = {"true": True, "false": False, "null": None, "undefined": None}
 _NOT_FINITE = {"nan": math.nan, "NaN": math.nan, "inf": math.inf, "Infinity": math.inf}
@@ -312,24 +311,17 @@ class Reader:
 
     def _unescaped(self, escape: re.Match[str]) -> str:
         said = escape[1]
-        if said in _ESCAPES:
-            return _ESCAPES[said]
-        if said in _ESCAPED_ITSELF:
+        if said in ("/", "`"):  # in JavaScript
             return said
-        if said[0] in "uUx" and len(said) > 1:
-            number = int(said[1:].strip("{}"), 16)
-            if number > 0x10FFFF:
-                raise NotReadableError(f"{escape[0]} is not a character")
-            return chr(number)
-        if said[0] in "01234567":
-            return chr(int(said, 8))
-        if said.startswith("N{"):
-            try:
-                return unicodedata.lookup(said[2:-1])
-            except KeyError:
-                raise NotReadableError(f"{printable(escape[0], _SHOWN)} is not a character") from None
-        self._odd_escape = self._odd_escape or escape[0]
-        return escape[0]
+        if len(said) == 1 and said not in _ESCAPES:
+            self._odd_escape = self._odd_escape or escape[0]
+            return escape[0]
+        if said.startswith("u{"):
+            said = f"U{int(said[2:-1], 16):08x}"
+        try:
+            return str(ast.literal_eval(f"'\\{said}'"))
+        except SyntaxError:
+            raise NotReadableError(f"{printable(escape[0], _SHOWN)} is not a character") from None
 
     def _refuse_adjacent(self, before: str) -> None:
         """Refuse what Python would join silently: in a list of ids it is a missing comma."""
@@ -344,18 +336,12 @@ class Reader:
         if _NAME.match(self.text, self.position):
             raise self.expected("a number")
         digits = number["digits"]
+        if re.fullmatch(r"0[\d_]+", digits):
+            raise NotReadableError(f"{printable(digits, _SHOWN)} begins with 0; write an id as text in quotes")
         try:
-            if digits is None:
-                found: int | float = int(number["hex"], 16)
-            elif re.search("[.eE]", digits):
-                found = float(digits)
-            elif digits.startswith("0") and len(digits) > 1:
-                raise NotReadableError(f"{printable(digits, _SHOWN)} begins with 0; write an id as text in quotes")
-            else:
-                found = int(digits)
-        except ValueError:
-            raise NotReadableError(_TOO_LONG_NUMBER) from None
-        return -found if number["sign"] == "-" else found
+            return ast.literal_eval(number["sign"] + digits)  # type: ignore[no-any-return]
+        except (SyntaxError, ValueError):
+            raise NotReadableError("a number has too many digits to read; write it as text in quotes") from None
 
     def _named(self, sign: str) -> Any:
         start, self.position = self.position, _end_of_expression(self.text, self.position)

@@ -59,8 +59,14 @@ def query_in(text: str, place: str) -> Query:
 
     RequestError, which begins with `place`, if it holds no filter or several, or asks for more than a filter can.
     """
+    if '"' not in text and "'" not in text:
+        text = text.translate(_STRAIGHT)  # as a word processor writes quotes
     try:
-        found = _plain(_filter(text), "")
+        try:
+            value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=json_text.unique_keys)
+        except ValueError:
+            value = text
+        found = _plain(_in_pasted(value) if isinstance(value, str) else _of_value(value), "")
         if not isinstance(found, dict):
             raise NotReadableError(_NO_FILTER)
         json_text.check(found)
@@ -69,16 +75,6 @@ def query_in(text: str, place: str) -> Query:
         raise RequestError(f"{place}: {error}") from None
     except (RecursionError, MemoryError):
         raise RequestError(f"{place}: {json_text.TOO_DEEP}") from None
-
-
-def _filter(text: str) -> Any:
-    if '"' not in text and "'" not in text:
-        text = text.translate(_STRAIGHT)  # as a word processor writes quotes
-    try:
-        value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=json_text.unique_keys)
-    except ValueError:
-        value = text
-    return _in_pasted(value) if isinstance(value, str) else _of_value(value)
 
 
 def _of_value(value: Any) -> Any:
@@ -196,7 +192,7 @@ def _unquoted(text: str) -> str:
 
 def _parts(text: str) -> Iterator[_Part]:
     """Yield all objects and pipelines that are not within another, in a string or in a comment."""
-    reader = Reader(text, _expression, _Regex)
+    reader = Reader(text, _expression, _regex)
     position = 0
     while position < len(text):
         character = text[position]
@@ -247,14 +243,8 @@ def _refuse_more(text: str, part: _Part) -> None:
 # Values that JSON has no form for
 
 
-class _Regex(NamedTuple):
-    """A regular expression of MongoDB's shell or of Python."""
-
-    pattern: str
-    options: str
-
-    def filter(self) -> dict[str, str]:
-        return {"$regex": self.pattern, "$options": self.options} if self.options else {"$regex": self.pattern}
+def _regex(pattern: str, options: str) -> dict[str, str]:
+    return {"$regex": pattern, "$options": options} if options else {"$regex": pattern}
 
 
 def _expression(text: str) -> Any:
@@ -268,7 +258,7 @@ def _expression(text: str) -> Any:
         string = STRING.match(found[1])
         if string is None:
             raise variable(text)
-        return _Regex(_argument(string[0], text), _options(found[1][string.end() :]))
+        return _regex(_argument(string[0], text), _options(found[1][string.end() :]))
     if found := _DATE.match(text):
         raise NotReadableError(_dates_are_text(text, _moment(text[found.end() - 1 :], found["name"])))
     raise variable(text)
@@ -320,9 +310,7 @@ def _dates_are_text(shown: str, text: str) -> str:
 
 
 def _plain(value: Any, field: str) -> Any:
-    """Return a value without regular expressions and types of their own; `field` is what it is compared with."""
-    if isinstance(value, _Regex):
-        return value.filter()
+    """Return a value as MongoDB takes it, with ids as plain text; `field` is what it is compared with."""
     if isinstance(value, list):
         return [_plain(one, field) for one in value]
     if not isinstance(value, dict):
@@ -343,9 +331,7 @@ def _plain(value: Any, field: str) -> Any:
 def _condition(key: str, value: Any, field: str) -> dict[str, Any]:
     """Return a condition as MongoDB takes it where it holds a regular expression."""
     regex = _regex_of(value)
-    if key == "$regex" and regex:
-        return regex
-    if key == "$eq" and regex:
+    if key in ("$regex", "$eq") and regex:
         return regex
     if key == "$ne" and regex:
         regex["$regex"] = printable(str(regex["$regex"]), _SHOWN)
@@ -359,12 +345,10 @@ def _condition(key: str, value: Any, field: str) -> dict[str, Any]:
 
 def _regex_of(value: Any) -> dict[str, str] | None:
     """Return the regular expression that a value is, as a condition."""
-    if isinstance(value, _Regex):
-        return value.filter()
-    if isinstance(value, dict) and "$regex" in value and set(value) <= {"$regex", "$options"}:
-        inner = value["$regex"]
-        return inner.filter() if isinstance(inner, _Regex) else dict(value)
-    return None
+    if not isinstance(value, dict) or "$regex" not in value or not value.keys() <= {"$regex", "$options"}:
+        return None
+    inner = value["$regex"]  # itself one, as in {"$regex": /x/}
+    return dict(inner if isinstance(inner, dict) and "$regex" in inner else value)
 
 
 def _joined(regexes: list[dict[str, str] | None], operator: str, field: str) -> dict[str, str]:

@@ -224,8 +224,14 @@ def _listed_in(path: Path) -> Exclusions:
     for column in (_FILE_COLUMN, _JOB_COLUMN):
         # The table of results begins with its jobs; `skipped.csv` has such a column as well.
         is_there = columns.get(column) == 0 if column == _JOB_COLUMN else column in columns
-        if is_there and all(map(_JOB.fullmatch, _values(lines[1:], columns, (column,), path))):
-            return _jobs(path, lines[1:], columns, column)
+        if not is_there or not all(map(_JOB.fullmatch, _values(lines[1:], columns, (column,), path))):
+            continue
+        rows, kind = lines[1:], "of an earlier run" if column == _FILE_COLUMN else "done"
+        if column == _JOB_COLUMN and _STATUS_COLUMN in columns:
+            rows = [line for line in rows if _values([line], columns, (_STATUS_COLUMN,), path) == ["done"]]
+        jobs = [name.removesuffix(".json") for name in _values(rows, columns, (column,), path)]
+        logger.info("--exclude: %s: %s %s", path, counted(len(jobs), "job"), kind)
+        return Exclusions(dict.fromkeys(jobs, ExcludedJob(str(path))))
     wanted: Sequence[str] = [column for column in _ASSET_COLUMNS if column in columns]
     if not wanted and any(len(line.cells) > 1 for line in lines):
         titles = ", ".join(header)
@@ -238,16 +244,6 @@ def _listed_in(path: Path) -> Exclusions:
         assets = dict.fromkeys(_values(lines, {"": 0}, ("",), path), str(path))
         logger.info("--exclude: %s: a list of %s, one per line", path, counted(len(assets), "asset"))
     return Exclusions(assets=assets)
-
-
-def _jobs(path: Path, lines: Sequence[Line], columns: Mapping[str, int], column: str) -> Exclusions:
-    """Return the jobs of a report, or those that are done of a table of results."""
-    if column == _JOB_COLUMN and _STATUS_COLUMN in columns:
-        lines = [line for line in lines if _values([line], columns, (_STATUS_COLUMN,), path) == ["done"]]
-    names = [name.removesuffix(".json") for name in _values(lines, columns, (column,), path)]
-    kind = "of an earlier run" if column == _FILE_COLUMN else "done"
-    logger.info("--exclude: %s: %s %s", path, counted(len(names), "job"), kind)
-    return Exclusions(dict.fromkeys(names, ExcludedJob(str(path))))
 
 
 def _values(lines: Sequence[Line], columns: Mapping[str, int], wanted: Sequence[str], path: Path) -> list[str]:

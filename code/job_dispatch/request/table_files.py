@@ -108,15 +108,13 @@ def _decoded(data: bytes, path: Path) -> tuple[str, str]:
 
 def _separated(text: str, encoding: str, name: str, is_known: Callable[[str], bool]) -> Content:
     lines = io.StringIO(text, newline=None)  # any kind of line end
-    first = lines.readline()
-    declared = _SEPARATOR_LINE.fullmatch(first)
-    if declared is None:
-        lines.seek(0)
-        separator = _separator(list(islice(lines, _LINES_LOOKED_AT)), is_known)
-        lines.seek(0)
+    if declared := _SEPARATOR_LINE.fullmatch(lines.readline()):
+        number, separator = 1, declared[1]
     else:
-        separator = declared[1]
-    rows = _text_rows(lines, 0 if declared is None else 1, separator, name)
+        lines.seek(0)
+        number, separator = 0, _separator(list(islice(lines, _LINES_LOOKED_AT)), is_known)
+        lines.seek(0)
+    rows = _text_rows(lines, number, separator, name)
     return Content(rows, f"{encoding}, separated by {_SEPARATORS[separator]}", has_decimal_comma=separator == ";")
 
 
@@ -297,13 +295,13 @@ def is_blank(cell: Any) -> bool:
 
 def check(cell: Any, column: str) -> None:
     """Raise RequestError for a cell whose formula failed or was never computed."""
+    if has_result(cell):
+        return
     shown = printable(str(cell).strip(), _SHOWN)
+    problem = f"a formula failed and left {shown}; correct it, or clear the cell"
     if isinstance(cell, Formula):
-        raise RequestError(
-            f"{column}: the formula {shown} was never computed; save the file in Excel, or write the value"
-        )
-    if not has_result(cell):
-        raise RequestError(f"{column}: a formula failed and left {shown}; correct it, or clear the cell")
+        problem = f"the formula {shown} was never computed; save the file in Excel, or write the value"
+    raise RequestError(f"{column}: {problem}")
 
 
 def text(cell: Any) -> str:

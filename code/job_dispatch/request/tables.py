@@ -24,6 +24,7 @@ _NOUNS = {"asset_id": "id", "name": "name", "docdb_record_id": "record id", "loc
 # … or by these two together.
 _SUBJECT, _SESSION = "subject_id", "session"
 _COLUMNS = (*_NOUNS, _SUBJECT, _SESSION)
+_PREFIX = "parameters."
 _PARAMETER = re.compile(r"parameters\.(.*)", re.IGNORECASE | re.DOTALL)
 _ALMOST_A_PARAMETER = re.compile(r"param(?:eter)?s?\s*[._:-]\s*\S", re.IGNORECASE)
 _LINES_BEFORE_HEADER = 20
@@ -101,11 +102,10 @@ def read_table(places: Sequence[Path]) -> Table:
         raise RequestError(f"{path.name}: no {named.noun}s in column '{named.shown}'", unused)
     if unused:
         warn_listing(f"{path.name}: {counted(len(unused), 'row')} without {named.wanted} not used:", unused)
-    parameters = f", parameters: {', '.join(named.parameters.values())}" if named.parameters else ""
-    logger.info(
-        "%s: %s, %ss in column '%s' (line %d), %s%s",
-        *(path.name, content.form, named.noun, named.shown, header.number, counted(len(rows), "row"), parameters),
-    )
+    parameters = ", ".join(name.removeprefix(_PREFIX) for name in named.places if name.startswith(_PREFIX))
+    selecting = f"{named.noun}s in column '{named.shown}' (line {header.number})"
+    also = f", parameters: {parameters}" if parameters else ""
+    logger.info("%s: %s, %s, %s%s", path.name, content.form, selecting, counted(len(rows), "row"), also)
     unique: dict[tuple[Key, str], Row] = {}
     for row in rows:
         unique.setdefault((row.key, json_text.compact(row.parameters)), row)
@@ -164,43 +164,46 @@ def _selects(column: str) -> bool:
 
 def _canonical(column: str) -> str:
     """Return the name that a column has here, whatever its case, blanks and underscores; itself where none."""
+    if parameter := _PARAMETER.fullmatch(column):
+        return _PREFIX + parameter[1].strip()
     bare = re.sub(r"[\s_-]+", "", column).casefold()
     return next((known for known in _COLUMNS if known.replace("_", "") == bare), column)
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns that matter: the one that selects, and those of parameters by their names."""
+    """The columns that matter by their names, and the one that selects."""
 
+    places: dict[str, int]
     by: str
     """Empty if rows select by subject and session alone."""
-    places: dict[str, int]
-    parameters: dict[int, str]
     shown: str
-    """The column's own name."""
+    """How the table calls the one that selects."""
     width: int
     """How many columns the header names."""
 
     @classmethod
-    def of(cls, header: Line, columns: Sequence[str], name: str) -> _Columns:
-        place = f"{name}, line {header.number}"
-        found: dict[str, list[int]] = {}
-        for number, column in enumerate(columns):
-            found.setdefault(_canonical(column), []).append(number)
-        by = ["asset_id"] if "asset_id" in found else [column for column in _NOUNS if column in found]
-        several = [number for column in by for number in found[column]]
+    def of(cls, header: Line, columns: Sequence[str], file_name: str) -> _Columns:
+        place = f"{file_name}, line {header.number}"
+        names = list(map(_canonical, columns))
+        by = ["asset_id"] if "asset_id" in names else [column for column in _NOUNS if column in names]
+        several = [column for column, name in zip(columns, names, strict=True) if name in by]
         if len(several) > 1:
-            named = " and ".join(f"'{columns[number]}'" for number in several)
+            named = " and ".join(f"'{column}'" for column in several)
             remedy = "keep one" if by == ["asset_id"] else "keep one, or call one 'asset_id'"
             raise RequestError(f"{place}: several columns could be the ids: {named}; {remedy}")
-        for column in (_SUBJECT, _SESSION):
-            if len(found.get(column, ())) > 1:
-                raise RequestError(f"{place}: several columns '{column}'; keep one")
-        if not by and _SESSION not in found:
+        if not by and _SESSION not in names:
             raise RequestError(f"{place}: a column '{_SUBJECT}' needs a column '{_SESSION}' with a day or a time")
-        places = {column: numbers[0] for column, numbers in found.items() if column in _COLUMNS}
-        shown = columns[several[0]] if several else columns[places[_SUBJECT]]
-        return cls(by[0] if by else "", places, _parameters(columns, place), shown, len(columns))
+        if near := [f"'{name}'" for name in names if _ALMOST_A_PARAMETER.match(name) and not name.startswith(_PREFIX)]:
+            logger.warning("%s: not taken as parameters: %s; write parameters.NAME", place, ", ".join(near))
+        if _PREFIX in names:
+            raise RequestError(f"{place}: a column '{_PREFIX}' names no parameter; write its name after the dot")
+        for name, number in Counter(names).items():
+            if number > 1 and (name in (_SUBJECT, _SESSION) or name.startswith(_PREFIX)):
+                raise RequestError(f"{place}: several columns '{name}'; keep one")
+        places = {name: number for number, name in enumerate(names) if name in _COLUMNS or name.startswith(_PREFIX)}
+        shown = several[0] if several else columns[places[_SUBJECT]]
+        return cls(places, by[0] if by else "", shown, len(columns))
 
     @property
     def noun(self) -> str:
@@ -210,31 +213,16 @@ class _Columns:
     def wanted(self) -> str:
         return f"a {_SUBJECT} and a {_SESSION}" if not self.by else f"{'an' if self.noun == 'id' else 'a'} {self.noun}"
 
-    def key(self, line: Line) -> Key | None:
+    def key(self, cells: Mapping[str, Any]) -> Key | None:
         """Return what a row selects by: its id, else its subject and session; None if it has neither."""
-        said = {}
-        for column, number in self.places.items():
-            if number < len(line.cells):
-                if not self.by or column == self.by:
-                    table_files.check(line.cells[number], f"its {column}")
-                said[column] = table_files.text(line.cells[number])
-        if self.by and said.get(self.by):
+        for column in (self.by,) if self.by else (_SUBJECT, _SESSION):
+            table_files.check(cells.get(column), f"its {column}")
+        said, subject, session = (table_files.text(cells.get(column)) for column in (self.by, _SUBJECT, _SESSION))
+        if said:
             return Key(self.by, _value(self.by, said))
-        if said.get(_SUBJECT) and said.get(_SESSION):
-            return Key(_SUBJECT, _value(_SUBJECT, said), _value(_SESSION, said))
+        if subject and session:
+            return Key(_SUBJECT, _value(_SUBJECT, subject), _value(_SESSION, session))
         return None
-
-
-def _parameters(columns: Sequence[str], place: str) -> dict[int, str]:
-    found = {number: match[1].strip() for number, one in enumerate(columns) if (match := _PARAMETER.fullmatch(one))}
-    near = [f"'{one}'" for number, one in enumerate(columns) if number not in found and _ALMOST_A_PARAMETER.match(one)]
-    if near:
-        logger.warning("%s: not taken as parameters: %s; write parameters.NAME", place, ", ".join(near))
-    if "" in found.values():
-        raise RequestError(f"{place}: a column 'parameters.' names no parameter; write its name after the dot")
-    if repeated := [parameter for parameter, number in Counter(found.values()).items() if number > 1]:
-        raise RequestError(f"{place}: several columns 'parameters.{repeated[0]}'; keep one")
-    return found
 
 
 def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, name: str) -> tuple[list[Row], list[str]]:
@@ -245,13 +233,14 @@ def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, nam
     longer: list[str] = []
     for line in lines:
         if any(map(table_files.text, line.cells[columns.width :])):
-            longer.append(f"line {line.number}: {_shown(line)}")
+            longer.append(_shown(line))
+        cells = {name: line.cells[place] for name, place in columns.places.items() if place < len(line.cells)}
         try:
-            key = columns.key(line)
+            key = columns.key(cells)
             if key is None:
-                unused.append(f"line {line.number}: {_shown(line)}")
-                continue
-            rows.append(Row(line.number, key, _values(columns, line, has_decimal_comma)))
+                unused.append(_shown(line))
+            else:
+                rows.append(Row(line.number, key, _parameters(cells, has_decimal_comma)))
         except RequestError as error:
             wrong.append(f"line {line.number}: {error.headline}")
     if longer:
@@ -262,58 +251,50 @@ def _rows(columns: _Columns, lines: Iterator[Line], has_decimal_comma: bool, nam
     return rows, unused
 
 
-def _values(columns: _Columns, line: Line, has_decimal_comma: bool) -> dict[str, Any]:
-    values = {}
-    for number, parameter in columns.parameters.items():
-        if number >= len(line.cells):
-            continue
-        table_files.check(line.cells[number], f"parameters.{parameter}")
-        try:
-            if not table_files.is_blank(line.cells[number]):
-                values[parameter] = parameter_value(line.cells[number], has_decimal_comma)
-        except (RequestError, json_text.NotReadableError) as error:
-            raise RequestError(f"parameters.{parameter}: {error}") from None
-    return values
-
-
 def _shown(line: Line) -> str:
-    cells = (table_files.text(cell) for cell in line.cells)
-    return printable(", ".join(cell for cell in cells if cell), _SHOWN)
+    cells = ", ".join(filter(None, map(table_files.text, line.cells)))
+    return f"line {line.number}: {printable(cells, _SHOWN)}"
 
 
 # Values
 
 
-def _value(column: str, said: Mapping[str, str]) -> str:
-    value = said[column]
+def _parameters(cells: Mapping[str, Any], has_decimal_comma: bool) -> dict[str, Any]:
+    values = {}
+    for name, cell in cells.items():
+        if name.startswith(_PREFIX) and not table_files.is_blank(cell):
+            table_files.check(cell, name)
+            try:
+                values[name.removeprefix(_PREFIX)] = parameter_value(cell, has_decimal_comma)
+            except (RequestError, json_text.NotReadableError) as error:
+                raise RequestError(f"{name}: {error}") from None
+    return values
+
+
+def _value(column: str, said: str) -> str:
     if column in ("asset_id", "docdb_record_id"):
-        value = asset_id(value)
+        said = asset_id(said)
     elif column == "location":
-        value = value.rstrip("/")
+        said = said.rstrip("/")
     elif column == _SUBJECT:
-        value = _subject(value)
+        if _SCIENTIFIC.fullmatch(said):
+            raise RequestError(
+                f"the {_SUBJECT} {said} is in scientific notation, which loses digits; format the column as text in"
+                " Excel, and write the id again"
+            )
+        if whole := _WHOLE.fullmatch(said):  # some programs write 774659.0 in a column with blank cells
+            said = whole[1]
     elif column == _SESSION:
-        value = fields.session(value)
-    if "\n" in value:
+        said = fields.session(said)
+    if "\n" in said:
         raise RequestError(f"its {column} has several lines; is a quote not closed?")
-    return value
+    return said
 
 
 def asset_id(said: str) -> str:
     """Return an id, also from an address of Code Ocean; a UUID in lower case."""
     found = _ID.fullmatch(said)
     return found[1].lower() if found else said
-
-
-def _subject(said: str) -> str:
-    """Return the id of a subject; some programs write 774659.0 in a column with blank cells."""
-    if _SCIENTIFIC.fullmatch(said):
-        raise RequestError(
-            f"the {_SUBJECT} {said} is in scientific notation, which loses digits; format the column as text in Excel,"
-            " and write the id again"
-        )
-    whole = _WHOLE.fullmatch(said)
-    return whole[1] if whole else said
 
 
 def parameter_value(cell: Any, has_decimal_comma: bool) -> Any:
