@@ -21,6 +21,16 @@ from job_dispatch.results.records import JobFile, Record
 
 FOLDER = Path("analysis_results")
 _PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".gif", ".webp")
+# The columns of a dispatcher's `jobs.csv` that a job file has as well.
+_LISTED = {
+    "asset names": "asset_name",
+    "asset ids": "asset_id",
+    "record ids": "docdb_record_id",
+    "locations": "s3_location",
+    "files": "file_location",
+    "subjects": "subject",
+    "projects": "project",
+}
 _LOG_END_BYTES, _LOG_END_LINES = 8_000, 20
 _KILLED = "killed: its process is gone without a record"
 
@@ -280,12 +290,12 @@ def _listed(path: Path) -> dict[str, dict[str, Any]]:
     """Return what `jobs.csv` of a dispatcher's report lists, by job."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("file_name")]
+            rows = [row for row in csv.DictReader(file) if row.get("file name")]
     except OSError:
         return {}
     return {
-        row["file_name"].removesuffix(".json"): {
-            field: row[field].split("; ") for field in records.LISTS if row.get(field)
+        row["file name"].removesuffix(".json"): {
+            field: row[title].split("; ") for title, field in _LISTED.items() if row.get(title)
         }
         for row in rows
     }

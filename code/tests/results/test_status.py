@@ -12,6 +12,8 @@ from job_dispatch.results.gathering import Results, Row, Status
 from job_dispatch.results.status import estimate
 from tests.results.conftest import Desk
 
+GOLDEN = Path(__file__).parents[1] / "report" / "golden"
+
 
 def test_status_names_failed_jobs_with_asset_reason_place_attempts_and_log(desk: Desk) -> None:
     desk.job("good")
@@ -102,13 +104,19 @@ def test_status_works_on_what_the_nextflow_pipeline_publishes(desk: Desk) -> Non
     (desk.folder / "analysis_results").rename(published / "analysis_results")
     for note in (published / "analysis_results").glob(".jobs*"):
         note.unlink()
-    with (published / "jobs.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([["file_name", "asset_name"], [f"{job}.json", "a"], ["0" * 8 + ".json", "b"]])
+    # A report as the dispatcher writes it, of two jobs: the one that is done, and another.
+    report = (GOLDEN / "jobs.csv").read_text().splitlines()[:3]
+    report[1] = report[1].replace("{job 1}", job)
+    (published / "jobs.csv").write_text("\n".join(report))
     shown = desk.call("status", "published", "--json")
     assert shown.code == 3
     status = json.loads(shown.stdout)
     assert (status["done"], status["left"]) == (1, 1)
+    assert desk.call("collect", "published").code == 3
+    with (published / "analysis_results" / "table.csv").open(newline="") as file:
+        [left] = [row for row in csv.DictReader(file) if row["status"] == "left"]
+    assert left["asset_name"] == next(csv.DictReader([report[0], report[2]]))["asset names"]
+    assert left["subject"] == "774659"
 
 
 def results(done: list[tuple[float, int | None]], left: list[int | None], workers: int = 1) -> Results:
