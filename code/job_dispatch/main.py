@@ -263,7 +263,7 @@ def _describe(settings: Settings, home: Path, command: Sequence[str]) -> None:
     from job_dispatch.cohort.describing import describe
     from job_dispatch.cohort.quality_control import Quality
     from job_dispatch.cohort.sources import open_source
-    from job_dispatch.report import files, overview, overview_page
+    from job_dispatch.report import files, overview
     from job_dispatch.request import selection
     from job_dispatch.storage import locating, matching
 
@@ -280,9 +280,9 @@ def _describe(settings: Settings, home: Path, command: Sequence[str]) -> None:
         found = replace(found, endings=seen.endings())
     _print(list(overview.lines(found, settings.source, settings.modality)))
     if settings.report_directory is not None:
-        kept = flags.arguments(settings, home, without=overview_page.COMPOSED)
-        text = overview_page.render(found, overview_page.base(settings, [*command, *kept]), settings.source)
-        overview_page.write(settings.report_directory, text, settings.overwrite)
+        kept = flags.arguments(settings, home, without=overview.COMPOSED)
+        text = overview.render(found, overview.base(settings, [*command, *kept]), settings.source)
+        overview.write(settings.report_directory, text, settings.overwrite)
 
 
 def _print(lines: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -29,8 +30,7 @@ _WIDEST = 12.5
 _CHARACTER, _CHARACTER_ON_TELEPHONE = 1.4, 3.1
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """A text below the bars; `is_minor` where a telephone has no room for it."""
 
     x: str
@@ -39,31 +39,7 @@ class Label:
     is_minor: bool = False
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One bar and the words that it shows when pointed at."""
-
-    x: str
-    width: str
-    y: str
-    height: str
-    title: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A bar chart of worker folders."""
-
-    title: str
-    description: str
-    ticks: Sequence[tuple[str, str]]
-    labels: Sequence[Label]
-    bars: Sequence[Bar]
-    height: int = _PLOT_HEIGHT
-
-
-@dataclass(frozen=True)
-class Folder:
+class Folder(NamedTuple):
     """A worker folder: the number of its jobs and their bytes, None where those are unknown."""
 
     name: str
@@ -71,74 +47,63 @@ class Folder:
     size: int | None
 
 
-@dataclass(frozen=True)
-class Work:
-    """Jobs and bytes of the worker folders: how they spread, and pictures where folders can be compared."""
-
-    jobs: str
-    sizes: str
-    charts: Sequence[Chart]
-    unknown: int
-
-
-def work(folders: Sequence[Folder]) -> Work:
-    """Draw jobs per folder where they differ, and bytes where they are known."""
-    jobs = [(folder.name, folder.jobs) for folder in folders]
-    sizes = [(folder.name, folder.size) for folder in folders]
-    known = [size for _, size in sizes if size is not None]
+def work(folders: Sequence[Folder]) -> dict[str, Any]:
+    """Return how jobs and bytes spread over the folders, drawn where jobs differ, and where bytes are known."""
+    jobs = [folder.jobs for folder in folders]
+    sizes = [folder.size for folder in folders]
+    known = [size for size in sizes if size is not None]
     drawn = []
-    if len({number for _, number in jobs}) > 1:
-        drawn.append(_by_folder("Jobs per worker folder", jobs, _written))
+    if len(set(jobs)) > 1:
+        drawn.append(_by_folder("Jobs per worker folder", folders, jobs, "{:,}".format))
     if len(folders) > 1 and known:
-        drawn.append(_by_folder("Bytes per worker folder", sizes, with_unit))
-    return Work(
-        jobs=_spread([number for _, number in jobs], _written, " jobs") if jobs else "",
-        sizes=_spread(known, with_unit, "") if known else "",
-        charts=drawn,
-        unknown=len(folders) - len(known),
-    )
+        drawn.append(_by_folder("Bytes per worker folder", folders, sizes, with_unit))
+    return {
+        "jobs": _spread(jobs, "{:,}".format, " job" if max(jobs) == 1 else " jobs") if jobs else "",
+        "sizes": _spread(known, with_unit, "") if known else "",
+        "charts": drawn,
+        "unknown": len(folders) - len(known),
+    }
 
 
 def _spread(amounts: Sequence[int], text: Callable[[int], str], unit: str) -> str:
     low, middle, high = min(amounts), round(statistics.median(amounts)), max(amounts)
-    unit = unit.removesuffix("s") if high == 1 else unit
     if len(amounts) == 1:
         return f"{text(low)}{unit}"
     return f"{text(low)}{unit} each" if low == high else f"{text(low)} to {text(high)}{unit}, median {text(middle)}"
 
 
-def _written(number: int) -> str:
-    return f"{number:,}"
-
-
-def _by_folder(title: str, values: Sequence[tuple[str, int | None]], text: Callable[[int], str]) -> Chart:
+def _by_folder(
+    title: str, folders: Sequence[Folder], values: Sequence[int | None], text: Callable[[int], str]
+) -> dict[str, Any]:
     """Draw a bar for each folder whose value is known; `text` writes a value."""
-    known = [(place, name, value) for place, (name, value) in enumerate(values) if value is not None]
-    ticks = _ticks(max(value for _, _, value in known))
-    if len(values) > _SINGLE_BARS:
-        ranked = sorted(known, key=lambda one: -one[2])
-        known = [(place, name, value) for place, (_, name, value) in enumerate(ranked)]
-        slot, labels = 100 / len(known), [Label("0%", "start", "largest"), Label("100%", "end", "smallest")]
+    pairs = enumerate(zip(folders, values, strict=True))
+    bars = [(folder.name, value, place) for place, (folder, value) in pairs if value is not None]
+    low, high = (extreme(value for _, value, _ in bars) for extreme in (min, max))
+    ticks = _ticks(high)
+    if len(folders) > _SINGLE_BARS:
+        ranked = sorted(bars, key=lambda one: -one[1])
+        bars = [(name, value, place) for place, (name, value, _) in enumerate(ranked)]
+        slot, labels = 100 / len(bars), [Label("0%", "start", "largest"), Label("100%", "end", "smallest")]
     else:
-        slot, labels = 100 / len(values), _folder_labels([name for name, _ in values])
-    low, high = (text(extreme(value for _, _, value in known)) for extreme in (min, max))
-    return Chart(
-        title=title,
-        description=f"{counted(len(known), 'bar')}, from {low} to {high}.",
-        ticks=[(f"{_PLOT_HEIGHT * (1 - tick / ticks[-1]):.1f}", text(tick)) for tick in ticks],
-        labels=labels,
-        bars=[
-            Bar(
-                x=f"{slot * (number + 0.1):.2f}%",
-                width=f"{slot * 0.8:.2f}%",
-                y=f"{_PLOT_HEIGHT * (1 - value / ticks[-1]):.1f}",
-                height=f"{_PLOT_HEIGHT * value / ticks[-1]:.1f}",
-                title=f"worker {name}: {text(value)}",
-            )
-            for number, name, value in known
+        slot, labels = 100 / len(folders), _folder_labels([folder.name for folder in folders])
+    return {
+        "title": title,
+        "description": f"{counted(len(bars), 'bar')}, from {text(low)} to {text(high)}.",
+        "height": _PLOT_HEIGHT,
+        "ticks": [(f"{_PLOT_HEIGHT * (1 - tick / ticks[-1]):.1f}", text(tick)) for tick in ticks],
+        "labels": labels,
+        "bars": [
+            {
+                "x": f"{slot * (place + 0.1):.2f}%",
+                "width": f"{slot * 0.8:.2f}%",
+                "y": f"{_PLOT_HEIGHT * (1 - value / ticks[-1]):.1f}",
+                "height": f"{_PLOT_HEIGHT * value / ticks[-1]:.1f}",
+                "title": f"worker {name}: {text(value)}",
+            }
+            for name, value, place in bars
             if value
         ],
-    )
+    }
 
 
 def _round_step(most: int, at_most: int) -> int:
@@ -154,25 +119,19 @@ def _ticks(most: int) -> list[int]:
 
 
 def _folder_labels(names: Sequence[str]) -> list[Label]:
-    """Label as many bars as a telephone has room for, in round steps."""
-    longest = max(len(_short(name)) for name in names)
-    step = _round_step(len(names), max(1, min(10, int(32 // longest))))
-    middles = [(100 * (index + 0.5) / len(names), _short(names[index])) for index in range(0, len(names), step)]
-    return [Label(f"{x:.2f}%", *_within(x, text)) for x, text in middles]
+    """Label as many bars as a telephone has room for, in round steps; none leaves the picture."""
+    texts = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
+    step = _round_step(len(names), max(1, min(10, 32 // max(map(len, texts)))))
+    labels = []
+    for index in range(0, len(names), step):
+        x, text = 100 * (index + 0.5) / len(names), texts[index]
+        half = len(text) * _CHARACTER_ON_TELEPHONE / 2
+        anchor = "middle" if len(text) <= 2 else "start" if x < half else "end" if x + half > 100 else "middle"
+        labels.append(Label(f"{x:.2f}%", anchor, text))
+    return labels
 
 
-def _within(x: float, text: str) -> tuple[str, str]:
-    """Anchor a text at one of its ends where it would leave the picture."""
-    half = len(text) * _CHARACTER_ON_TELEPHONE / 2
-    return ("start" if x < half and len(text) > 2 else "end" if x + half > 100 and len(text) > 2 else "middle"), text
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 14 else f"{name[:13]}…"
-
-
-@dataclass(frozen=True)
-class _Period:
+class _Period(NamedTuple):
     """A span of the calendar: the running number of the one that has a day, and its first day."""
 
     name: str
@@ -185,12 +144,11 @@ def _day_text(day: date) -> str:
     return f"{day.day} {day:%b} {day.year}"
 
 
-def _first_of_month(number: int) -> date:
-    return date(number // 12, number % 12 + 1, 1)
-
-
 _MONTH = _Period(
-    "month", lambda day: 12 * day.year + day.month - 1, _first_of_month, lambda day: f"{day:%b} {day.year}"
+    "month",
+    lambda day: 12 * day.year + day.month - 1,
+    lambda number: date(number // 12, number % 12 + 1, 1),
+    lambda day: f"{day:%b} {day.year}",
 )
 _CALENDAR = (
     _Period("day", date.toordinal, date.fromordinal, _day_text),
@@ -206,8 +164,7 @@ _CALENDAR = (
 )
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(NamedTuple):
     """What the matrix draws of an asset: its subject, its day and whether it is skipped."""
 
     subject: str
@@ -250,27 +207,12 @@ def timeline(days: Iterable[date]) -> Timeline:
     )
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Assets by subject (down) and time (across), skipped ones in a colour of their own; above, both added up.
+def matrix(sessions: Sequence[Session]) -> dict[str, Any]:
+    """Draw assets by subject (down) and time (across), skipped ones in a colour of their own; above, both added up.
 
-    The paths are in a box ten times as wide as there are columns; the bars are 1,000 high, each row of subjects 10.
+    Only the subjects with the most assets are drawn. The paths are in a box ten times as wide as there are columns; the
+    bars are 1,000 high, each row of subjects 10.
     """
-
-    time: Timeline
-    rows: Sequence[tuple[int, str, int]]
-    more: int
-    most: int
-    bars: Markup
-    skipped_bars: Markup
-    cells: Markup
-    skipped_cells: Markup
-    height: int
-    counts: Mapping[str, tuple[int, int]]
-
-
-def matrix(sessions: Sequence[Session]) -> Matrix:
-    """Draw the subjects with the most assets."""
     time = timeline(one.day for one in sessions)
     by_column: dict[int, list[int]] = {column: [0, 0] for column in range(time.columns)}
     by_subject: dict[str, list[int]] = {}
@@ -287,33 +229,33 @@ def matrix(sessions: Sequence[Session]) -> Matrix:
     rows = {subject: row for row, (subject, _) in enumerate(ranked[:_SUBJECTS])}
     shown = {(rows[subject], column): counts for (subject, column), counts in by_cell.items() if subject in rows}
     most = max(sum(counts) for counts in by_column.values())
-    return Matrix(
-        time=time,
-        rows=[(row, subject, sum(by_subject[subject])) for subject, row in rows.items()],
-        more=len(ranked) - len(rows),
-        most=most,
-        bars=bars([(0, done) for done, _ in by_column.values()], most),
-        skipped_bars=bars([(done, skipped) for done, skipped in by_column.values()], most),
-        cells=_cells((place, 0, 8) for place, (done, _) in shown.items() if done),
-        skipped_cells=_cells(
-            (place, 8 - height, height)
-            for place, (done, skipped) in shown.items()
-            if (height := -(-8 * skipped // (done + skipped)))
-        ),
-        height=_ROW_HEIGHT * len(rows),
-        counts={f"{row},{column}": (done, skipped) for (row, column), (done, skipped) in shown.items()}
-        | {f"-1,{column}": (done, skipped) for column, (done, skipped) in by_column.items() if done or skipped},
-    )
+    heights = {place: -(-8 * skipped // (done + skipped)) for place, (done, skipped) in shown.items()}
+    return {
+        "time": time,
+        "rows": [(row, subject, sum(by_subject[subject])) for subject, row in rows.items()],
+        "more": len(ranked) - len(rows),
+        "most": most,
+        "bars": _bars([(0, done) for done, _ in by_column.values()], most),
+        "skipped_bars": _bars([(done, skipped) for done, skipped in by_column.values()], most),
+        "cells": _cells((place, 0, 8) for place, (done, _) in shown.items() if done),
+        "skipped_cells": _cells((place, 8 - height, height) for place, height in heights.items() if height),
+        "height": _ROW_HEIGHT * len(rows),
+        # For the script, by row and column; the bars are in row -1.
+        "data": {
+            "names": time.names,
+            "counts": {f"{row},{column}": counts for (row, column), counts in shown.items()}
+            | {f"-1,{column}": counts for column, counts in by_column.items() if any(counts)},
+        },
+    }
 
 
-def bars(values: Sequence[tuple[int, int]], most: int) -> Markup:
+def _bars(values: Sequence[tuple[int, int]], most: int) -> Markup:
     """Return bars from a base to a height, of which `most` fills the plot."""
-    drawn = [
-        f"M{10 * column + 1} {1000 - round(1000 * base / most)}v{-round(1000 * height / most)}h8"
-        f"v{round(1000 * height / most)}z"
-        for column, (base, height) in enumerate(values)
-        if height
-    ]
+    drawn = []
+    for column, (base, number) in enumerate(values):
+        if number:
+            bottom, height = 1000 - round(1000 * base / most), round(1000 * number / most)
+            drawn.append(f"M{10 * column + 1} {bottom}v{-height}h8v{height}z")
     return Markup("".join(drawn))
 
 
@@ -335,24 +277,19 @@ def _time_labels(period: _Period, start: int, number: int, slot: float) -> list[
         """Return the first column of each span of the shortest length that leaves room for the labels."""
         found: list[int] = []
         for step in steps:
-            found = [
-                column
-                for column in range(number)
-                if (places[column] // step != places[column - 1] // step if column else places[0] % step == 0)
-            ]
+            spans = [place // step for place in places]
+            found = [column for column in range(1, number) if spans[column] != spans[column - 1]]
+            if places[0] % step == 0:
+                found.insert(0, 0)
             if all((after - before) * slot >= character * longest for before, after in itertools.pairwise(found)):
                 break
         return [column for column in found if slot * column <= 100 - character * longest]
 
     wide = ticks(_CHARACTER) or [0]
     narrow = ticks(_CHARACTER_ON_TELEPHONE) or wide[:1]
-    return [
-        Label(f"{slot * column:.2f}%", "start", _tick_text(firsts[column], is_daily), column not in narrow)
-        for column in wide
-    ]
-
-
-def _tick_text(day: date, is_daily: bool) -> str:
-    if is_daily:
-        return f"{day.day} {day:%b}"
-    return f"{day.year}" if day.month == 1 else f"{day:%b}"
+    labels = []
+    for column in wide:
+        day = firsts[column]
+        text = f"{day.day} {day:%b}" if is_daily else f"{day.year}" if day.month == 1 else f"{day:%b}"
+        labels.append(Label(f"{slot * column:.2f}%", "start", text, column not in narrow))
+    return labels

@@ -31,11 +31,8 @@ _STAGING = re.compile(r"\.report\.[0-9a-f]{32}\.(unfinished|ready)")
 def check_directory(report: Path, output: Path, overwrite: bool) -> None:
     """Refuse a report directory in which a pipeline would take the report for work, or files of others are in the way.
 
-    Raises
-    ------
-    RequestError
-        It is the output folder, contains it, or lies in it other than hidden and directly below; or files of the
-        report's names are there that no report has written, and `overwrite` is false.
+    A RequestError is raised if it is the output folder, contains it, or lies in it other than hidden and directly
+    below; and if it holds files of the report's names that no report has written, and `overwrite` is false.
     """
     inner, outer = (Path(os.path.realpath(path)) for path in (report, output))
     is_hidden = inner.parent == outer and inner.name.startswith(".") and not inner.name.startswith(HIDDEN)
@@ -61,13 +58,8 @@ def replace(directory: Path, texts: Mapping[str, str], overwrite: bool) -> None:
     """Replace the files of a report as a whole: new files never lie beside old ones.
 
     They are written into a hidden folder, which gets another name when all are there, and moved from it. If the run is
-    killed, `recover` removes the folder with the first name and goes on moving from one with the second.
-
-    Raises
-    ------
-    RequestError
-        As `check_directory`: files of others have turned up since.
-    OSError
+    killed, `recover` removes the folder with the first name and goes on moving from one with the second. A RequestError
+    is raised if files of others have turned up since, and an OSError if they cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     recover(directory)

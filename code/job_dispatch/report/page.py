@@ -13,11 +13,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from job_dispatch import pages
 from job_dispatch.frames import is_number
 from job_dispatch.jobs.building import Job
 from job_dispatch.messages import counted, with_unit
 from job_dispatch.model import Asset
-from job_dispatch.pages import tables, templates
 from job_dispatch.report import charts
 from job_dispatch.report.dispatched import Dispatch
 
@@ -211,23 +211,21 @@ def render(page: Page) -> str:
 
     Tables have their first 40,000 rows and each job its first 20 files, fewer where the page would be larger.
     """
-    template = templates.template("report/page.html.j2")
-    pages = (template.render(_contents(page, rows, files)) for rows, files in _ROWS_AND_FILES)
-    return templates.first_below(_PAGE_BYTES, pages)
+    contents = (_contents(page, rows, files) for rows, files in _ROWS_AND_FILES)
+    return pages.render("report/page.html.j2", _PAGE_BYTES, contents)
 
 
 def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
     cells, block = min(rows, _VALUES), min(rows * 100, _BLOCK_CHARACTERS)
     matrix = charts.matrix(page.sessions) if _has_days(page.sessions) else None
-    matrix_data = {"names": matrix.time.names, "counts": matrix.counts} if matrix else None
     return {
         "page": page,
-        "command": templates.lines(page.command, block),
-        "selection": templates.lines(page.selection, block),
-        "first_job": templates.lines(page.first_job, min(block, _FIRST_JOB_CHARACTERS)),
+        "command": pages.lines(page.command, block),
+        "selection": pages.lines(page.selection, block),
+        "first_job": pages.lines(page.first_job, min(block, _FIRST_JOB_CHARACTERS)),
         "details": page.details[:cells],
         "matrix": matrix,
-        "matrix_data": templates.script_json(matrix_data) if matrix else Markup(),
+        "matrix_data": pages.script_json(matrix["data"]) if matrix else Markup(),
         "traits": [
             {
                 "name": name,
@@ -242,12 +240,12 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
         "work": charts.work(page.folders),
         "folders": page.folders[:cells],
         "skipped_rows": min(rows, len(page.skipped)),
-        "skipped": templates.script_json(_skipped_table(page.skipped[:rows])),
-        "fixed": [(".".join(path), tables.shown(value)) for path, value in tables.flat(page.fixed_parameters)],
-        "sets": tables.parameter_sets(page.parameter_sets, min(rows, _SETS)),
+        "skipped": pages.script_json(_skipped_table(page.skipped[:rows])),
+        "fixed": [(".".join(path), pages.shown(value)) for path, value in pages.flat(page.fixed_parameters)],
+        "sets": pages.parameter_sets(page.parameter_sets, min(rows, _SETS)),
         "sets_open": _SETS_OPEN,
         "job_rows": min(rows, len(page.jobs)),
-        "jobs": templates.script_json(_jobs_table(page.jobs[:rows], files)),
+        "jobs": pages.script_json(_jobs_table(page.jobs[:rows], files)),
     }
 
 
@@ -264,9 +262,9 @@ def _skipped_table(skipped: Sequence[Skipped]) -> dict[str, Any]:
         "filter": "Filter by name, reason or id",
         "rows": len(skipped),
         "columns": [
-            tables.column("Name", "asset", [one.name for one in skipped]),
-            tables.column("Reason", "text", [one.reason for one in skipped]),
-            *(tables.column(*column, values) for column, values in further.items() if any(values)),
+            pages.column("Name", "asset", [one.name for one in skipped]),
+            pages.column("Reason", "text", [one.reason for one in skipped]),
+            *(pages.column(*column, values) for column, values in further.items() if any(values)),
         ],
     }
 
@@ -275,14 +273,14 @@ def _jobs_table(jobs: Sequence[JobRow], files: int) -> dict[str, Any]:
     """Lay out the jobs; of their parameters those that differ are columns."""
     workers = [int(job.worker) if job.worker.isdecimal() else job.worker for job in jobs]
     columns = [
-        tables.column("Job", "id", [job.name[:8] for job in jobs]),
-        tables.column("Worker", "short number", workers),
+        pages.column("Job", "id", [job.name[:8] for job in jobs]),
+        pages.column("Worker", "short number", workers),
         _list_column("Assets", "asset", [job.assets for job in jobs], files),
     ]
     if any(job.files is not None for job in jobs):
         columns.append(_list_column("Files", "file", [job.files or () for job in jobs], files))
     if any(job.size is not None for job in jobs):
-        columns.append(tables.column("Size", "short number bytes", [job.size for job in jobs]))
+        columns.append(pages.column("Size", "short number bytes", [job.size for job in jobs]))
     columns += _named_columns([job.parameters for job in jobs], only_differing=True)
     columns += _named_columns([job.group for job in jobs], only_differing=False)
     return {
@@ -295,7 +293,7 @@ def _jobs_table(jobs: Sequence[JobRow], files: int) -> dict[str, Any]:
 
 
 def _list_column(label: str, noun: str, items: Sequence[Sequence[str]], at_most: int) -> dict[str, Any]:
-    return tables.column(
+    return pages.column(
         label,
         f"list {noun}",
         ["\n".join(one[:at_most]) for one in items],
@@ -307,15 +305,15 @@ def _list_column(label: str, noun: str, items: Sequence[Sequence[str]], at_most:
 
 def _named_columns(mappings: Sequence[Mapping[str, object]], only_differing: bool) -> list[dict[str, Any]]:
     """Return a column for each of the first names; nested ones have dotted names."""
-    named = ((name, list(map(_cell, values))) for name, values in tables.named(mappings))
+    named = ((name, list(map(_cell, values))) for name, values in pages.named(mappings))
     differing = ((name, cells) for name, cells in named if not only_differing or len(set(cells)) > 1)
-    return [tables.column(name, "parameter", cells) for name, cells in itertools.islice(differing, _PARAMETERS)]
+    return [pages.column(name, "parameter", cells) for name, cells in itertools.islice(differing, _PARAMETERS)]
 
 
 def _cell(value: object) -> str | int | float | None:
     if value is None or (is_number(value) and abs(value) < 2**53):
         return value
-    return tables.shown(value)
+    return pages.shown(value)
 
 
 def _bar(name: str, number: int, most: int, remark: str = "") -> dict[str, Any]:

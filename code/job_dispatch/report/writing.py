@@ -9,7 +9,7 @@ import io
 import json
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,42 +22,56 @@ from job_dispatch.report.dispatched import Dispatch
 from job_dispatch.report.files import FAILED, JOBS, MANIFEST, PAGE, SKIPPED
 
 _DEPENDENCIES = ("aind-data-access-api", "boto3", "obstore", "pandas", "pydantic")
-_JOB_COLUMNS = (
-    "worker",
-    "file name",
-    "asset names",
-    "asset ids",
-    "record ids",
-    "locations",
-    "files",
-    "bytes",
-    "parameter set",
-    "group",
-    "subjects",
-    "sessions",
-    "projects",
-)
-_SKIPPED_COLUMNS = ("name", "asset id", "record id", "location", "reason", "job")
+
+
+def _of_assets(field: str) -> Callable[[str, Job], str]:
+    return lambda _, job: "; ".join(getattr(asset, field) for asset in job.group.assets)
+
+
+def _json(value: object) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+# What each cell of a table holds; several values are separated by `; `.
+_JOB_COLUMNS: Mapping[str, Callable[[str, Job], str]] = {
+    "worker": lambda worker, _: worker,
+    "file name": lambda _, job: f"{job.name}.json",
+    "asset names": _of_assets("name"),
+    "asset ids": _of_assets("asset_id"),
+    "record ids": _of_assets("record_id"),
+    "locations": _of_assets("location"),
+    "files": lambda _, job: "; ".join(file.address for file in job.files or ()),
+    "bytes": lambda _, job: "" if job.size is None else str(job.size),
+    "parameter set": lambda _, job: _json(job.parameter_set),
+    "group": lambda _, job: _json(job.group.metadata),
+    "subjects": _of_assets("subject"),
+    "sessions": _of_assets("day"),
+    "projects": _of_assets("project"),
+}
+_SKIPPED_COLUMNS = {
+    "name": "name",
+    "asset id": "asset_id",
+    "record id": "record_id",
+    "location": "location",
+    "reason": "detail",
+    "job": "job",
+}
 
 
 def write(run: Dispatch, directory: Path, command: Sequence[str], version: str) -> None:
     """Write `report.html`, `jobs.csv`, `skipped.csv` and `manifest.json`; remove the report of an earlier failed run.
 
-    Raises
-    ------
-    RequestError
-        Files are in the way that no report has written.
-    ServiceError
-        They cannot be written.
+    A RequestError is raised if files are in the way that no report has written, and a ServiceError if one cannot be
+    written.
     """
     finished = datetime.now(UTC)
     dependencies = {name: importlib.metadata.version(name) for name in _DEPENDENCIES}
     versions = {"aind-analysis-job-dispatch": version, "python": platform.python_version(), **dependencies}
+    jobs = ((worker, job) for worker, jobs in run.folder_jobs() for job in jobs)
     texts = {
-        JOBS: _csv(_JOB_COLUMNS, (_job_cells(worker, job) for worker, jobs in run.folder_jobs() for job in jobs)),
+        JOBS: _csv(_JOB_COLUMNS, ([cell(*one) for cell in _JOB_COLUMNS.values()] for one in jobs)),
         SKIPPED: _csv(
-            _SKIPPED_COLUMNS,
-            ([one.name, one.asset_id, one.record_id, one.location, one.detail, one.job] for one in run.skipped),
+            _SKIPPED_COLUMNS, ([getattr(one, name) for name in _SKIPPED_COLUMNS.values()] for one in run.skipped)
         ),
         PAGE: page.render(page.of(run, versions, command, finished)),
     }
@@ -130,25 +144,7 @@ def _ids(one: Asset | Skipped) -> dict[str, str]:
     return {name: getattr(one, name) for name in ("name", "asset_id", "record_id", "location")}
 
 
-def _job_cells(worker: str, job: Job) -> Iterator[str]:
-    """Yield the cells of a job; several values of a cell are separated by `; `."""
-    assets = job.group.assets
-    yield worker
-    yield f"{job.name}.json"
-    yield "; ".join(asset.name for asset in assets)
-    yield "; ".join(asset.asset_id for asset in assets)
-    yield "; ".join(asset.record_id for asset in assets)
-    yield "; ".join(asset.location for asset in assets)
-    yield "; ".join(file.address for file in job.files or ())
-    yield "" if job.size is None else str(job.size)
-    yield "" if job.parameter_set is None else json.dumps(job.parameter_set, ensure_ascii=False)
-    yield "" if job.group.metadata is None else json.dumps(job.group.metadata, ensure_ascii=False)
-    yield "; ".join(asset.subject for asset in assets)
-    yield "; ".join(asset.day for asset in assets)
-    yield "; ".join(asset.project for asset in assets)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+def _csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     text = io.StringIO()
     # All cells are quoted: before 3.13 Python leaves one with a lone carriage return as it is, which breaks the row.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")

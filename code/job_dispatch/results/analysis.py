@@ -27,12 +27,7 @@ class AnalysisError(Exception):
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is not a Python file, before any job is started.
-
-    Raises
-    ------
-    RequestError
-    """
+    """Raise a RequestError if this is no Python file, before any job is started."""
     if not path.is_file() or path.suffix != ".py":
         raise RequestError(f"{path}: no such Python file; give the file that has the function analyse")
 
@@ -40,10 +35,7 @@ def check_file(path: Path) -> None:
 def load(path: Path, signature: str) -> Callable[..., Any]:
     """Import an analysis file and return its function; the file can import modules and packages from its own folder.
 
-    Raises
-    ------
-    RequestError
-        It is no Python file, cannot be imported here, or has no function of this name.
+    A RequestError is raised if it is no Python file, cannot be imported here, or has no such function.
     """
     check_file(path)
     sys.dont_write_bytecode = True  # the folder may be a folder of jobs
@@ -68,30 +60,10 @@ def load(path: Path, signature: str) -> Callable[..., Any]:
 def work(
     path: Path, content: Mapping[str, Any], given: Mapping[str, Any], folder: Path, whole: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Run the analysis on a job in this process.
+    """Run the analysis on a job in this process, and return `files`, `versions`, and `values` or `error` and `where`.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The analysis file.
-    content : mapping
-        What the job file holds.
-    given : mapping
-        The parameters of `--set`.
-    folder : pathlib.Path
-        The folder of the job, which is made empty.
-    whole : mapping
-        Whole metadata records by `_id`, as far as they are known.
-
-    Returns
-    -------
-    dict
-        `files` and `versions`; and `values`, or `error` and `where`.
-
-    Raises
-    ------
-    RequestError
-        The analysis cannot be imported or has no function `analyse`: no job can run.
+    `content` is what the job file holds, `given` the parameters of `--set`, and `whole` are whole metadata records by
+    `_id`. The folder of the job is made empty. The RequestError of `load` means that no job can run.
     """
     _begin_afresh()
     analyse = load(path, "analyse(job, parameters, results)")
@@ -133,10 +105,7 @@ def settings(pairs: Iterable[str]) -> dict[str, Any]:
     >>> settings(["threshold=0.5", "method=fast"])
     {'threshold': 0.5, 'method': 'fast'}
 
-    Raises
-    ------
-    RequestError
-        A text is no pair, or a name is given twice.
+    A RequestError is raised if a text is no pair, or a name is given twice.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -165,10 +134,7 @@ def merged(job: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Return a value as JSON can hold it: arrays as lists, not-a-number as null, infinity as text.
 
-    Raises
-    ------
-    ValueError
-        Two keys of a dict are the same as text.
+    A ValueError is raised if two keys of a dict are the same as text.
     """
     if isinstance(value, dict):
         for key, number in Counter(map(str, value)).items():

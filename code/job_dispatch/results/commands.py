@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from job_dispatch.messages import DispatchError, configure_logging, is_terminal, logger, naming_flags
-from job_dispatch.results import analysis, gathering, records, running, status, table
+from job_dispatch.results import analysis, gathering, records, running, status
 from job_dispatch.results.gathering import Results, Status
 from job_dispatch.results.minding import Order, Outcome
 
@@ -69,7 +69,7 @@ def _write(results: Results) -> int:
     """Write the table and the page, print the summary, and return the exit code."""
     from job_dispatch.results import page  # Jinja takes 0.1 s, and status needs none of it
 
-    written = [f"table: {table.write(results)}", f"page:  {page.write(results)}"]
+    written = [f"table: {status.write_table(results)}", f"page:  {page.write(results)}"]
     for line in [*status.summary(results), *written]:
         print(line)
     return results.exit_code

@@ -83,18 +83,7 @@ class Current:
 
 
 def state(results: Path, name: str, job: JobFile | None, claim: Claim | None, current: Current) -> State:
-    """Return the state of a job.
-
-    Parameters
-    ----------
-    results : pathlib.Path
-    name : str
-    job : JobFile or None
-        None if it is not there any more.
-    claim : Claim or None
-        The claim on it as it was read before.
-    current : Current
-    """
+    """Return the state of a job; its job file may be gone, and its claim is the one that was read before."""
     if claim is not None and claims.is_alive(results, claim):
         return State(Status.RUNNING, claim=claim)
     record = records.read(results / name)
@@ -110,31 +99,13 @@ def state(results: Path, name: str, job: JobFile | None, claim: Claim | None, cu
 
 @dataclass(frozen=True)
 class Row:
-    """One job and what became of it.
+    """One job and what became of it; texts are empty where something is unknown.
 
-    Attributes
-    ----------
-    job : str
-    status : Status
-    folder : pathlib.Path
-        What the job wrote; it may not exist.
-    asset_name, asset_id, docdb_record_id, s3_location, file_location : tuple of str
-    subject, session, project, modality : str
-        Those of its assets, joined by "; " without repeats; "" if unknown.
-    group, parameters, values : mapping
-        The values are what `analyse` returned.
-    start, host : str
-        "" if unknown. The start is an ISO 8601 time in UTC.
-    seconds : float or None
-    peak_memory : int or None
-        In bytes.
-    attempts : int
-        0 if it was never run.
-    reason, where : str
-        Why it failed, in one line, and where in the user's file; "" else.
-    changed : str
-        What changed since it was done (`input`, a file of the analysis, or `--set`), so that it is left; "" else.
-    input_bytes : int or None
+    The `folder` with what the job wrote may not exist. `subject`, `session`, `project` and `modality` are those of its
+    assets, joined by "; " without repeats. The `values` are what `analyse` returned. The `start` is an ISO 8601 time in
+    UTC, and `peak_memory` in bytes. It was never run if `attempts` is 0. `reason` and `where` say in one line why it
+    failed and where in the user's file. `changed` is what changed since it was done (`input`, a file of the analysis,
+    or `--set`), so that it is left.
     """
 
     job: str
@@ -241,16 +212,8 @@ class Results:
 def gather(place: Path = FOLDER) -> Results:
     """Return all jobs of a results folder: those with a record, those that run, and those that nobody has started.
 
-    Parameters
-    ----------
-    place : pathlib.Path
-        The folder that `job-dispatch run` wrote, or one that the Nextflow pipeline published, with `analysis_results`
-        and `jobs.csv` in it.
-
-    Raises
-    ------
-    RequestError
-        There is no such folder, or no job in it.
+    It is the folder that `job-dispatch run` wrote, or one that the Nextflow pipeline published, with `analysis_results`
+    and `jobs.csv` in it. A RequestError is raised if there is no such folder, or no job in it.
     """
     folder = place / FOLDER if (place / FOLDER).is_dir() else place
     if not folder.is_dir():

@@ -20,9 +20,9 @@ from typing import IO, TYPE_CHECKING, Any
 from job_dispatch import messages, stopping
 from job_dispatch.messages import DispatchError, RequestError, ServiceError
 from job_dispatch.results import analysis as analysis_file
-from job_dispatch.results import gathering, page, running, table
+from job_dispatch.results import gathering, page, running
 from job_dispatch.results.minding import Order
-from job_dispatch.results.status import RunStatus
+from job_dispatch.results.status import RunStatus, frame, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ def run(
     with messages.showing_progress(progress):
         _run(order, list(map(Path, folders)), "all" if again else only or "open", workers or running.cores())
     results = gathering.gather(order.results)
-    table.write(results)
+    write_table(results)
     page.write(results)
     return RunStatus(results)
 
@@ -178,7 +178,7 @@ def read_results(folder: str | PathLike[str] = gathering.FOLDER) -> pd.DataFrame
     >>> jd.read_results("analysis_results")[["subject", "day", "bytes"]].values.tolist()
     [['643634', datetime.date(2024, 9, 12), 32]]
     """
-    return table.frame(gathering.gather(Path(folder)))
+    return frame(gathering.gather(Path(folder)))
 
 
 def _run(order: Order, places: Sequence[Path], only: str, workers: int) -> None:

@@ -37,25 +37,9 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 class Order:
     """How to run jobs.
 
-    Attributes
-    ----------
-    analysis : pathlib.Path
-    results : pathlib.Path
-        The folder with a folder per job.
-    given : mapping
-        The parameters of `--set`.
-    timeout : float or None
-        Seconds that a job may take.
-    attempt : int
-        The attempt if no earlier one is known.
-    run : str
-        Identifies the run in its claims.
-    catalog : pathlib.Path or None
-        A catalog of whole records, for `job.metadata`.
-    code : mapping
-        The address and the version of the analysis.
-    records : mapping
-        The records of the catalog by `_id`.
+    `given` are the parameters of `--set`, and `timeout` is the seconds that a job may take. `attempt` counts if no
+    earlier one is known. `run` identifies the run in its claims. `code` is the address and the version of the analysis,
+    and `records` are those of the catalog by `_id`, for `job.metadata`.
     """
 
     analysis: Path
@@ -95,21 +79,10 @@ def prepare() -> None:
 
 
 def mind(order: Order, job: JobFile, last: Record | None, lifeline: int) -> Outcome | None:
-    """Run one job in a child of this process and write its record.
+    """Run one job in a child of this process and write its record; return None if the run that started this has ended.
 
-    Parameters
-    ----------
-    order : Order
-    job : JobFile
-    last : mapping or None
-        The record of its last run; if there is another one now, another run has run it meanwhile, and it is left alone.
-    lifeline : int
-        A pipe of which the run that started this holds the other end; when that closes, the job is ended.
-
-    Returns
-    -------
-    Outcome or None
-        None if the run that started this has ended.
+    If its record is not the last one that the run knew, another run has run it meanwhile, and it is left alone. The run
+    holds the other end of the lifeline, a pipe; when that closes, the job is ended.
     """
     claim = claims.take(order.results, job.name, order.run)
     if claim is None:

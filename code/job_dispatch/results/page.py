@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from job_dispatch import pages
 from job_dispatch.frames import is_number
 from job_dispatch.messages import counted, printable
-from job_dispatch.pages import tables, templates
 from job_dispatch.results import records, status
 from job_dispatch.results.gathering import Results, Row, Status, duration
 
@@ -50,9 +50,8 @@ def write(results: Results) -> Path:
 
 def render(results: Results) -> str:
     """Return the page as HTML, less than 10 MB of UTF-8: with very many jobs it shows the first ones."""
-    template = templates.template("results/page.html.j2")
-    pages = (template.render(_contents(results, results.rows[:number])) for number in _ROWS)
-    return templates.first_below(_PAGE_BYTES, pages)
+    contents = (_contents(results, results.rows[:number]) for number in _ROWS)
+    return pages.render("results/page.html.j2", _PAGE_BYTES, contents)
 
 
 def _contents(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def _contents(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
         "more_failures": max(0, len(failures) - _REASONS),
         "remarks": remarks,
         "example": f"{values[0]['label']}>1" if values else "seconds>60",
-        "data": templates.script_json(data),
+        "data": pages.script_json(data),
     }
 
 
@@ -137,7 +136,7 @@ def _failed_job(row: Row, results: Results) -> dict[str, Any]:
     return {
         "row": row,
         "folder": _address(row.folder, results),
-        "log": templates.lines(log, _LOG_CHARACTERS),
+        "log": pages.lines(log, _LOG_CHARACTERS),
         "log_file": _address(row.log, results) if row.log.exists() else "",
     }
 
@@ -172,7 +171,7 @@ def _reason(row: Row) -> str:
 
 
 def _named(part: str, mappings: Sequence[Mapping[str, Any]]) -> Iterator[_Column]:
-    for name, values in tables.named(mappings):
+    for name, values in pages.named(mappings):
         kind = "number" if all(one is None or is_number(one) for one in values) else "text"
         yield _column(f"{part}.{name}", name, part, kind, values)
 
@@ -182,7 +181,7 @@ def _column(id_: str, label: str, part: str, kind: str, values: Sequence[Any]) -
     cells = [_cell(value, kind) for value in values]
     distinct = set(cells)
     is_same = len(distinct) == 1 and len(cells) > 1
-    column = tables.column(printable(label, _TEXT), kind, cells[:1] if is_same else cells)
+    column = pages.column(printable(label, _TEXT), kind, cells[:1] if is_same else cells)
     column |= {"id": id_, "part": part, "varies": len(distinct - {None}) > 1}
     return column | {"same": True} if is_same else column
 
@@ -191,7 +190,7 @@ def _cell(value: Any, kind: str) -> str | int | float | None:
     if value is None or value == "":
         return None
     if kind in ("text", "session"):
-        return printable(value if isinstance(value, str) else tables.shown(value), _TEXT)
+        return printable(value if isinstance(value, str) else pages.shown(value), _TEXT)
     if not abs(value) < 1e300:  # infinite, or not a number
         return None
     # A browser counts no further than 2⁵³.

@@ -98,10 +98,7 @@ class JobFile:
 def find_jobs(places: Sequence[Path]) -> list[JobFile]:
     """Return the job files in output folders of a dispatch, worker folders, or given one by one; each job once.
 
-    Raises
-    ------
-    RequestError
-        A place does not exist or holds no job file.
+    A RequestError is raised if a place does not exist or holds no job file.
     """
     found: dict[str, JobFile] = {}
     for place in places:

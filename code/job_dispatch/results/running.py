@@ -35,20 +35,9 @@ def cores() -> int:
 
 
 def jobs_to_run(order: Order, places: Sequence[Path], only: str) -> list[ToRun]:
-    """Return the jobs of some folders that are to be run, each with the record of its last run.
+    """Return the jobs in some places that are to be run, each with the record of its last run.
 
-    Parameters
-    ----------
-    order : Order
-    places : sequence of pathlib.Path
-        Output folders of a dispatch, worker folders, or job files.
-    only : str
-        `open` (all that are not done), `failed`, `new` or `all`.
-
-    Raises
-    ------
-    RequestError
-        There are no jobs.
+    `only` is `open` (all that are not done), `failed`, `new` or `all`. A RequestError is raised if there are no jobs.
     """
     found = records.find_jobs(places)
     records.write_note(order.results, places, order.analysis, order.given)
@@ -66,10 +55,8 @@ def jobs_to_run(order: Order, places: Sequence[Path], only: str) -> list[ToRun]:
 def run(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
     """Run jobs, `workers` at a time, and yield each outcome.
 
-    Raises
-    ------
-    RequestError
-        The analysis cannot be imported or has no function `analyse`, or the catalog lacks a record.
+    A RequestError is raised if the analysis cannot be imported or has no function `analyse`, or the catalog lacks a
+    record.
     """
     order = replace(order, code=records.code_of(order.analysis), records=_records(order.catalog, jobs))
     stopping.note(run=order.run, results=str(order.results.absolute()))

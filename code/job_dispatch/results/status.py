@@ -1,24 +1,32 @@
-"""How a run stands: counts, failures, durations, and how long the rest will take."""
+"""How a run stands: its counts, failures and durations, how long the rest will take, and the table of all jobs."""
 
 from __future__ import annotations
 
+import csv
+import importlib.util
 import json
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job_dispatch.frames import is_number, no_formula
 from job_dispatch.messages import counted
-from job_dispatch.results import table
+from job_dispatch.results import records
 from job_dispatch.results.gathering import Results, Row, Status, duration, since_1970
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _JOBS_AT_MOST, _FAILED_OF_SUMMARY = 20, 5
+TABLE, PARQUET = "table.csv", "table.parquet"
+_OWN = ("job", "status", *records.TRAITS, *records.LISTS)
+_LAST = ("seconds", "attempts", "reason")
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class RunStatus:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per job, as `read_results` does."""
-        return table.frame(self.results)
+        return frame(self.results)
 
     def __repr__(self) -> str:
         return "\n".join(lines(self.results))
@@ -170,3 +178,95 @@ def summary(results: Results) -> list[str]:
     shown = [f"  {row.job} ({row.assets}): {row.failure}" for row in failed[:_FAILED_OF_SUMMARY]]
     more = len(failed) - len(shown)
     return [f"{counts} of {counted(len(results.rows), 'job')}", *shown, *([f"  … and {more:,} more"] if more else [])]
+
+
+def write_table(results: Results) -> Path:
+    """Write `table.csv`, and `table.parquet` if pyarrow is installed; return the path of the first."""
+    columns = _columns(results)
+    path = results.folder / TABLE
+    with records.whole(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(_cell, columns))
+        writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
+    if importlib.util.find_spec("pyarrow") is not None:
+        _write_parquet(columns, results.folder / PARQUET)
+    return path
+
+
+def _write_parquet(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Write numbers as numbers; a column that mixes them with other things is text, as in the CSV."""
+    import pyarrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    import pyarrow.parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    arrays = {
+        title: cells if all(one is None or is_number(one) for one in cells) else list(map(_cell, cells))
+        for title, cells in columns.items()
+    }
+    pyarrow.parquet.write_table(pyarrow.table(arrays), path)
+
+
+def frame(results: Results) -> pd.DataFrame:
+    """Return the table as a data frame, in which values are as the analysis returned them.
+
+    `session` is a date-time in UTC, and `day` a date; both are missing where a job has several sessions.
+    """
+    import pandas as pd  # takes half a second to load
+
+    cells: dict[str, Any] = {}
+    for title, values in _columns(results, "day").items():
+        cells[title] = _numbers(values)
+        if title == "session":
+            starts = pd.Series(values, dtype=str)
+            cells[title] = pd.to_datetime(starts, utc=True, format="ISO8601", errors="coerce")
+            cells["day"] = [_day(start) for start in values]
+    return pd.DataFrame(cells).astype({"seconds": float})
+
+
+def _numbers(cells: list[Any]) -> list[Any]:
+    """Return infinite numbers, which JSON has as text, as numbers again if all others are numbers."""
+    others = {repr(one) for one in cells if not is_number(one)}
+    if not others <= {"None", "'inf'", "'-inf'"} or not any(map(is_number, cells)):
+        return cells
+    return [float(one) if isinstance(one, str) else one for one in cells]
+
+
+def _day(start: str) -> date | None:
+    try:
+        return datetime.fromisoformat(start).date()
+    except ValueError:  # of several sessions
+        return None
+
+
+def _columns(results: Results, *others: str) -> dict[str, list[Any]]:
+    """Return the cells of each column by its title: what the analysis calls a value, unless another column has that."""
+    rows = [_row(row) for row in results.rows]
+    names = [*_OWN]
+    for part in ("group.", "parameters.", "values."):
+        names += dict.fromkeys(name for row in rows for name in row if name.startswith(part))
+    names += _LAST
+    taken = {*names, *others}
+    titles = {name: name if (bare := name.removeprefix("values.")) in taken else bare for name in names}
+    return {title: [row.get(name) for row in rows] for name, title in titles.items()}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    lists = {name: "; ".join(getattr(row, name)) for name in records.LISTS}
+    own = {name: getattr(row, name) for name in ("job", *records.TRAITS, "seconds", "attempts")}
+    parts = {"group": row.group, "parameters": row.parameters, "values": row.values}
+    named = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+    return own | lists | named | {"status": row.status.value, "reason": row.failure}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        safe = no_formula(value)
+        return value if safe != value and _reads_as_number(value) else safe
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

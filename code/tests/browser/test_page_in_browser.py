@@ -62,7 +62,7 @@ def run(**changes: Any) -> Page:
     """Give the sample with names that are hard to fit."""
     skipped = [*sample().skipped, Skipped(LONG, LONG, LONG)]
     assets_by = {**sample().assets_by, "subject": [(LONG, 5), ("774659", 1)]}
-    sessions = [*sample().sessions, dataclasses.replace(sample().sessions[0], subject=LONG)]
+    sessions = [*sample().sessions, sample().sessions[0]._replace(subject=LONG)]
     folders = [*sample().folders, Folder(LONG, 1, 10**15)]
     sets = [{LONG: LONG, "threshold": 1}, {LONG: LONG, "threshold": 2}]
     hard: dict[str, Any] = {
@@ -250,7 +250,7 @@ def test_labels_below_a_picture_do_not_touch(opened: Opened, width: int) -> None
     days = [date(2025, 6, 2) + timedelta(days=7 * number) for number in range(52)]
     page = sample(
         folders=[Folder(str(number), 1, number) for number in range(100)],
-        sessions=[dataclasses.replace(sample().sessions[0], day=day) for day in days],
+        sessions=[sample().sessions[0]._replace(day=day) for day in days],
     )
     with opened(page, width) as tab:
         for number in range(tab.locator("svg[role=img]").count()):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from job_dispatch.cohort.describing import Cell, FieldUses, Overview
-from job_dispatch.report import overview_page
-from job_dispatch.report.overview_page import Base
+from job_dispatch.report import overview
+from job_dispatch.report.overview import Base
 
 BASE = Base(["python", "run_capsule.py"], None, {}, "0")
 QUALITIES = ((), (("ecephys", "Pass"),), (("ecephys", "Fail"),), (("behavior", "Pending"), ("ecephys", "Pass")))
@@ -76,7 +76,7 @@ def decoded(page: dict[str, Any]) -> dict[tuple[int, ...], int]:
 @pytest.mark.long
 def test_a_page_of_200_000_records_has_at_most_2_mb_and_loses_none(shape: tuple[int, int, int, int]) -> None:
     made = cohort(*shape)
-    html = overview_page.render(made, BASE, "a catalog")
+    html = overview.render(made, BASE, "a catalog")
     assert len(html.encode()) <= 2_000_000
     assert sum(decoded(data(html)).values()) == shape[0]
 
@@ -84,7 +84,7 @@ def test_a_page_of_200_000_records_has_at_most_2_mb_and_loses_none(shape: tuple[
 @pytest.mark.long
 def test_every_cell_is_on_the_page_as_it_was_counted() -> None:
     made = cohort(5_000, 5, 24, 50)
-    page = data(overview_page.render(made, BASE, "a catalog"))
+    page = data(overview.render(made, BASE, "a catalog"))
     read = {}
     for (project, number, level, day, quality, subject), assets in decoded(page).items():
         cell = Cell(
@@ -104,7 +104,7 @@ def test_nothing_that_records_hold_becomes_markup() -> None:
     made = Overview()
     made.cells[Cell(nasty, (nasty,), nasty, "2025-01-01", nasty, ((nasty, "Pass"),))] = 1
     made.fields.add([{"_id": nasty, nasty: {nasty: nasty}}])
-    html = overview_page.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, "0"), nasty)
+    html = overview.render(made, Base([nasty], {nasty: nasty}, {"project": [nasty]}, "0"), nasty)
     assert "<script>alert" not in html
     assert "<img" not in html
     assert html.count("<script") == html.count("</script>") == 2
@@ -117,7 +117,7 @@ def test_a_value_that_no_command_line_could_hold_is_counted_and_not_offered(valu
     made.cells[Cell(value, (), "raw", "", "")] = 2
     made.cells[Cell("plain", (), "raw", "", "")] = 3
     made.fields.add([{"_id": "1", "field": value}])
-    html = overview_page.render(made, BASE, "a catalog")
+    html = overview.render(made, BASE, "a catalog")
     html.encode()
     assert data(html)["values"]["project"] == ["plain"]
     assert sum(decoded(data(html)).values()) == 5

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from job_dispatch.results import analysis, table
+from job_dispatch.results import analysis, status
 from job_dispatch.results.gathering import Results
 from tests.results.test_page import make_row
 
 
 def test_the_name_of_a_value_is_no_formula_in_the_table(tmp_path: Path) -> None:
-    path = table.write(Results(tmp_path, (make_row(values={"=1+1": 2, "-inf": 3}),)))
+    path = status.write_table(Results(tmp_path, (make_row(values={"=1+1": 2, "-inf": 3}),)))
     with path.open(newline="") as file:
         header = next(csv.reader(file))
     assert "'=1+1" in header
