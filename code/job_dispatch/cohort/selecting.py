@@ -32,7 +32,7 @@ from job_dispatch.model import Asset, Cohort, Group, Reason, Skipped, Skips
 from job_dispatch.request import flag_values as values
 from job_dispatch.request import tables
 from job_dispatch.request.fields import Query
-from job_dispatch.request.flags import Settings, check_combinations
+from job_dispatch.request.flags import Settings
 from job_dispatch.request.json_text import compact
 from job_dispatch.request.selection import (
     Exclusions,
@@ -147,7 +147,6 @@ def select(
         with_raw=with_raw,
         skip_errors=skip_errors,
     )
-    check_combinations(asked)
     selection = query if isinstance(query, Selection) else _selection(query, asked, table, exclude)
     with showing_progress(progress), source.open(skip_errors) as records:
         if selection.query is None and selection.table is None:

@@ -105,7 +105,10 @@ def _flag(
 
 @dataclass(frozen=True)
 class Settings:
-    """The checked values of all flags; each is a field of the same name, in the order of `--help`."""
+    """The checked values of all flags; each is a field of the same name, in the order of `--help`.
+
+    RequestError for flags that do not go together.
+    """
 
     subject: tuple[str, ...] = _flag("IDS", "mice by subject id, comma separated: 774659,643634", label="Mice")
     project: tuple[str, ...] = _flag("NAMES", "projects, comma separated: 'Behavior Platform'", label="Projects")
@@ -237,6 +240,23 @@ class Settings:
     max_concurrency: int = _flag("N", "concurrent requests to S3", "256", label="Requests in flight")
     has_own_catalog: bool = False  # the one in the input directory, which no flag names
 
+    def __post_init__(self) -> None:
+        if self.from_ and self.to and self.from_ > self.to:
+            raise RequestError(f"--from={self.from_} is after --to={self.to}; no session is in between")
+        if self.file_pattern and self.file_extension:
+            written = ",".join(f"**/*{ending}" for ending in self.file_extension)
+            raise RequestError(f"--file_pattern and --file_extension: give one; as patterns the endings are {written}")
+        if self.require_files and not self.wants_files:
+            raise RequestError(
+                "--require_files=1 needs --file_pattern or --file_extension: the files that are required"
+            )
+        if self.filter_latest and not self.filter_by:
+            raise RequestError("--filter_latest needs --filter_by: fields whose latest record is kept")
+        if self.filter_by and not self.filter_latest:
+            raise RequestError("--filter_by needs --filter_latest: the field that decides which record is the latest")
+        if self.unwind_list_fields and not self.group_by:
+            raise RequestError("--unwind_list_fields needs --group_by: the fields to group the unwound records by")
+
     @property
     def wants_files(self) -> bool:
         """Whether files of the assets are looked for."""
@@ -289,9 +309,7 @@ def parse(argv: Sequence[str] | None, version: str, home: Path = Path()) -> Sett
         given |= {"has_own_catalog": True, "metadata_catalog": str(own)}
     for name, convert in (("docdb_host", values.host), ("docdb_version", values.name)):
         given[name] = given[name] or values.from_environment(name.upper(), convert, getattr(Settings(), name))
-    settings = Settings(**given)
-    check_combinations(settings)
-    return settings
+    return Settings(**given)
 
 
 def arguments(settings: Settings, home: Path, without: Collection[str]) -> list[str]:
@@ -328,23 +346,6 @@ def warn_of_ignored(argv: Sequence[str], home: Path) -> None:
     ]
     if ignored:
         warn_listing("set for the public dispatcher and ignored here:", ignored)
-
-
-def check_combinations(settings: Settings) -> None:
-    """Raise RequestError for flags that do not go together."""
-    if settings.from_ and settings.to and settings.from_ > settings.to:
-        raise RequestError(f"--from={settings.from_} is after --to={settings.to}; no session is in between")
-    if settings.file_pattern and settings.file_extension:
-        written = ",".join(f"**/*{ending}" for ending in settings.file_extension)
-        raise RequestError(f"--file_pattern and --file_extension: give one; as patterns the endings are {written}")
-    if settings.require_files and not settings.wants_files:
-        raise RequestError("--require_files=1 needs --file_pattern or --file_extension: the files that are required")
-    if settings.filter_latest and not settings.filter_by:
-        raise RequestError("--filter_latest needs --filter_by: fields whose latest record is kept")
-    if settings.filter_by and not settings.filter_latest:
-        raise RequestError("--filter_by needs --filter_latest: the field that decides which record is the latest")
-    if settings.unwind_list_fields and not settings.group_by:
-        raise RequestError("--unwind_list_fields needs --group_by: the fields to group the unwound records by")
 
 
 class _Parser(argparse.ArgumentParser):

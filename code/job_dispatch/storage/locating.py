@@ -30,7 +30,7 @@ from job_dispatch.messages import (
 from job_dispatch.messages import progress as progress_of
 from job_dispatch.model import Asset, Cohort, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
 from job_dispatch.request import flag_values as values
-from job_dispatch.request.flags import Settings, check_combinations
+from job_dispatch.request.flags import Settings
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.storage import matching
 from job_dispatch.storage.loop import run
@@ -114,7 +114,6 @@ def locate(
         file_pattern=values.patterns(json.dumps(values.several(patterns))) if patterns else (),
         require_files=require_files,
     )
-    check_combinations(asked)
     wanted = matching.wanted(asked.file_extension, asked.file_pattern) if asked.wants_files else None
     with showing_progress(progress):
         listing = _Listing(wanted, cohort.may_be_local, max_concurrency)
