@@ -18,7 +18,6 @@ from job_dispatch.metadata.records import (
     Record,
     asset_of,
     code_ocean_ids,
-    id_filter,
     projection,
     read,
     value_at,
@@ -156,14 +155,12 @@ def _report_missing(metadata: MetadataSource, table: Table, missing: Sequence[Ke
 
 
 def _column_filter(column: str, values: list[str]) -> Filter:
-    if column == "asset_id":
-        return id_filter(values)
-    if column == "location":
-        values = [address for value in values for address in (value, f"{value}/")]
     if column == "docdb_record_id":
         return record_id_filter(values)
-    [field] = _FIELDS_OF_COLUMN[column]
-    return {field: {"$in": values}}
+    if column == "location":
+        values = [address for value in values for address in (value, f"{value}/")]
+    parts = [{field: {"$in": values}} for field in _FIELDS_OF_COLUMN[column]]
+    return parts[0] if len(parts) == 1 else {"$or": parts}
 
 
 def record_id_filter(values: Sequence[str]) -> Filter:
@@ -219,16 +216,12 @@ def _hints(metadata: MetadataSource, missing: Sequence[Key]) -> dict[Key, str]:
     At most three requests; a failure does not end the run.
     """
     asked = list(missing[:LISTED_AT_MOST])
-    found: dict[Key, str] = {}
-    for look in (_object_ids, _alike, _other_sessions, _other_meanings):  # the surest last
+    ids = (key for key in asked if key.column == "docdb_record_id" and metadata.is_database)
+    object_id = " (if that is an ObjectId which the gateway cannot be asked for, ask for it by name)"
+    found = {key: object_id for key in ids if _OBJECT_ID.fullmatch(key.value)}
+    for look in (_alike, _other_sessions, _other_meanings):  # the surest last
         found |= advice(lambda: dict(look(metadata, asked)), found)  # noqa: B023 - called at once
     return found
-
-
-def _object_ids(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:
-    for key in missing:
-        if key.column == "docdb_record_id" and _OBJECT_ID.fullmatch(key.value) and metadata.is_database:
-            yield key, " (if that is an ObjectId which the gateway cannot be asked for, ask for it by name)"
 
 
 def _alike(metadata: MetadataSource, missing: Sequence[Key]) -> Iterator[tuple[Key, str]]:

@@ -186,8 +186,13 @@ class Records:
         while True:
             is_by_number, size = seen.by_number, self._page_size
             page = self._page(query, seen, size, fields)
+            if page is None and size == 1:
+                page = self._page(query, seen, 1, ())
+                named = _as_text(page[0]["_id"]) if page else "unknown"
+                raise ServiceError(f"{self._name}: the record {named} is too large for the gateway")
             if page is None:
-                self._page_size = self._smaller_page(size, query, seen)
+                logger.debug("DocDB: a page of %d records is too large; requesting half of them", size)
+                self._page_size = size // 2
                 continue
             if is_by_number and seen.position:
                 page = seen.after_overlap(page)
@@ -229,14 +234,6 @@ class Records:
         if page is not None and any(record.get("_id") is None for record in page):
             raise ServiceError(f"{self._name}: the answer holds records without an _id: {_shown(page)}")
         return page
-
-    def _smaller_page(self, size: int, query: Filter, seen: _Seen) -> int:
-        if size > 1:
-            logger.debug("DocDB: a page of %d records is too large; requesting half of them", size)
-            return size // 2
-        page = self._page(query, seen, 1, ())
-        named = _as_text(page[0]["_id"]) if page else "unknown"
-        raise ServiceError(f"{self._name}: the record {named} is too large for the gateway")
 
 
 @dataclass
