@@ -44,18 +44,6 @@ Known = Mapping[str, Sequence[Found]]
 _Row = tuple[int, dict[str, Any]]
 
 
-class Remarks(NamedTuple):
-    """What a user must know about the choice of the latest records.
-
-    `ties` counts the choices between the same values, which `created` or the date in the name decided. `mixed` has a
-    line for each choice between values that cannot be compared, `numbers` one for each number that was read as a date.
-    """
-
-    ties: int = 0
-    mixed: Sequence[str] = ()
-    numbers: Sequence[str] = ()
-
-
 class Arranged(NamedTuple):
     """Groups in the order of their values, the assets skipped, and how often an asset is in a further group."""
 
@@ -63,7 +51,6 @@ class Arranged(NamedTuple):
     without_value: list[Asset]
     not_latest: list[Asset]
     in_several: int
-    remarks: Remarks
 
 
 def grouped(
@@ -78,7 +65,7 @@ def grouped(
     without_value = [field for field in grouping.fields if all(value_of(record, field) is None for record in records)]
     if without_value:
         _refuse_unknown(metadata, examples, without_value, grouping.drop_nulls)
-    groups, no_value, not_latest, in_several, remarks = arrange(assets, records, grouping)
+    groups, no_value, not_latest, in_several = arrange(assets, records, grouping)
     skipped = [Skipped.asset(Reason.NO_VALUE, asset) for asset in no_value]
     skipped += [Skipped.asset(Reason.NOT_LATEST, asset) for asset in not_latest]
     if no_value:
@@ -92,19 +79,6 @@ def grouped(
             raise RequestError(f"--group_by: a value of the asset {wrong.assets[0]} holds text with a lone surrogate")
     if not_latest:
         logger.info("%s skipped: not the latest by %s", counted(len(not_latest), "record"), grouping.filter_latest)
-    flag = f"--filter_latest={grouping.filter_latest}"
-    if remarks.numbers:
-        warn_listing(f"{flag}: numbers beside dates are read as seconds or milliseconds since 1970:", remarks.numbers)
-    if remarks.mixed:
-        headline = f"{flag}: {counted(len(remarks.mixed), 'choice')} between values that cannot be compared:"
-        warn_listing(headline, remarks.mixed)
-    if remarks.ties:
-        logger.warning(
-            "%s: %s between records with the same value: the one that was created last, then the one with the latest"
-            " date in its name, is taken",
-            flag,
-            counted(remarks.ties, "choice"),
-        )
     if grouping.group_by:
         logger.info("%s of %s", counted(len(groups), "group"), counted(len(assets), "record"))
     if in_several:
@@ -129,9 +103,9 @@ def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Groupi
         (number, {field: value_of(record, field) for field in grouping.fields}) for number, record in enumerate(records)
     ]
     with_value = _without_nulls(rows, (*grouping.group_by, *grouping.filter_by)) if grouping.drop_nulls else rows
-    latest, remarks = with_value, Remarks()
+    latest = with_value
     if grouping.filter_latest is not None:
-        latest, remarks = _latest(with_value, assets, records, grouping.filter_latest, grouping.filter_by)
+        latest = _latest(with_value, assets, records, grouping.filter_latest, grouping.filter_by)
     unwound = latest
     spread = dict.fromkeys((*grouping.unwind, *(field for field in grouping.group_by if field in fields.SPREAD)))
     for field in sorted(spread, key=lambda field: field.count(".")):  # what is above spreads first
@@ -152,7 +126,6 @@ def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Groupi
         left_out(rows, with_value) + left_out(latest, unwound),
         left_out(with_value, latest),
         sum(len(group.assets) for group in groups) - len({number for number, _ in unwound}),
-        remarks,
     )
 
 
@@ -162,11 +135,11 @@ def _without_nulls(rows: Iterable[_Row], names: Sequence[str]) -> list[_Row]:
 
 def _latest(
     rows: Sequence[_Row], assets: Sequence[Asset], records: Sequence[Record], field: str, keys: Sequence[str]
-) -> tuple[list[_Row], Remarks]:
+) -> list[_Row]:
     """Keep the row with the greatest value for each key; rows where a key is null are all kept.
 
     Of several with that value it is the one whose record was made last, then the one with the latest date in its name,
-    then the one with the greatest `_id`.
+    then the one with the greatest `_id`. A warning reports choices that a user must know about.
     """
     ranked = _without_nulls(rows, keys)
     kept = {number for number, _ in rows} - {number for number, _ in ranked}
@@ -186,7 +159,20 @@ def _latest(
         if len({kind for kind, _ in ranks.values() if kind}) > 1:
             shown = ", ".join(f"{assets[number].name} has {value!r}" for number, value in values.items())
             mixed.append(f"{assets[newest].name} is taken: {shown}")
-    return [row for row in rows if row[0] in kept], Remarks(ties, mixed, as_dates)
+    flag = f"--filter_latest={field}"
+    if as_dates:
+        warn_listing(f"{flag}: numbers beside dates are read as seconds or milliseconds since 1970:", as_dates)
+    if mixed:
+        number = counted(len(mixed), "choice")
+        warn_listing(f"{flag}: {number} between values that cannot be compared:", mixed)
+    if ties:
+        logger.warning(
+            "%s: %s between records with the same value: the one that was created last, then the one with the latest"
+            " date in its name, is taken",
+            flag,
+            counted(ties, "choice"),
+        )
+    return [row for row in rows if row[0] in kept]
 
 
 def _made(asset: Asset, record: Record) -> tuple[datetime, datetime, str]:
