@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,24 +130,14 @@ def _is_json(text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Sets:
-    """Parameter sets as a table: names, which of them differ, and the rows that are shown of all."""
-
-    names: Sequence[str]
-    differs: Sequence[bool]
-    rows: Sequence[Sequence[str | None]]
-    total: int
-
-
-def parameter_sets(sets: Sequence[Mapping[str, object]], rows: int) -> Sets:
-    """Lay out the sets, one a row; a value is None where a set lacks the parameter."""
+def parameter_sets(sets: Sequence[Mapping[str, object]], rows: int) -> dict[str, Any]:
+    """Lay out the first sets, one a row, with None where one lacks a parameter, and which parameters differ in all."""
     cells = [{path: _text(value) for path, value in flat(one)} for one in sets]
     paths = list(dict.fromkeys(path for one in cells for path in one))
     number = min(rows, max(10, _CELLS_OF_SETS // max(1, len(paths))))
-    return Sets(
-        names=[".".join(path) for path in paths],
-        differs=[len({one.get(path) for one in cells}) > 1 for path in paths],
-        rows=[[printable(one[path], _TEXT) if path in one else None for path in paths] for one in cells[:number]],
-        total=len(sets),
-    )
+    return {
+        "names": [".".join(path) for path in paths],
+        "differs": [len({one.get(path) for one in cells}) > 1 for path in paths],
+        "rows": [[printable(one[path], _TEXT) if path in one else None for path in paths] for one in cells[:number]],
+        "total": len(sets),
+    }

@@ -80,21 +80,15 @@ class Dispatch:
         steps.append(("assets", len(self.cohort.assets)))
         if self.settings.wants_files and (self.files.assets or not self.error):
             steps.append(("with files", len(self.files.assets)))
-        number = len(self.jobs) + (self.jobs.left_off.number if self.jobs.left_off else 0)
-        jobs_left_out = self.skipped_by_reason(of_jobs=True)
-        if self.jobs.left_off or jobs_left_out:
-            number += jobs_left_out.total()
-            steps.append((self.asked_for, number))
+        left_off, jobs_left_out = self.jobs.left_off, self.skipped_by_reason(of_jobs=True)
+        number = len(self.jobs) + (left_off.number if left_off else 0) + jobs_left_out.total()
+        if left_off or jobs_left_out:
+            is_exact = left_off is None or left_off.is_exact
+            steps.append(("jobs asked for" if is_exact else "jobs asked for, at most", number))
         for kind, left_out in jobs_left_out.items():
             number -= left_out
             steps.append((f"not {kind}", number))
         return [*steps, ("jobs", len(self.jobs))] if self.error is None else steps
-
-    @property
-    def asked_for(self) -> str:
-        """What to call the jobs before some were left off, the number of which may be an upper bound."""
-        is_exact = self.jobs.left_off is None or self.jobs.left_off.is_exact
-        return "jobs asked for" if is_exact else "jobs asked for, at most"
 
     @property
     def nothing_left(self) -> str:
@@ -132,16 +126,6 @@ class Dispatch:
         """Return how many assets have each value of `project`, `subject` or `day`, the most frequent first."""
         counts = Counter(getattr(asset, trait) or "unknown" for asset in self.cohort.assets)
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-    def files_by_way(self) -> list[tuple[str, Sequence[File]]]:
-        """Return the files that each wanted ending or pattern takes."""
-        wanted = matching.wanted(self.settings.file_extension, self.settings.file_pattern)
-        found: dict[int, list[File]] = {number: [] for number in range(len(wanted.ways))}
-        for one in self.files.assets:
-            for file in one.files or ():
-                for number in wanted.ways_of(path_within(one.asset, file)):
-                    found[number].append(file)
-        return [(way, found[number]) for number, way in enumerate(wanted.ways)]
 
     @property
     def folder_bytes(self) -> list[int]:
@@ -249,9 +233,16 @@ def _top(counts: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
 
 
 def _files(run: Dispatch) -> list[tuple[str, str, str]]:
+    """Return how many files each wanted ending or pattern takes, and their bytes."""
     if not run.settings.wants_files:
         return [("any", _NOT_LISTED, _NOT_LISTED)]
-    return [(way, f"{len(files):,}", _bytes(files)) for way, files in run.files_by_way()]
+    wanted = matching.wanted(run.settings.file_extension, run.settings.file_pattern)
+    found: list[list[File]] = [[] for _ in wanted.ways]
+    for one in run.files.assets:
+        for file in one.files or ():
+            for number in wanted.ways_of(path_within(one.asset, file)):
+                found[number].append(file)
+    return [(way, f"{len(files):,}", _bytes(files)) for way, files in zip(wanted.ways, found, strict=True)]
 
 
 def _bytes(files: Sequence[File]) -> str:

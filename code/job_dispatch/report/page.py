@@ -17,7 +17,7 @@ from job_dispatch import pages
 from job_dispatch.frames import is_number
 from job_dispatch.jobs.building import Job
 from job_dispatch.messages import counted, with_unit
-from job_dispatch.model import Asset
+from job_dispatch.model import Asset, Skipped
 from job_dispatch.report import charts
 from job_dispatch.report.dispatched import Dispatch
 
@@ -49,17 +49,6 @@ class JobRow:
     size: int | None
     parameters: Mapping[str, object] = field(default_factory=dict)
     group: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An asset, job or id that is skipped, and the reason; ids are empty where they are not known."""
-
-    name: str
-    reason: str
-    detail: str
-    asset_id: str = ""
-    record_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,9 +114,7 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
         funnel=run.funnel,
         factors=run.factors if len(run.jobs) else "",
         folders=[charts.Folder(worker, len(jobs), _sum(job.size for job in jobs)) for worker, jobs in loads],
-        skipped=[
-            Skipped(one.known_as, one.reason.value, one.detail, one.asset_id, one.record_id) for one in run.skipped
-        ],
+        skipped=run.skipped,
         fixed_parameters=run.parameters.fixed or {},
         parameter_sets=run.parameters.sets,
         jobs=list(itertools.islice(rows, _ROWS_AND_FILES[0][0])),
@@ -250,7 +237,7 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
 
 
 def _skipped_table(skipped: Sequence[Skipped]) -> dict[str, Any]:
-    details = ["" if one.detail == one.reason else one.detail for one in skipped]
+    details = ["" if one.detail == one.reason.value else one.detail for one in skipped]
     further = {
         ("Detail", "text"): details,
         ("Asset id", "id"): [one.asset_id for one in skipped],
@@ -262,8 +249,8 @@ def _skipped_table(skipped: Sequence[Skipped]) -> dict[str, Any]:
         "filter": "Filter by name, reason or id",
         "rows": len(skipped),
         "columns": [
-            pages.column("Name", "asset", [one.name for one in skipped]),
-            pages.column("Reason", "text", [one.reason for one in skipped]),
+            pages.column("Name", "asset", [one.known_as for one in skipped]),
+            pages.column("Reason", "text", [one.reason.value for one in skipped]),
             *(pages.column(*column, values) for column, values in further.items() if any(values)),
         ],
     }

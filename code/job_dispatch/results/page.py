@@ -148,6 +148,7 @@ def _address(path: Path, results: Results) -> str:
 
 def _columns(rows: Sequence[Row]) -> Iterator[_Column]:
     """Yield the columns in the order of the table."""
+    reasons = [f"changed since it was done: {row.changed}" if row.changed else row.failure for row in rows]
     yield _column("status", "status", "own", "text", [row.status.value for row in rows])
     yield _column("subject", "subject", "traits", "text", [row.subject for row in rows])
     yield _column("session", "session", "traits", "session", [row.session for row in rows])
@@ -157,17 +158,13 @@ def _columns(rows: Sequence[Row]) -> Iterator[_Column]:
     yield from _named("group", [row.group for row in rows])
     yield from _named("parameters", [row.parameters for row in rows])
     yield _column("seconds", "time", "own", "seconds", [row.seconds for row in rows])
-    yield _column("reason", "reason", "own", "text", [_reason(row) for row in rows])
+    yield _column("reason", "reason", "own", "text", reasons)
     yield from _named("values", [row.values for row in rows])
     yield _column("peak_memory", "memory", "own", "bytes", [row.peak_memory for row in rows])
     yield _column("attempts", "attempts", "own", "number", [row.attempts for row in rows])
     yield _column("start", "start", "own", "session", [row.start for row in rows])
     yield _column("host", "host", "own", "text", [row.host for row in rows])
     yield _column("job", "job", "own", "text", [row.job for row in rows])
-
-
-def _reason(row: Row) -> str:
-    return f"changed since it was done: {row.changed}" if row.changed else row.failure
 
 
 def _named(part: str, mappings: Sequence[Mapping[str, Any]]) -> Iterator[_Column]:

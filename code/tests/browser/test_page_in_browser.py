@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from job_dispatch.model import Reason, Skipped
 from job_dispatch.report.charts import Folder
-from job_dispatch.report.page import JobRow, Page, Skipped, render
+from job_dispatch.report.page import JobRow, Page, render
 from tests.report.test_page import INJECTED, SKIPPED_NAME, job, large, sample
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def column(tab: Tab, table: str, label: str) -> Locator:
 
 def run(**changes: Any) -> Page:
     """Give the sample with names that are hard to fit."""
-    skipped = [*sample().skipped, Skipped(LONG, LONG, LONG)]
+    skipped = [*sample().skipped, Skipped(Reason.NOT_READABLE, LONG, detail=LONG)]
     assets_by = {**sample().assets_by, "subject": [(LONG, 5), ("774659", 1)]}
     sessions = [*sample().sessions, sample().sessions[0]._replace(subject=LONG)]
     folders = [*sample().folders, Folder(LONG, 1, 10**15)]

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job_dispatch.model import Asset
+from job_dispatch.model import Asset, Reason, Skipped
 from job_dispatch.report import page as report
 from job_dispatch.report.charts import Folder, Session
-from job_dispatch.report.page import JobRow, Page, Skipped, render
+from job_dispatch.report.page import JobRow, Page, render
 
 INJECTED = "<img src=x onerror=alert(1)>"
 SKIPPED_NAME = "behavior_774659_2025-06-07_14-31-15"
@@ -42,9 +42,9 @@ def sample(**changes: Any) -> Page:
         factors="3 files × 2 parameter sets",
         folders=[Folder("0", 3, 10_000_000), Folder("1", 2, None), Folder("2", 1, 2_000_000)],
         skipped=[
-            Skipped(SKIPPED_NAME, "without a matching file", "without a matching file"),
-            Skipped(f"{SKIPPED_NAME}_processed_2025-06-08_03-49-49", "not readable", "access denied"),
-            Skipped(INJECTED, "not readable", f"no such bucket: {INJECTED}"),
+            Skipped(Reason.NO_FILE, SKIPPED_NAME, detail="without a matching file"),
+            Skipped(Reason.NOT_READABLE, f"{SKIPPED_NAME}_processed_2025-06-08_03-49-49", detail="access denied"),
+            Skipped(Reason.NOT_READABLE, INJECTED, detail=f"no such bucket: {INJECTED}"),
         ],
         fixed_parameters={"analysis_name": "unit quality", "bins": {"width": 0.025}},
         parameter_sets=[{"method": "kilosort4", "threshold": 0.05}, {"method": "kilosort4", "threshold": 0.1}],
@@ -78,7 +78,7 @@ def large() -> Page:
             Session(f"{690_000 + number // 14}", date(2023, 1, 1) + timedelta(days=number % 997), number % 9 == 0)
             for number in range(10_000)
         ],
-        skipped=[Skipped(f"{name}_{number}", "not readable", "timeout") for number in range(12_345)],
+        skipped=[Skipped(Reason.NOT_READABLE, f"{name}_{number}", detail="timeout") for number in range(12_345)],
         parameter_sets=[{f"parameter_{column}": row * column for column in range(8)} for row in range(1_000)],
         jobs=[
             JobRow(
@@ -103,7 +103,7 @@ def everywhere(text: str) -> Page:
         assets_by={"project": [(text, 1)] * 20},
         funnel=[(text, 2), (text, 1)],
         folders=[Folder(text, 1, 1), Folder(text, 2, None)],
-        skipped=[Skipped(text, text, text, text, text)],
+        skipped=[Skipped(Reason.NOT_READABLE, text, text, text, detail=text)],
         fixed_parameters={text: text},
         parameter_sets=[{text: text, "other": {text: [text]}}, {"other": 1}],
         jobs=[JobRow(text, text, (text,) * 5, (text,) * 5, 1, {text: text}, {text: text})],
@@ -188,7 +188,7 @@ def test_whatever_a_record_holds_the_page_is_utf_8_and_keeps_its_elements(text: 
 
 def test_bytes_that_are_not_utf_8_and_control_characters_are_shown_escaped() -> None:
     name = b"caf\xe9\x1b[31m".decode(errors="surrogateescape")
-    page = sample(skipped=[Skipped(name, "x", "x")], assets_by={"project": [(name, 1)]})
+    page = sample(skipped=[Skipped(Reason.NO_RECORD, name)], assets_by={"project": [(name, 1)]})
     assert table(page, "skipped")["Name"] == [r"caf\udce9\x1b[31m"]
     assert r"caf\udce9\x1b[31m" in text_of(page)
 
@@ -363,10 +363,13 @@ def test_every_skipped_asset_has_its_reason_and_ids_and_columns_that_nothing_fil
         "Reason": ["without a matching file", "not readable", "not readable"],
         "Detail": ["", "access denied", f"no such bucket: {INJECTED}"],
     }
-    skipped = [Skipped("a", "x", "x", "the-asset-id", "the-record-id"), Skipped("b", "x", "x")]
+    skipped = [
+        Skipped(Reason.EXCLUDED, "a", "the-asset-id", "the-record-id", detail="excluded"),
+        Skipped(Reason.EXCLUDED, "b", detail="excluded"),
+    ]
     assert table(sample(skipped=skipped), "skipped") == {
         "Name": ["a", "b"],
-        "Reason": ["x", "x"],
+        "Reason": ["excluded", "excluded"],
         "Asset id": ["the-asset-id", ""],
         "Record id": ["the-record-id", ""],
     }
