@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from job_dispatch.cohort import quality_control, table_rows
 from job_dispatch.cohort.quality_control import Quality
@@ -30,6 +29,9 @@ from job_dispatch.metadata.records import (
 from job_dispatch.model import Asset
 from job_dispatch.request.fields import DAY, NAMES, Query
 from job_dispatch.request.selection import Selection
+
+if TYPE_CHECKING:
+    from job_dispatch.metadata.docdb import Records
 
 [_PROJECT] = NAMES["@project"]
 _MODALITIES = NAMES["@modality"]
@@ -68,9 +70,8 @@ class FieldUses:
 
     def __init__(self) -> None:
         self.sampled = [0, 0]
-        self._records: dict[str, list[int]] = {}
-        # True and 1 are two values, 1 and 1.0 are one.
-        self._values: dict[str, Counter[_Distinct]] = {}
+        # By path, how many records of each version have a value, and the values: True and 1 are two, 1 and 1.0 one.
+        self._fields: dict[str, tuple[list[int], Counter[_Distinct]]] = {}
 
     def add(self, records: Iterable[Record]) -> None:
         """Count the fields of more records."""
@@ -85,10 +86,10 @@ class FieldUses:
                 if not isinstance(value, str) or len(value) <= _VALUE_LENGTH:
                     values.add((isinstance(value, bool), value))
             for path, values in found.items():
-                if path not in self._records and len(self._records) >= _PATHS_AT_MOST:
+                if path not in self._fields and len(self._fields) >= _PATHS_AT_MOST:
                     continue
-                self._records.setdefault(path, [0, 0])[version] += 1
-                counts = self._values.setdefault(path, Counter())
+                numbers, counts = self._fields.setdefault(path, ([0, 0], Counter()))
+                numbers[version] += 1
                 for one in values:  # of thousands only the first come count, which are no frequent ones
                     if one in counts or len(counts) < _VALUES_AT_MOST:
                         counts[one] += 1
@@ -98,20 +99,23 @@ class FieldUses:
 
         A field of numbers that all differ has none that is frequent: one is shown as an example.
         """
-        ordered = sorted(self._records.items(), key=lambda item: (-sum(item[1]), item[0]))
-        shown = itertools.islice((one for one in ordered if not self._is_unique(one[0])), fields)
-        return [
-            FieldUse(path, (v1, v2), [(value, number) for (_, value), number in _top(self._values[path], values)])
-            for path, (v1, v2) in shown
-        ]
+        shown = ((-sum(numbers), path) for path, (numbers, _) in self._fields.items() if not self._is_unique(path))
+        found = []
+        for _, path in sorted(shown)[:fields]:
+            (v1, v2), counts = self._fields[path]
+            top = sorted(counts.items(), key=lambda item: (-item[1], str(item[0][1])))[:values]
+            if len(counts) > values and top[0][1] == 1:
+                top = top[:1]
+            found.append(FieldUse(path, (v1, v2), [(value, number) for (_, value), number in top]))
+        return found
 
     @property
     def unique(self) -> int:
         """How many fields are left out since each record has another text there, so that none selects a cohort."""
-        return sum(map(self._is_unique, self._records))
+        return sum(map(self._is_unique, self._fields))
 
     def _is_unique(self, path: str) -> bool:
-        values = self._values[path]
+        _, values = self._fields[path]
         return path in _NAMES or (
             len(values) >= _UNIQUE_FROM
             and values.total() == len(values)
@@ -119,18 +123,7 @@ class FieldUses:
         )
 
     def __len__(self) -> int:
-        return len(self._records) - self.unique
-
-
-@runtime_checkable
-class _Counting(MetadataSource, Protocol):
-    """A source of records that counts them itself, where it can evaluate the whole query."""
-
-    def can_count(self, query: Query) -> bool: ...
-
-    def count_by(self, query: Query, keys: Mapping[str, Any]) -> Iterator[tuple[Record, int]]:
-        """Yield each combination of the values of expressions, and how many records have it."""
-        ...
+        return len(self._fields) - self.unique
 
 
 class Cell(NamedTuple):
@@ -198,8 +191,9 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
     if excluded := sorted(selection.exclusions.assets):
         known_as = [id_filter(excluded), {"name": {"$in": excluded}}, {"_id": {"$in": excluded}}]
         query = Query.all_of([query, Query.of({"$nor": known_as})])
-    if selection.table is None and isinstance(metadata, _Counting) and metadata.can_count(query):
-        _count_there(metadata, query, quality, overview)
+    database = cast("Records", metadata) if metadata.is_database and selection.table is None else None
+    if database is not None and database.can_count(query):
+        _count_there(database, query, quality, overview)
     else:
         ids = []
         with progress("reading metadata", "records") as shown:
@@ -226,7 +220,7 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
     return overview
 
 
-def _count_there(metadata: _Counting, query: Query, quality: Quality, overview: Overview) -> None:
+def _count_there(metadata: Records, query: Query, quality: Quality, overview: Overview) -> None:
     """Count in the database, and then anew what was judged there."""
     only_judged = quality.flag == "pass"
     if not only_judged:
@@ -241,7 +235,7 @@ def _count_there(metadata: _Counting, query: Query, quality: Quality, overview: 
         del overview.cells[cell]
 
 
-def _count_unjudged(metadata: _Counting, query: Query, overview: Overview) -> None:
+def _count_unjudged(metadata: Records, query: Query, overview: Overview) -> None:
     """Count everything as if nothing had been judged."""
     start: Any = ""
     for path in reversed(SESSION_FIELDS):
@@ -288,11 +282,6 @@ def _sample(metadata: MetadataSource, query: Query, size: int) -> Iterator[list[
         yield new
         if len(new) < len(batch) / _NEW_OF_BATCH:
             return
-
-
-def _top(counts: Counter[_Distinct], at_most: int) -> list[tuple[_Distinct, int]]:
-    top = sorted(counts.items(), key=lambda item: (-item[1], str(item[0][1])))[:at_most]
-    return top if len(counts) <= at_most or (top and top[0][1] > 1) else top[:1]
 
 
 def _version(record: Record) -> int:
