@@ -17,6 +17,7 @@ from job_dispatch.metadata.diagnosis import known_fields, suggestion
 from job_dispatch.metadata.records import (
     LEVEL,
     Filter,
+    Found,
     MetadataSource,
     Record,
     asset_of,
@@ -38,7 +39,6 @@ DERIVED, RAW = "derived", "raw"
 PAIR_FIELDS = ("@raw", LEVEL, "@created")
 _NAMES_A_QUERY = 500
 
-Found = tuple[Asset, Record]
 Known = Mapping[str, Sequence[Found]]
 # The number of a record, and its values by field; where lists are unwound there are several of one record.
 _Row = tuple[int, dict[str, Any]]
@@ -295,7 +295,7 @@ def with_raw(
     with carrying(skipped):
         _report(missing, len(derived), skip_errors)
     found = (one for same in known.values() for one in same)
-    places = {asset.record_id: exclusions.place_of(*known_as(record)) for asset, record in found}
+    places = {one[0].record_id: exclusions.place_of(*known_as(one)) for one in found}
     for key in list(partners):
         if place := next(filter(None, (places[one.record_id] for one in partners[key])), ""):
             skipped.append(Skipped.asset(Reason.EXCLUDED, assets[key], f"its raw asset is excluded by {place}"))

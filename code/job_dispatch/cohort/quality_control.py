@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from job_dispatch.messages import RequestError, carrying, counted, logger
-from job_dispatch.metadata.records import Record, text_of
-from job_dispatch.model import Asset, Reason, Skipped
+from job_dispatch.metadata.records import Found, Record, text_of
+from job_dispatch.model import Reason, Skipped
 from job_dispatch.request.fields import LONG_AGO, instant
 
 FAIL, PENDING, PASS = "Fail", "Pending", "Pass"
@@ -50,7 +50,7 @@ class Quality:
     def _takes(self, verdict: str) -> bool:
         return not self.flag or (verdict == PASS if self.flag == "pass" else verdict != FAIL)
 
-    def keep(self, found: Sequence[tuple[Asset, Record]]) -> tuple[list[tuple[Asset, Record]], list[Skipped]]:
+    def keep(self, found: Sequence[Found]) -> tuple[list[Found], list[Skipped]]:
         """Return those that are wanted, in their order, and the others; raises RequestError if none is left."""
         verdicts: Counter[str] = Counter()
         kept, skipped = [], []

@@ -18,8 +18,8 @@ from job_dispatch.messages import progress as progress_of
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     TRAIT_FIELDS,
+    Found,
     MetadataSource,
-    Record,
     Source,
     asset_of,
     identity,
@@ -45,7 +45,6 @@ from job_dispatch.request.selection import (
 
 Several = str | int | Iterable[str] | Iterable[int]
 """One value or several."""
-Found = list[tuple[Asset, Record]]
 Parameters = Mapping[str, Sequence[Mapping[str, Any]]]
 Value = TypeVar("Value")
 
@@ -231,7 +230,7 @@ def _matched(
         if selection.table is not None:
             return table_rows.find(metadata, selection.table, selection.query, fields, skip_errors, shown)
         query = selection.query or Query.of({})
-        found: dict[str, tuple[Asset, Record]] = {}
+        found: dict[str, Found] = {}
         for record in read(metadata, query, fields, shown):
             found.setdefault(record["_id"], (asset_of(record), record))
         if not found:
@@ -245,15 +244,17 @@ def _matched(
     return table_rows.Fitting(sorted(found.values(), key=lambda one: (one[0].name, one[0].record_id)), {})
 
 
-def _without_duplicates(found: Found, parameters: Parameters) -> tuple[Found, Parameters, list[Skipped]]:
+def _without_duplicates(
+    found: Sequence[Found], parameters: Parameters
+) -> tuple[list[Found], Parameters, list[Skipped]]:
     """Return each asset once, by the record that `latest_of_asset` prefers, and the other records.
 
     `parameters` are those of the rows of each record, by its id; the record that stays takes those of the others.
     """
-    same: dict[tuple[str, str], Found] = {}
-    for asset, record in found:
-        same.setdefault(identity(asset), []).append((asset, record))
-    kept: Found = []
+    same: dict[tuple[str, str], list[Found]] = {}
+    for one in found:
+        same.setdefault(identity(one[0]), []).append(one)
+    kept: list[Found] = []
     merged = dict(parameters)
     skipped, details = [], []
     for alike in same.values():
@@ -284,7 +285,7 @@ def _by_parameters(group: Group, parameters: Parameters) -> Iterator[Group]:
 
 
 def _without_excluded(
-    groups: Sequence[Group], found: Found, exclusions: Exclusions
+    groups: Sequence[Group], found: Sequence[Found], exclusions: Exclusions
 ) -> tuple[list[Group], list[Skipped]]:
     """Return the groups without excluded assets, and those assets.
 
@@ -293,9 +294,9 @@ def _without_excluded(
     """
     if not exclusions.assets:
         return list(groups), []
-    matched = {name for _, record in found for name in known_as(record)}
+    matched = {name for one in found for name in known_as(one)}
     report_unmatched(exclusions.assets, matched, ("entry", "entries"), "selected asset")
-    places = {identity(asset): place for asset, record in found if (place := exclusions.place_of(*known_as(record)))}
+    places = {identity(one[0]): place for one in found if (place := exclusions.place_of(*known_as(one)))}
     grouped = dict.fromkeys(asset for group in groups for asset in group.assets)
     excluded = {asset: places[identity(asset)] for asset in grouped if identity(asset) in places}
     skipped = [Skipped.asset(Reason.EXCLUDED, one, f"excluded by {place}") for one, place in excluded.items()]

@@ -14,6 +14,7 @@ from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     ID_FIELDS,
     Filter,
+    Found,
     MetadataSource,
     Record,
     asset_of,
@@ -22,7 +23,7 @@ from job_dispatch.metadata.records import (
     read,
     value_at,
 )
-from job_dispatch.model import Asset, Reason, Skipped
+from job_dispatch.model import Reason, Skipped
 from job_dispatch.request import json_text
 from job_dispatch.request.fields import NAMES, Query, sessions_of
 from job_dispatch.request.tables import Key, Row, Table
@@ -54,7 +55,7 @@ class Fitting(NamedTuple):
     that a row asks for and the query does not select.
     """
 
-    found: list[tuple[Asset, Record]]
+    found: list[Found]
     parameters: Mapping[str, Sequence[Mapping[str, Any]]]
     skipped: Sequence[Skipped] = ()
 
@@ -98,7 +99,7 @@ def find(
 def _fitting(
     found: Mapping[Key, Mapping[str, Record]], rows: Mapping[Key, Sequence[Row]], skipped: Sequence[Skipped]
 ) -> Fitting:
-    unique: dict[str, tuple[Asset, Record]] = {}
+    unique: dict[str, Found] = {}
     parameters: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, records in found.items():
         assets = [(asset_of(record), record) for record in records.values()]

@@ -16,6 +16,8 @@ from job_dispatch.request.fields import DAY, LONG_AGO, Query, instant, is_time_o
 
 Record = Mapping[str, Any]
 Filter = fields.Filter
+# An asset, and the record that describes it.
+Found = tuple[Asset, Record]
 
 # Where records keep their Code Ocean ids: API version v1 and v2.
 ID_FIELDS = ("external_links", "other_identifiers")
@@ -214,15 +216,15 @@ def identity(asset: Asset) -> tuple[str, str]:
     return (asset.name, asset.location) if asset.location else ("", asset.record_id)
 
 
-def latest_of_asset(found: tuple[Asset, Record]) -> tuple[bool, datetime, str]:
+def latest_of_asset(found: Found) -> tuple[bool, datetime, str]:
     """Return what orders records of one asset: whether it has a Code Ocean id, its `@created`, then its `_id`."""
     asset, record = found
     return bool(code_ocean_ids(record)), instant(value_of(record, "@created")) or LONG_AGO, asset.record_id
 
 
-def known_as(record: Record) -> tuple[str, ...]:
+def known_as(found: Found) -> tuple[str, ...]:
     """Return all names and ids by which an asset can be excluded."""
-    asset = asset_of(record)
+    asset, record = found
     return asset.record_id, asset.name, *code_ocean_ids(record)
 
 
