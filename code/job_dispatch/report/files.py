@@ -147,18 +147,18 @@ def _check_files(directory: Path, overwrite: bool) -> None:
 def _written_by_a_report(directory: Path) -> set[str]:
     """Return the files that are as the manifest beside them says, and the manifest, if it says so of any."""
     try:
-        hashes = dict(json.loads(_read(directory / MANIFEST))["sha256"])
+        hashes = dict(json.loads(content(directory / MANIFEST))["sha256"])
     except (ValueError, TypeError, KeyError):
         return set()
     own = {
         name
         for name in _NAMES
-        if name in hashes and hashlib.sha256(_read(directory / name)).hexdigest() == hashes[name]
+        if name in hashes and hashlib.sha256(content(directory / name)).hexdigest() == hashes[name]
     }
     return {*own, MANIFEST} if own else set()
 
 
-def _read(path: Path) -> bytes:
+def content(path: Path) -> bytes:
     """Return what a regular file holds; nothing of a link, a pipe or what is not there."""
     with contextlib.suppress(OSError):
         if stat.S_ISREG(path.lstat().st_mode):

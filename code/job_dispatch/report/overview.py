@@ -261,20 +261,13 @@ def base(settings: Settings, command: Sequence[str]) -> Base:
 def write(directory: Path, text: str, overwrite: bool) -> None:
     """Write the page into a report directory; somebody else's file of its name is replaced only if that is wanted."""
     path = directory / NAME
-    if not overwrite and os.path.lexists(path) and not _is_ours(path):
+    if not overwrite and os.path.lexists(path) and _MARK.encode() not in files.content(path)[:1_000]:
         raise RequestError(f"{path}: not a page that a description wrote; remove it, or replace it by --overwrite=1")
     try:
         files.replace(directory, {NAME: text}, overwrite=True)  # the files of a report are not touched
     except OSError as error:
         raise ServiceError(f"--report_directory: cannot write into {directory}: {error.strerror}") from error
     logger.info("description in %s", path)
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        return not path.is_symlink() and path.is_file() and _MARK.encode() in path.read_bytes()[:1_000]
-    except OSError:
-        return False
 
 
 def render(overview: Overview, base: Base, source: str) -> str:

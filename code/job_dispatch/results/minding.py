@@ -55,9 +55,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: `done`, `failed`, `taken` (another process has it) or `refused` (no job can run)."""
+    """What became of a job: `done`, `failed`, `taken` by another process, or `refused` for a reason: none can run."""
 
-    job: str
     status: str
     reason: str = ""
 
@@ -86,7 +85,7 @@ def mind(order: Order, job: JobFile, last: Record | None, lifeline: int) -> Outc
     """
     claim = claims.take(order.results, job.name, order.run)
     if claim is None:
-        return Outcome(job.name, "taken")
+        return Outcome("taken")
     outcome = _mind(order, job, last, lifeline, claim)
     claims.release(order.results, claim)
     return outcome
@@ -96,7 +95,7 @@ def _mind(order: Order, job: JobFile, last: Record | None, lifeline: int, claim:
     folder, hidden = order.results / job.name, claims.folder(order.results)
     earlier = records.read(folder)
     if earlier != last:
-        return Outcome(job.name, "taken")
+        return Outcome("taken")
     log, answer = hidden / f"{job.name}.log", hidden / f"{job.name}.answer"
     answer.unlink(missing_ok=True)
     start = datetime.now(UTC)
@@ -106,7 +105,7 @@ def _mind(order: Order, job: JobFile, last: Record | None, lifeline: int, claim:
     if ended is None or not claims.beat(order.results, claim):
         return None
     if told.get("refused"):
-        return Outcome(job.name, "refused", told["refused"])
+        return Outcome("refused", told["refused"])
     records.remove(folder)
     log.replace(folder / records.LOG)
     failure = _failure(ended, told, order)
@@ -130,7 +129,7 @@ def _mind(order: Order, job: JobFile, last: Record | None, lifeline: int, claim:
     if failure is None:
         records.write(folder / records.PROCESSING, records.processing(record, order.analysis, order.code))
     records.write(folder / (records.FAILED if failure else records.DONE), record)
-    return Outcome(job.name, "failed" if failure else "done")
+    return Outcome("failed" if failure else "done")
 
 
 def _failure(ended: _Ended, told: Mapping[str, Any], order: Order) -> dict[str, Any] | None:

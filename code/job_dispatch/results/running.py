@@ -90,27 +90,23 @@ def _each(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome
     """Run jobs and yield each outcome; if the caller stops early, the jobs that run are ended."""
     lifeline, living = os.pipe()
     waiting = iter(jobs)
-    minders: dict[int, tuple[JobFile, int]] = {}
+    minders: dict[int, int] = {}
     try:
         while True:
             while len(minders) < workers and (following := next(waiting, None)) is not None:
                 pid, answer = _start(order, *following, lifeline, living)
-                minders[pid] = (following[0], answer)
+                minders[pid] = answer
             if not minders:
                 return
-            pid, status = os.wait()
+            pid, _ = os.wait()
             if pid not in minders:
                 continue
-            job, answer = minders.pop(pid)
-            with open(answer, "rb") as file:  # noqa: PTH123 - a Path takes no descriptor
+            with open(minders.pop(pid), "rb") as file:  # noqa: PTH123 - a Path takes no descriptor
                 told = file.read()
-            if told:
-                yield Outcome(**json.loads(told))
-            else:
-                yield Outcome(job.name, "failed", f"its process was killed (signal {os.WTERMSIG(status)})")
+            yield Outcome(**json.loads(told)) if told else Outcome("failed")
     finally:
         os.close(living)
-        for pid, (_, answer) in minders.items():
+        for pid, answer in minders.items():
             os.waitpid(pid, 0)
             os.close(answer)
         os.close(lifeline)
@@ -131,8 +127,8 @@ def _start(order: Order, job: JobFile, last: Record | None, lifeline: int, livin
         os.close(answer)
         outcome = minding.mind(order, job, last, lifeline)
     except BaseException as error:  # a full disk, …
-        outcome = Outcome(job.name, "failed", f"its record cannot be written: {error}")
-    try:
+        logger.warning("%s: its record cannot be written: %s", job.name, error)
+    else:
         if outcome is not None:
             os.write(telling, json.dumps(asdict(outcome)).encode())
     finally:

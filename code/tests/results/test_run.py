@@ -97,6 +97,14 @@ def test_a_job_that_fails_leaves_its_reason_and_its_log_and_the_others_are_done(
     assert done.stdout.startswith("1 done, 1 failed of 2 jobs\n")
 
 
+def test_a_job_whose_record_cannot_be_written_failed_and_the_log_names_it_with_the_reason(desk: Desk) -> None:
+    job = desk.job("a", "results.rmdir(); results.touch()")
+    done = desk.run()
+    assert done.code == 4
+    assert f"{job}: its record cannot be written: [Errno 17] File exists" in done.stderr
+    assert desk.counts() == {"failed": 1}
+
+
 def test_a_failed_job_names_the_line_of_the_users_own_file(desk: Desk) -> None:
     (desk.folder / "helpers.py").write_text("import json\n\n\ndef read():\n    return json.loads('{')\n")
     job = desk.job("a", "import helpers; helpers.read()")
