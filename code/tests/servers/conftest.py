@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,12 +42,15 @@ class Server:
         A client with all rights.
     is_folder : bool
         Whether each folder in `folder` is a bucket.
+    filer : str
+        Where SeaweedFS takes whole folders.
     """
 
     endpoint: str
     folder: Path
     client: Any
     is_folder: bool = False
+    filer: str = ""
 
     def put(self, bucket: str, keys: Iterable[str]) -> None:
         """Write objects of different sizes, as far as the server takes their keys; the bucket is made if need be."""
@@ -62,14 +66,17 @@ class Server:
             list(pool.map(put, keys))
 
     def put_many(self, bucket: str, keys: Iterable[str]) -> None:
-        """Write objects of plain names; where a folder is a bucket as files, which it sees until it is first asked."""
-        if not self.is_folder:
-            self.put(bucket, keys)
-            return
+        """Write objects of plain names, none of which is at the top of the bucket, by way of files."""
+        self.put(bucket, [])
+        folder = self.folder if self.is_folder else Path(tempfile.mkdtemp(dir=self.folder.parent))
         for key in keys:
-            path = self.folder / bucket / key
+            path = folder / bucket / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_body(key))
+        if not self.is_folder:
+            folders = sorted(map(str, (folder / bucket).iterdir()))
+            copy = [script("weed"), "filer.copy", "-c=32", *folders, f"http://{self.filer}/buckets/{bucket}/"]
+            subprocess.run(copy, check=True, capture_output=True, timeout=120)
 
     def holds(self, bucket: str) -> dict[str, int]:
         """Return all keys with their sizes, listed page by page without any folder in mind."""
@@ -78,7 +85,7 @@ class Server:
 
 
 def _body(key: str) -> bytes:
-    return b"x" * (len(key) % 7)
+    return b"" if key.endswith("/") else b"x" * (1 + len(key) % 7)
 
 
 @dataclass
@@ -252,7 +259,7 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
         *("-volume.max=200", "-master.volumeSizeLimitMB=64", "-filer.localSocket=", "-s3.localSocket="),
     ]
     with running(command, folder / "weed.log", _answers(client)):
-        yield Server(f"http://127.0.0.1:{s3}", data, client)
+        yield Server(f"http://127.0.0.1:{s3}", data, client, filer=f"127.0.0.1:{filer}")
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import subprocess
 import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from job_dispatch.storage.matching import ByPattern
 from job_dispatch.storage.s3 import S3
 from tests.servers.conftest import KEYS, Desk, Server, client_of, rclone
 from tests.storage.tree import matches
@@ -150,6 +155,19 @@ def test_what_was_deleted_or_written_again_in_a_bucket_with_versions_counts_as_i
     assert ended.files == ["s3://versions/asset/again.nwb"], ended.errors
 
 
+ODD_NAMES = ["tab\tname", "one\x01two", "\x1b[31mred", "bell\x07", "new\nline", "NUL", "del\x7f", "\u200b\u202e"]
+
+
+def test_an_asset_with_control_characters_in_its_name_ends_no_other_one(server: Server, desk: Desk) -> None:
+    server.put("odd-names", [f"{name}/deep {name}/x.nwb" for name in (*ODD_NAMES, "plain")])
+    held = server.holds("odd-names")
+    assert len(held) > 3
+    places = [f"s3://odd-names/{name}" for name in (*ODD_NAMES, "plain")]
+    ended = desk.run(places, "--skip_errors=1", AWS_ENDPOINT_URL_S3=server.endpoint, **KEYS)
+    assert ended.code == 0, ended.errors
+    assert ended.files == sorted(f"s3://odd-names/{key}" for key in held)
+
+
 @pytest.mark.parametrize("after", [0.2, 0.6, 1.0, 1.5, 2.5])
 def test_a_kill_at_any_time_leaves_all_jobs_or_none(
     server: Server, held: dict[str, int], desk: Desk, after: float
@@ -205,3 +223,30 @@ def test_the_client_of_these_tests_lists_more_than_a_page(server: Server, held: 
     one_page = client_of(server.endpoint).list_objects_v2(Bucket=BUCKET)
     assert one_page["IsTruncated"]
     assert len(held) > len(one_page["Contents"])
+
+
+NUMBERS = range(20_000)
+SCHEMES: dict[str, Callable[[int], str]] = {
+    "numbers": lambda n: f"{n:06}.tif",
+    "numbers without zeros before": lambda n: f"frame_{n}.tif",
+    "digests": lambda n: hashlib.sha1(str(n).encode()).hexdigest(),
+    "uuids": lambda n: f"{uuid.uuid5(uuid.NAMESPACE_OID, str(n))}.bin",
+    "dates": lambda n: f"{datetime(2021, 3, 4) + timedelta(seconds=37 * n):%Y-%m-%dT%H-%M-%S}.csv",
+    "two kinds": lambda n: f"{'a' if n % 2 else 'z'}_{n // 2:05}.json",
+    "no ASCII": lambda n: "".join(chr(0x3041 + n // 80**place % 80) for place in range(4)) + "é",
+    "subjects and sessions": lambda n: f"sub-{600_000 + n * 7 % 9_973}_ses-{n % 31:02}_run-{n}.nii",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_one_folder_of_many_files_is_listed_whole_whatever_their_names(
+    server: Server, monkeypatch: pytest.MonkeyPatch, desk: Desk, scheme: str
+) -> None:
+    bucket = "folder-" + hashlib.sha1(scheme.encode()).hexdigest()[:8]
+    server.put_many(bucket, ["asset/end.txt", *(f"asset/images/{SCHEMES[scheme](number)}" for number in NUMBERS)])
+    for name, value in {**desk.environment, **KEYS, "AWS_ENDPOINT_URL_S3": server.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    found = asyncio.run(S3(64).find_files(f"s3://{bucket}/asset", ByPattern(["**"])))
+    held = server.holds(bucket)
+    assert len(held) > len(NUMBERS)
+    assert {file.address.removeprefix(f"s3://{bucket}/") for file in found} == set(held)
