@@ -263,7 +263,7 @@ class ByBoto3:
         return next((one["Key"] for one in answer.get("Contents", ())), None)
 
     async def has_object(self, key: str) -> bool:
-        """Tell whether there is an object at a key, which may be the marker of a folder without its slash."""
+        """Tell whether there is an object at a key."""
         return await asyncio.to_thread(self.first_key, key) == key
 
     async def look(self, key: str) -> tuple[int | None, str]:

@@ -201,11 +201,9 @@ class AssetInBucket:
             return page
         return await self.ask(prefix, lambda client: client.page(prefix, after, is_guess))
 
-    async def is_marker(self, key: str) -> bool:
-        """Tell whether a key without bytes is the marker of a folder, whose slash obstore does not show."""
-        if self._is_by_boto3:
-            return False
-        return not await self._bucket.ask_boto3(lambda _: self._bucket.by_boto3.has_object(key))
+    async def has_object(self, key: str) -> bool:
+        """Tell whether there is an object at a key, not the marker of a folder, whose slash obstore does not show."""
+        return await self._bucket.ask_boto3(lambda _: self._bucket.by_boto3.has_object(key))
 
     async def ask(self, prefix: str, question: Question[Answer]) -> Answer:
         """Ask a client.

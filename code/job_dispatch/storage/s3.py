@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from job_dispatch.storage.opening import AssetInBucket, Bucket, open_bucket
 from job_dispatch.storage.side_by_side import tasks_side_by_side
 
 Answer = TypeVar("Answer")
+# So many empty files of a folder are looked at one by one, more of them by the folder's level.
+_EMPTY_FILES_LOOKED_AT = 3
 # What is asked of a bucket: as some access sees it, and as the source of one asset.
 Question = Callable[[Bucket, AssetInBucket], Awaitable[Answer]]
 
@@ -116,17 +119,22 @@ class _AnyAccess:
     async def _unmask_markers(self, source: AssetInBucket, taken: Matches) -> None:
         """Take what consoles make for a folder, an object without bytes, for that folder and for no file."""
 
-        async def unmask(key: str) -> None:
+        async def unmask(folder: str, keys: list[str]) -> None:
             async with self._slots.request:
-                if await source.is_marker(key):
-                    del taken.found[key]
-                    if taken.is_store(key):
-                        taken.take_store(key)
+                if len(keys) > _EMPTY_FILES_LOOKED_AT:
+                    files = {*(await source.level(folder)).files.keys}
+                else:
+                    files = {key for key in keys if await source.has_object(key)}
+            for key in set(keys) - files:
+                del taken.found[key]
+                if taken.is_store(key):
+                    taken.take_store(key)
 
-        if empty := [key for key, match in taken.found.items() if match.size == 0]:
+        empty = sorted(key for key, match in taken.found.items() if match.size == 0)
+        if empty:
             async with tasks_side_by_side() as tasks:
-                for key in empty:
-                    tasks.create_task(unmask(key))
+                for folder, keys in itertools.groupby(empty, lambda key: key[: key.rfind("/") + 1]):
+                    tasks.create_task(unmask(folder, list(keys)))
 
     async def measure(self, key: str) -> int:
         """Return the bytes of all objects below a key, or of the object there."""

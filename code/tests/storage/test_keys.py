@@ -176,3 +176,11 @@ def test_a_marker_of_an_empty_folder_is_no_file_whatever_the_pattern(front: S3Fr
     found = asyncio.run(S3(8).find_files("s3://bucket/asset", ByPattern([pattern])))
     assert keys_in(found) <= {"asset/notes-empty", "asset/data/empty"}
     assert found
+
+
+def test_many_empty_files_of_a_folder_are_told_from_markers_by_few_requests(front: S3Front) -> None:
+    files = {f"asset/logs/{number:03}-empty" for number in range(300)}
+    front.buckets[BUCKET] = files | {f"asset/logs/{number:03}-folder/" for number in range(300)}
+    found = asyncio.run(S3(8).find_files("s3://bucket/asset", ByPattern(["logs/*"])))
+    assert keys_in(found) == files
+    assert len(front.requests) < 8
