@@ -217,9 +217,9 @@ class _Columns:
         """Return what a row selects by: its id, else its subject and session; None if it has neither."""
         for column in (self.by,) if self.by else (_SUBJECT, _SESSION):
             table_files.check(cells.get(column), f"its {column}")
-        said, subject, session = (table_files.text(cells.get(column)) for column in (self.by, _SUBJECT, _SESSION))
-        if said:
+        if said := table_files.text(cells.get(self.by)):
             return Key(self.by, _value(self.by, said))
+        subject, session = table_files.text(cells.get(_SUBJECT)), table_files.text(cells.get(_SESSION))
         if subject and session:
             return Key(_SUBJECT, _value(_SUBJECT, subject), _value(_SESSION, session))
         return None
