@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from job_dispatch.metadata.records import MetadataSource
     from job_dispatch.model import Cohort, Files
     from job_dispatch.processed.code_ocean import Wrapper
-    from job_dispatch.processed.results import ResultsDatabase
+    from job_dispatch.processed.remaining import ResultsDatabase
     from job_dispatch.report.dispatched import Dispatch
     from job_dispatch.request.flags import Settings
     from job_dispatch.request.selection import Selection
@@ -105,7 +105,7 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
     from job_dispatch.cohort.sources import open_source, save, saving
     from job_dispatch.jobs.output_folder import write
     from job_dispatch.processed.code_ocean import Inquiry
-    from job_dispatch.processed.results import ResultsDatabase
+    from job_dispatch.processed.remaining import ResultsDatabase
     from job_dispatch.report.dispatched import BUILDING, FINDING, READING, WRITING
     from job_dispatch.request import parameters, selection
 

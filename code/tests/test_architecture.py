@@ -131,4 +131,4 @@ def test_an_import_of_a_sibling_wing_is_named_by_file_and_line(tmp_path: Path, m
 def test_groups_of_tasks_are_made_in_one_place_alone() -> None:
     """A bare one raises a group of errors, which no `except` of a single error meets."""
     using = [module_name(path) for path in FILES if "TaskGroup(" in path.read_text()]
-    assert using == ["job_dispatch.storage.side_by_side"]
+    assert using == ["job_dispatch.storage.loop"]

@@ -12,8 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from job_dispatch import frames
-from job_dispatch.jobs.code import Code, analysis_code
-from job_dispatch.jobs.model import AnalysisDispatchModel, fingerprint
+from job_dispatch.jobs.model import AnalysisDispatchModel, Code, analysis_code, fingerprint
 from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, with_unit
 from job_dispatch.messages import progress as progress_of
 from job_dispatch.model import Cohort, ExcludedJob, File, Files, Group, LocatedAsset, Reason, Skipped, Skips

@@ -12,7 +12,7 @@ import requests
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from job_dispatch import failures, retrying
-from job_dispatch.jobs.code import Code
+from job_dispatch.jobs.model import Code
 from job_dispatch.messages import RequestError, ServiceError, counted, logger, printable
 from job_dispatch.processed.repository import Repository
 

@@ -35,7 +35,7 @@ from job_dispatch.storage.keys import (
     end_of,
     find_order,
 )
-from job_dispatch.storage.side_by_side import tasks_side_by_side
+from job_dispatch.storage.loop import tasks_side_by_side
 
 # A full page takes about a megabyte until it is read, and some milliseconds of a core.
 _FULL_PAGES_AT_ONCE = 64

@@ -33,10 +33,9 @@ from job_dispatch.request import flag_values as values
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.storage import matching
-from job_dispatch.storage.loop import run
+from job_dispatch.storage.loop import run, tasks_side_by_side
 from job_dispatch.storage.matching import Matching, Wanted
 from job_dispatch.storage.occurring import Occurring
-from job_dispatch.storage.side_by_side import tasks_side_by_side
 
 _LOOKED_AT = 5
 # Old buckets may have upper case and up to 255 characters.

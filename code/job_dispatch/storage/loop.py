@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -57,3 +58,19 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end; Ctrl-C ends it at once, whatever blocking calls it has made in threads."""
     with Loop() as loop:
         return loop.submit(work).result()
+
+
+@asynccontextmanager
+async def tasks_side_by_side() -> AsyncIterator[asyncio.TaskGroup]:
+    """Wait for all tasks of a group; the first one that fails cancels the others, and its error is raised as it is.
+
+    Everywhere else a bare `asyncio.TaskGroup` would raise a group of errors, which no `except` of a single one meets.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

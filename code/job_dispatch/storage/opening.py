@@ -16,8 +16,8 @@ from job_dispatch.messages import logger
 from job_dispatch.storage import access as limits
 from job_dispatch.storage.access import Access
 from job_dispatch.storage.clients import ByBoto3, ByObstore, Client, NothingThereError, UnfitError
-from job_dispatch.storage.failures import Failure, describe, is_without_connection
 from job_dispatch.storage.keys import Experience, Level, Order, Page
+from job_dispatch.storage.s3_failures import Failure, describe, is_without_connection
 
 Answer = TypeVar("Answer")
 Question = Callable[[Client], Awaitable[Answer]]

@@ -11,12 +11,12 @@ from job_dispatch.messages import RequestError, ServiceError, logger
 from job_dispatch.model import File, Folder
 from job_dispatch.storage.access import Access, find_access
 from job_dispatch.storage.clients import Client, NothingThereError
-from job_dispatch.storage.failures import Failure
 from job_dispatch.storage.keys import Level
 from job_dispatch.storage.listing import Slots, list_keys
+from job_dispatch.storage.loop import tasks_side_by_side
 from job_dispatch.storage.matching import Bytes, Found, Matches, Matching, is_own_match
 from job_dispatch.storage.opening import AssetInBucket, Bucket, open_bucket
-from job_dispatch.storage.side_by_side import tasks_side_by_side
+from job_dispatch.storage.s3_failures import Failure
 
 Answer = TypeVar("Answer")
 # So many empty files of a folder are looked at one by one, more of them by the folder's level.

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from job_dispatch.processed import code_ocean as asking
-from job_dispatch.processed.results import record_names
+from job_dispatch.processed.remaining import record_names
 from tests.conftest import World
 from tests.processed.code_ocean import RESULTS, CodeOceanGateway, process
 from tests.processed.released import run_wrapper

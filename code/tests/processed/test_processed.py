@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.processed import results
+from job_dispatch.processed import remaining as results
 from tests.conftest import S3, Job, World
 from tests.gateway import Fault
 from tests.processed.code_ocean import RESULTS, WRAPPER, CodeOceanGateway, capsule, process
@@ -314,7 +314,7 @@ def test_a_results_bucket_with_a_malformed_answer_ends_no_run(
 
 
 def test_folders_are_found_among_thousands(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    from job_dispatch.processed.results import existing_folders
+    from job_dispatch.processed.remaining import existing_folders
 
     # More than a page of them begin alike.
     there = [f"a{hashlib.sha256(f'{number}'.encode()).hexdigest()[1:]}" for number in range(1_050)]

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job_dispatch.jobs.code import Code, analysis_code
+from job_dispatch.jobs.model import Code, analysis_code
 from job_dispatch.processed import code_ocean as asking
-from job_dispatch.processed.results import record_names
+from job_dispatch.processed.remaining import record_names
 from tests.conftest import Job, World, load_job
 from tests.processed.code_ocean import CodeOceanGateway, process
 from tests.processed.library import call_library
