@@ -151,7 +151,7 @@ def read(folder: Path) -> Record | None:
         try:
             with open(f"{folder}/{name}", "rb") as file:  # noqa: PTH123 - faster for ten thousand
                 record = json.loads(file.read())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             continue
         if isinstance(record, dict) and isinstance(record.get("job"), str):
             return {**record, "status": "done" if name == DONE else "failed"}
@@ -161,14 +161,17 @@ def read(folder: Path) -> Record | None:
 def remove(folder: Path) -> None:
     """Remove the records of a job and leave what its analysis wrote."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in RECORDS:
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / name for name in RECORDS):
+        if path.is_dir() and not path.is_symlink():  # made by the analysis
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def empty(folder: Path) -> None:
     """Make the folder of a job empty; its record goes first, so that a kill never leaves a record without its files."""
-    for name in (DONE, FAILED):
-        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir() and not folder.is_symlink():
+        remove(folder)
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     elif folder.exists():

@@ -61,6 +61,8 @@ def test_a_job_that_is_done_leaves_its_files_what_it_printed_and_a_record_of_how
         ("raise GeneratorExit", "GeneratorExit: "),
         ("import asyncio; raise asyncio.CancelledError", "CancelledError: "),
         ("values = [1]", "analyse returned list; it must return a dict of values, or None"),
+        ("(results / 'failed.json').mkdir()", "the analysis wrote failed.json, which is a record of the job;"),
+        ("(results / 'job.json').mkdir(); os._exit(0)", "the process ended with exit code 0 before analyse returned"),
         ("(results / 'job.json').write_text('{}')", "the analysis wrote job.json, which is a record of the job;"),
     ],
     ids=[
@@ -74,6 +76,8 @@ def test_a_job_that_is_done_leaves_its_files_what_it_printed_and_a_record_of_how
         "generator",
         "cancelled",
         "no dict",
+        "folder in place of a record",
+        "folder, and exit",
         "record",
     ],
 )
