@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,11 +16,45 @@ from job_dispatch.storage.keys import THREADS
 Result = TypeVar("Result")
 
 
-class _Threads(ThreadPoolExecutor):
-    """Threads that nobody waits for: what ends a run is told at once, though one waits for an answer."""
+class _DaemonThreads(ThreadPoolExecutor):
+    """Threads that nobody waits for, not even the interpreter at its end: one may wait for an answer for a minute."""
+
+    def __init__(self, at_most: int) -> None:
+        super().__init__(at_most)
+        self._left = at_most
+        self._asked = SimpleQueue[Callable[[], None] | None]()
+        self._idle = threading.Semaphore(0)
+
+    def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> Future[Result]:
+        answer: Future[Result] = Future()
+
+        def call() -> None:
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(function(*args, **options))
+                except BaseException as error:
+                    answer.set_exception(error)
+
+        self._asked.put(call)
+        if self._left and not self._idle.acquire(blocking=False):
+            self._left -= 1
+            threading.Thread(target=self._work, name="asking", daemon=True).start()
+        return answer
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._asked.get_nowait()
+            except Empty:
+                self._idle.release()
+                call = self._asked.get()
+            if call is None:
+                self._asked.put(None)  # for the next thread
+                return
+            call()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait=False, cancel_futures=True)
+        self._asked.put(None)
 
 
 class Loop:
@@ -27,7 +62,7 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_Threads(THREADS))
+        self._loop.set_default_executor(_DaemonThreads(THREADS))
         self._thread = threading.Thread(target=self._loop.run_forever, name="listing", daemon=True)
 
     def __enter__(self) -> Self:

@@ -28,6 +28,7 @@ def files_of(desk: World, ending: str) -> list[str]:
     return [file for job in completed.jobs for file in job["file_location"]]
 
 
+@pytest.mark.long
 def test_the_assets_of_a_dandiset_become_jobs_with_the_addresses_of_their_blobs(
     desk: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_docdb_and_a_catalog_count_what_a_plain_count_counts(lab: World) -> None
     assert wire.stdout.split("\n\n")[1:-1] == catalog.stdout.split("\n\n")[1:-1]
 
 
+@pytest.mark.long
 def test_each_value_stands_with_what_selects_as_many_assets(lab: World) -> None:
     done = call_catalog(lab, "--describe=1")
     tried = 0

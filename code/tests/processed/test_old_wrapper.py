@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from job_dispatch.processed import code_ocean as asking
 from job_dispatch.processed.remaining import record_names
 from tests.conftest import World
@@ -17,6 +19,7 @@ from tests.test_dispatch import succeeded
 pytestmark = needs_old_wrapper
 
 
+@pytest.mark.long
 def test_it_runs_jobs_of_known_code_and_names_their_results_as_foreseen(
     lab: World, code_ocean: CodeOceanGateway, tmp_path: Path
 ) -> None:

@@ -272,6 +272,7 @@ def test_the_collection_of_the_results_must_be_named(
     assert code_ocean.requests == []
 
 
+@pytest.mark.long
 def test_10_000_jobs_are_asked_for_by_21_requests_several_at_once(
     pipeline: World, code_ocean: CodeOceanGateway
 ) -> None:

@@ -208,6 +208,7 @@ def test_the_page_needs_nothing_beside_itself_and_runs_its_own_script_and_style_
         assert re.fullmatch(r"'sha256-[\w+/]{43}='", sources)
 
 
+@pytest.mark.long
 def test_20_000_jobs_with_long_names_and_many_files_stay_below_2_mb_and_the_page_says_what_it_leaves_out() -> None:
     page = render(large())
     assert len(page.encode()) < 2_000_000

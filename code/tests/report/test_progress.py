@@ -59,6 +59,7 @@ def test_objects_that_are_listed_are_shown_with_the_share_of_all_that_is_done_by
     assert caplog.messages == ["listing files: 75%, 3 of 4 assets, 1,000 objects listed"]
 
 
+@pytest.mark.long
 def test_while_one_asset_takes_long_the_objects_listed_so_far_are_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_cells_of_a_workbook_keep_their_kind(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_cell_in_the_last_corner_of_a_sheet_costs_neither_memory_nor_minutes(tmp_path: Path) -> None:
     workbook = openpyxl.Workbook()
     sheet = workbook.worksheets[0]

@@ -85,6 +85,7 @@ def test_two_runs_share_the_work_and_no_job_runs_twice(desk: Desk) -> None:
     assert desk.counts() == {"done": 12}
 
 
+@pytest.mark.long
 def test_what_another_run_has_done_meanwhile_is_not_run_again(desk: Desk) -> None:
     assets = {desk.job(asset): asset for asset in ("one", "two")}
     first, second = (assets[job] for job in sorted(assets))

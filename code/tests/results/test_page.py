@@ -231,6 +231,7 @@ def test_pictures_are_linked_once_two_megabytes_are_embedded(tmp_path: Path) -> 
     assert len(text) < 3_000_000
 
 
+@pytest.mark.long
 def test_10_000_jobs_with_a_dozen_values_and_long_names_stay_below_10_megabytes() -> None:
     values = {f"value_{number}": 0.123456789 * (number + 1) for number in range(12)}
     rows = [

@@ -396,6 +396,7 @@ def test_a_closed_port_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) ->
         assert told() == f"s3://{BUCKET}: cannot reach {url}; check the network"
 
 
+@pytest.mark.long
 def test_a_network_that_does_not_answer_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     # A listener whose queue is full takes no further connection and refuses none.
     with socket.socket() as deaf, contextlib.ExitStack() as callers:

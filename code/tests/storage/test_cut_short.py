@@ -197,6 +197,7 @@ def test_an_error_in_place_of_what_follows_a_full_page_is_no_end(front: Broken) 
         found()
 
 
+@pytest.mark.long
 def test_an_endpoint_that_redirects_elsewhere_ends_with_a_sentence(front: Broken) -> None:
     front.failing = {"": s3_front.error(301, "Moved", "elsewhere", Location="http://127.0.0.1:9/")}
     front.change = lambda _, text: text
