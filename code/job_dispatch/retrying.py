@@ -183,6 +183,8 @@ def service_error(error: Exception, service: str, more_time: str, address: str) 
         return ServiceError(f"{service}: no trusted connection; REQUESTS_CA_BUNDLE may name another authority")
     if isinstance(error, requests.Timeout):
         return ServiceError(f"{service}: no answer in time; try again{more_time}")
+    if isinstance(error, requests.exceptions.ProxyError):
+        return ServiceError(f"{service}: the proxy does not answer; check HTTPS_PROXY")
     if any(isinstance(one, socket.gaierror) for one in _behind(error)):
         return ServiceError(f"{service}: no such host; check {address} and the network")
     if errno.ECONNREFUSED in numbers:

@@ -295,8 +295,8 @@ def test_without_a_network_the_error_names_the_allen_institute_and_what_to_do_wi
     completed = desk.call(f"--docdb_query={QUERY}", f"--docdb_host={PRODUCTION_HOST}")
 
     says = (
-        "error: DocDB at the Allen Institute (api.allenneuraldynamics.org): the connection is refused;"
-        " check --docdb_host; for assets of your own, --metadata_catalog takes a folder or a bucket"
+        "error: DocDB at the Allen Institute (api.allenneuraldynamics.org): the proxy does not answer;"
+        " check HTTPS_PROXY; for assets of your own, --metadata_catalog takes a folder or a bucket"
     )
     assert_outcome(desk, completed, [TRIED_TWICE, says], 1, "")
 

@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pytest
@@ -150,6 +152,26 @@ def test_an_error_names_arguments_and_the_command_flags() -> None:
     assert str(raised.value).startswith("latest needs by:")
     with naming_flags({}):
         assert str(raised.value).startswith("--filter_latest needs --filter_by:")
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda _: jd.select(jd.Catalog(CATALOG), query=cast("str", 5)), "query: give a dict or a text, not int"),
+        (lambda _: jd.select(jd.Catalog(CATALOG), subject="774659", sample=0), "sample must be a whole number from 1"),
+        (lambda _: jd.plan(files_of_the_example(), max_jobs=0), "max_jobs must be a whole number from 1"),
+        (
+            lambda folder: jd.write(jd.plan(files_of_the_example()), folder, balance="bytes"),
+            "balance: 'bytes' is neither",
+        ),
+    ],
+    ids=["query", "sample", "max_jobs", "balance"],
+)
+def test_an_argument_that_means_nothing_is_refused(call: Callable[[Path], object], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(jd.RequestError) as raised:
+        call(tmp_path / "results")
+    assert str(raised.value).startswith(reason)
+    assert not list(tmp_path.glob("results/*"))
 
 
 def test_nothing_is_printed_and_nothing_outside_is_changed(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

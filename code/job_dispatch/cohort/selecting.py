@@ -147,6 +147,8 @@ def select(
         skip_errors=skip_errors,
     )
     selection = query if isinstance(query, Selection) else _selection(query, asked, table, exclude)
+    if sample is not None and sample < 1:
+        raise RequestError("--sample must be a whole number from 1")
     with showing_progress(progress), source.open(skip_errors) as records:
         if selection.query is None and selection.table is None:
             if records.is_database:
@@ -170,6 +172,8 @@ def _selection(
             query = json.dumps(query)
         except (TypeError, ValueError) as error:
             raise RequestError(f"--docdb_query: it cannot be written as JSON: {error}") from None
+    if not isinstance(query, str | None):
+        raise RequestError(f"--docdb_query: give a dict or a text, not {type(query).__name__}")
     written = None if query is None else read_query(query, Path())
     rows = None if table is None else tables.read_table([Path(table)])
     excluded = read_exclusions([Path(exclude)] if isinstance(exclude, str | PathLike) else list(map(Path, exclude)))

@@ -34,7 +34,7 @@ from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.records import FILES_FIELD, MetadataSource, Record, read
 from job_dispatch.model import Asset, File, Files, Reason, Skipped
 from job_dispatch.request.fields import Query
-from job_dispatch.request.flag_values import STORE_ENDINGS
+from job_dispatch.request.flag_values import BUCKET_NAME, STORE_ENDINGS
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.request.selection import file_places
@@ -139,7 +139,7 @@ def place_of(text: str, local: Sequence[Path], endings: Sequence[str] = ()) -> P
     store_endings = (*STORE_ENDINGS, *endings)
     if text.startswith("s3://"):
         bucket, *parts = text.removeprefix("s3://").rstrip("/").split("/")
-        if not bucket or _WILD.search(bucket):
+        if not BUCKET_NAME.fullmatch(bucket):
             raise RequestError(f"{text} is not an address such as s3://bucket/prefix/sub-*")
         place = _divided(text, f"s3://{bucket}", parts, store_endings)
         if not place.pattern and not place.is_asset and text.endswith(_CATALOG_ENDINGS):

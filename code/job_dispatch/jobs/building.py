@@ -306,6 +306,8 @@ def plan(
     (2, {'cutoff': 0.2})
     """
     at_most = max_jobs
+    if at_most is not None and at_most < 1:
+        raise RequestError("--max_number_of_tasks_dispatched must be a whole number from 1")
     if not isinstance(parameters, Parameters):
         parameters = parameters_of(parameters)
     if leave_out is None and files.cohort.excluded_jobs:

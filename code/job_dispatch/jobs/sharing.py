@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from job_dispatch.jobs.building import Jobs
-from job_dispatch.messages import counted, logger, progress
+from job_dispatch.messages import RequestError, counted, logger, progress
 
 Shares = Sequence[Sequence[int]]
 
@@ -46,6 +46,8 @@ def share_out(
     If neither number is given, there are at most 50 folders, but in a pipeline of Code Ocean one folder per job:
     released wrappers leave the files of the first job of a folder in the results of the second.
     """
+    if balance not in ("count", "size"):
+        raise RequestError(f"--balance: {balance!r} is neither count nor size")
     sizes = known_sizes([job.size for job in jobs.planned]) if balance == "size" else []
     if is_in_pipeline():
         decided = "the default in a pipeline; --tasks_per_job and --num_parallel_workers change it"

@@ -19,6 +19,8 @@ from job_dispatch.messages import RequestError
 from job_dispatch.request import fields as field_names
 
 PRODUCTION_HOST = "api.allenneuraldynamics.org"
+# Old buckets may have upper case and up to 255 characters.
+BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 STORE_ENDINGS = (".zarr", ".n5", ".nwb")
 # A shell removes the quotes of a JSON list that is not in quotes itself.
 _BARE_LIST = re.compile(r'\[([^"\[\]{}]+)\]')

@@ -105,7 +105,7 @@ def settings(pairs: Iterable[str]) -> dict[str, Any]:
     >>> settings(["threshold=0.5", "method=fast"])
     {'threshold': 0.5, 'method': 'fast'}
 
-    A RequestError is raised if a text is no pair, or a name is given twice.
+    A RequestError is raised if a text is no pair, a name is given twice, or a number is too large.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -115,7 +115,7 @@ def settings(pairs: Iterable[str]) -> dict[str, Any]:
         if name in values:
             raise RequestError(f"--set: {name} is given twice; keep one")
         try:
-            values[name] = json.loads(text, parse_constant=_refuse)
+            values[name] = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError):
             values[name] = text
     return values
@@ -123,6 +123,12 @@ def settings(pairs: Iterable[str]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(float(text)):
+        raise RequestError(f"--set: {text} is infinity, which JSON cannot hold")
+    return float(text)
 
 
 def merged(job: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job_dispatch.messages import DispatchError, configure_logging, is_terminal, logger, naming_flags
+from job_dispatch.messages import DispatchError, RequestError, configure_logging, is_terminal, logger, naming_flags
 from job_dispatch.results import analysis, gathering, records, running, status
 from job_dispatch.results.gathering import Results, Status
 from job_dispatch.results.minding import Order, Outcome
@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     Exit code: 0 all jobs are done, 4 some failed, 3 none failed and some are left, 2 nothing could be run.
     """
     analysis.check_file(arguments.analysis)
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise RequestError(f"--output: {arguments.output} is no folder; give another one")
     order = Order(
         arguments.analysis.absolute(),
         arguments.output,

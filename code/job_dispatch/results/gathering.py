@@ -254,7 +254,7 @@ def _listed(path: Path) -> dict[str, dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.DictReader(file) if row.get("file name")]
-    except OSError:
+    except (OSError, ValueError, csv.Error):  # it is somebody else's, or not UTF-8
         return {}
     return {
         row["file name"].removesuffix(".json"): {

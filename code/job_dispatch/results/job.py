@@ -85,9 +85,12 @@ def _open_in_s3(address: str) -> IO[bytes]:
     bucket, _, key = address.removeprefix("s3://").partition("/")
     *first, last = access.find_access()
     for way in first:
-        with contextlib.suppress(BaseError):
+        with contextlib.suppress(BaseError, FileNotFoundError):
             return _buffered(obstore.open_reader(way.store(bucket, way.client(bucket)), key))
-    return _buffered(obstore.open_reader(last.store(bucket, last.client(bucket)), key))
+    try:
+        return _buffered(obstore.open_reader(last.store(bucket, last.client(bucket)), key))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{address}: no such object; a store is opened by its own library, as zarr") from None
 
 
 def _buffered(file: ReadableFile) -> IO[bytes]:

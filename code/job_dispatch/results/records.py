@@ -153,9 +153,15 @@ def read(folder: Path) -> Record | None:
                 record = json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             continue
-        if isinstance(record, dict) and isinstance(record.get("job"), str):
+        if _is_record(record):
             return {**record, "status": "done" if name == DONE else "failed"}
     return None
+
+
+def _is_record(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("job"), str):
+        return False
+    return all(isinstance(value.get(field) or {}, dict) for field in ("parameters", "values", "group_metadata"))
 
 
 def remove(folder: Path) -> None:

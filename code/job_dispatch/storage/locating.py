@@ -7,7 +7,6 @@ import contextlib
 import importlib
 import itertools
 import json
-import re
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -38,8 +37,6 @@ from job_dispatch.storage.matching import Matching, Wanted
 from job_dispatch.storage.occurring import Occurring
 
 _LOOKED_AT = 5
-# Old buckets may have upper case and up to 255 characters.
-_BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 Outcome = tuple[File, ...] | DispatchError | None
 
@@ -436,7 +433,7 @@ def check_asset(asset: Asset, may_be_local: bool) -> None:
         raise RequestError(f"its location is a local path, which only a catalog may name: {asset.location}")
     if scheme == "s3" and not (bucket and prefix.strip("/")):
         raise RequestError(f"its location is a whole bucket; it must be s3://bucket/prefix: {asset.location}")
-    if scheme == "s3" and not _BUCKET_NAME.fullmatch(bucket):
+    if scheme == "s3" and not values.BUCKET_NAME.fullmatch(bucket):
         raise RequestError(f"its location has no bucket name that S3 allows: {asset.location}")
     if ".." in path.split("/"):
         raise RequestError(f"its location holds '..': {asset.location}")

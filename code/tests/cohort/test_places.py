@@ -188,6 +188,8 @@ def test_a_local_path_is_a_folder_a_pattern_or_a_file_of_records(
 def test_an_address_that_is_no_place_is_refused() -> None:
     with pytest.raises(RequestError, match=r"^s3://buck\*/x is not an address such as "):
         place_of("s3://buck*/x", [])
+    with pytest.raises(RequestError, match=r"^s3://Bad_Bucket!/x is not an address such as "):
+        place_of("s3://Bad_Bucket!/x", [])
     with pytest.raises(RequestError, match="a catalog must be a local file"):
         place_of("s3://bucket/catalog.jsonl.gz", [])
 

@@ -180,3 +180,5 @@ def test_in_s3_the_version_of_a_file_is_its_size_and_etag_and_an_analysis_can_op
     with opened.open(0) as file:
         file.seek(2)
         assert bytes(file.read()) == b"b\n1,2\n"
+    with pytest.raises(FileNotFoundError, match=r"y.ome.zarr: no such object; a store is opened by its own library"):
+        opened.open(1)

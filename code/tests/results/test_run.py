@@ -178,6 +178,8 @@ def test_parameters_win_in_the_order_fixed_then_set_then_distributed(desk: Desk)
         ),
         (("run", "without.py", "results"), "without.py: no function analyse(job, parameters, results); see"),
         (("run", "analysis.py", "results", "--set", "x"), "error: --set: 'x' is not name=value"),
+        (("run", "analysis.py", "results", "--set", "x=[1e999]"), "error: --set: 1e999 is infinity, which JSON cannot"),
+        (("run", "analysis.py", "results", "--output", "broken.py"), "error: --output: broken.py is no folder; give"),
         (("status", "none"), "error: none: no such folder; give the one that `job-dispatch run` wrote"),
         (("collect", "empty"), "error: empty: no job in it; give the folder that `job-dispatch run` wrote"),
     ],

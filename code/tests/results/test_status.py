@@ -40,6 +40,17 @@ def test_status_names_failed_jobs_with_asset_reason_place_attempts_and_log(desk:
     assert status["failures"][0]["assets"] == ["bad"]
 
 
+def test_damaged_records_and_a_table_of_somebody_else_do_not_end_the_status(desk: Desk) -> None:
+    job = desk.job("good")
+    desk.run()
+    record = desk.place(job) / "job.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"parameters": [1]}))
+    (desk.folder / "jobs.csv").write_bytes("file name,é\n".encode("latin-1"))
+    shown = desk.call("status")
+    assert shown.code == 3, shown.error
+    assert shown.stdout.splitlines()[4].split()[:2] == ["left", "1"]
+
+
 def test_the_table_has_a_row_for_each_job_with_its_state_subject_and_reason(desk: Desk) -> None:
     traits = {"subject": ["7", "7"], "session": ["2025-06-07T14:31:15Z", ""], "project": ["P", "Q"]}
     lists = {"asset_name": ["a", "b"], "s3_location": ["s3://b/a", "s3://b/b"], "docdb_record_id": ["1", "2"]}
