@@ -81,7 +81,7 @@ long-test: $(VENV)/test.stamp $(WRAPPERS:=/stamp)
 	cd code && ../$(VENV_PYTHON) -m pytest -m long -n auto --dist worksteal
 
 storage-test: $(VENV)/storage.stamp
-	cd code && ../$(VENV_PYTHON) -m pytest tests/servers
+	cd code && ../$(VENV_PYTHON) -m pytest -n 2 --dist worksteal tests/servers
 
 # What an engine needs and cannot be had here is a reason to skip tests, which `-rs` shows.
 pipeline-test: $(VENV)/test.stamp .venv-wrapper-new/stamp
