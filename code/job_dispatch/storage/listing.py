@@ -90,8 +90,18 @@ async def list_keys(
         What is known of the bucket; it grows.
     """
     taker = take()
+    first = None
+    if len(prefixes) == 1 and experience.is_walked is False and experience.order is not Order.OTHER:
+        async with slots.request:
+            first = await source.page(prefixes[0], prefixes[0])
+        if first.is_last:  # as for most assets: nothing is left to ask, in whatever order the keys come
+            has_listed(len(first.keys))
+            taker.take_keys(first, 0, len(first.keys))
+            return taker
     try:
-        await Listing(source, prefixes, taker, slots, experience).run()
+        listing = Listing(source, prefixes, taker, slots, experience)
+        listing.first_page = first
+        await listing.run()
     except OutOfOrderError:
         experience.order = Order.OTHER
         taker = take()
@@ -167,6 +177,7 @@ class Listing:
         self, source: Source, prefixes: Sequence[str], taker: Taker, slots: Slots, experience: Experience
     ) -> None:
         self._source, self._taker, self._slots, self._experience = source, taker, slots, experience
+        self.first_page: Page | None = None  # if it was asked for already
         self._unread = Unread(prefixes)
         self._ranges = [Range("", LAST)]
         # Ranges that may be divided at guessed keys, the first one next.
@@ -322,7 +333,8 @@ class Listing:
 
         async def ask() -> None:
             try:
-                page = await self._source.page(prefix, after, is_guess)
+                first, self.first_page = self.first_page, None
+                page = first or await self._source.page(prefix, after, is_guess)
                 if self._is_in_order(page.keys, after) and not page.is_last:
                     await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
             except NothingSeenError:
