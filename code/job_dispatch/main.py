@@ -304,7 +304,6 @@ def _failed(error: DispatchError, debug: bool) -> int:
 def _clear(noted: Mapping[str, Any]) -> str:
     """Remove what a killed run left, and return whether its jobs are written, in words."""
     from job_dispatch.jobs import output_folder
-    from job_dispatch.processed import repository
     from job_dispatch.report import files
 
     logger.disabled = True  # the last line is enough
@@ -316,7 +315,10 @@ def _clear(noted: Mapping[str, Any]) -> str:
             files.recover(Path(noted["report"]))
     if noted.get("unfinished"):
         Path(noted["unfinished"]).unlink(missing_ok=True)
-    repository.clear(noted.get("git", 0), noted.get("git_folder", ""))
+    if noted.get("git_folder"):
+        from job_dispatch.processed.code_ocean import clear_git
+
+        clear_git(noted.get("git", 0), noted["git_folder"])
     return "all its jobs are written" if is_written else "no job is written"
 
 

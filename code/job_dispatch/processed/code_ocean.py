@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
+from urllib.parse import unquote
 
 import requests
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
-from job_dispatch import failures, retrying
+from job_dispatch import failures, retrying, stopping
 from job_dispatch.jobs.model import Code
 from job_dispatch.messages import RequestError, ServiceError, counted, logger, printable
-from job_dispatch.processed.repository import Repository
 
 _TOKEN, _COMPUTATION = "CODEOCEAN_API_TOKEN", "CO_COMPUTATION_ID"
 _DEFAULT_DOMAIN = "codeocean.allenneuraldynamics.org"
@@ -81,14 +88,8 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 class Wrapper:
     """The process that will run the jobs.
 
-    Parameters
-    ----------
-    code : Code
-        Its record, as it will compute it itself.
-    arguments : mapping of str to str
-        What its app panel passes on its command line, by name of the parameter.
-    other_versions : tuple of str
-        How other releases of the wrapper's library write the version of the same released capsule.
+    `code` is its record, as it will compute it itself; `arguments` are what its app panel passes on its command line,
+    by name of the parameter. Other releases of the wrapper's library write the version as `other_versions`.
     """
 
     code: Code
@@ -107,17 +108,8 @@ class _RefusedError(ServiceError):
 class Inquiry:
     """Asks which code will run the jobs, while the run does everything else; a context manager.
 
-    Parameters
-    ----------
-    timeout : float
-        Seconds that one answer may take.
-    is_needed : bool
-        Whether the run cannot go on without an answer.
-
-    Raises
-    ------
-    RequestError
-        The answer is needed, and the environment lacks a token or the computation.
+    One answer may take `timeout` seconds. RequestError if the answer is needed, and the environment lacks a token or
+    the computation.
     """
 
     def __init__(self, timeout: float, is_needed: bool) -> None:
@@ -143,12 +135,7 @@ class Inquiry:
     def answer(self) -> Wrapper | None:
         """Return the wrapper, or None where it is neither known nor needed.
 
-        Raises
-        ------
-        RequestError
-            The wrapper is needed, and the run does not have exactly one.
-        ServiceError
-            The wrapper is needed, and Code Ocean failed.
+        Where it is needed, RequestError if the run does not have exactly one; ServiceError if Code Ocean failed.
         """
         try:
             return None if self._answer is None else self._answer.result()
@@ -180,7 +167,7 @@ class _CodeOcean:
         self._domain = os.environ.get("CODEOCEAN_DOMAIN") or _DEFAULT_DOMAIN
         self._token = os.environ[_TOKEN]
         self._session = retrying.Session(timeout, (self._token, ""))
-        self._repositories: list[Repository] = []
+        self._repositories: list[_Repository] = []
 
     def close(self) -> None:
         """Stop what is under way, here and in other processes."""
@@ -195,22 +182,19 @@ class _CodeOcean:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             attached = pool.map(self._location, [asset.id for asset in computation.data_assets or ()])
             capsule = self._ask("capsules", process.capsule_id, _Capsule)
+            parameters = process.parameters or ()
+            is_clone = capsule.cloned_from_url and capsule.original_capsule is not None
             code = Code(
-                url=self._url(capsule),
+                url=str(capsule.cloned_from_url) if is_clone else f"https://{self._domain}/capsule/{capsule.slug}",
                 name=capsule.name,
                 version=self._version(process, capsule),
                 run_script="code/run",
                 attached=tuple(attached),
-                panel=_panel(process),
+                # By label; what has no label goes by its place.
+                panel={one.name or f"ordered_param_{n}": one.value for n, one in enumerate(parameters) if one.value},
             )
         others = self._other_versions(process, capsule) if with_other_versions else ()
-        filled = [one for one in process.parameters or () if one.value and one.param_name]
-        return Wrapper(code, {str(one.param_name): str(one.value) for one in filled}, others)
-
-    def _url(self, capsule: _Capsule) -> str:
-        if capsule.cloned_from_url and capsule.original_capsule is not None:
-            return capsule.cloned_from_url
-        return f"https://{self._domain}/capsule/{capsule.slug}"
+        return Wrapper(code, {one.param_name: one.value for one in parameters if one.value and one.param_name}, others)
 
     def _location(self, asset_id: str) -> str:
         bucket = self._ask("data_assets", asset_id, _DataAsset).source_bucket
@@ -246,7 +230,7 @@ class _CodeOcean:
         except _RefusedError:  # the library ignores such a release as well
             return []
 
-    def _repository(self, slug: str) -> Repository:
+    def _repository(self, slug: str) -> _Repository:
         host, credentials = os.environ.get("GIT_HOST"), os.environ.get("GIT_ACCESS_TOKEN")
         if not host or not credentials:
             email = os.environ.get("CODEOCEAN_EMAIL")
@@ -254,27 +238,26 @@ class _CodeOcean:
                 raise _UnknownError("its commit cannot be asked for without GIT_ACCESS_TOKEN and GIT_HOST")
             host, credentials = self._domain, f"{email}:{self._token}"
         branch = os.environ.get("CO_CAPSULE_BRANCH") or "HEAD"
-        repository = Repository(host, slug, credentials, branch, self._timeout)
-        self._repositories.append(repository)
-        return repository
+        self._repositories.append(_Repository(host, slug, credentials, branch, self._timeout))
+        return self._repositories[-1]
 
     def _ask(self, kind: str, identifier: str, model: type[_Answer]) -> _Answer:
         """Return one document, asking again where that may help: every request passes here."""
         name = f"Code Ocean {self._domain}"
-        address = f"https://{self._domain}/api/v1/{kind}/{identifier}"
+
+        def get() -> object:
+            response = self._session.get(f"https://{self._domain}/api/v1/{kind}/{identifier}")
+            response.raise_for_status()
+            return response.json()
+
         try:
-            return model.model_validate(retrying.retried(lambda: self._get(address), "Code Ocean"))
+            return model.model_validate(retrying.retried(get, "Code Ocean"))
         except requests.HTTPError as error:
             raise self._refused(retrying.status(error) or 0, error.response.text) from None
         except ValidationError:
             raise _RefusedError(f"{name}: the answer lacks what was asked for") from None
         except (OSError, ValueError, RecursionError) as error:  # the last two for numbers or lists without end
             raise retrying.service_error(error, name, "", "CODEOCEAN_DOMAIN") from None
-
-    def _get(self, address: str) -> object:
-        response = self._session.get(address)
-        response.raise_for_status()
-        return response.json()
 
     def _refused(self, status: int, text: str) -> ServiceError:
         said = printable(text.replace(self._token, "…"), _ANSWER_SHOWN) or "no reason given"
@@ -292,7 +275,109 @@ def _wrapper_process(computation: _Computation) -> _Process:
     raise _UnknownError(f"the run has {has}, {len(named)} of them with '{_IN_ITS_NAME}' in the name, instead of one")
 
 
-def _panel(process: _Process) -> dict[str, str]:
-    """Return what is filled in, by label; what has no label goes by its place."""
-    parameters = process.parameters or ()
-    return {one.name or f"ordered_param_{place}": one.value for place, one in enumerate(parameters) if one.value}
+# The git repository of a capsule
+
+
+class _Repository:
+    """The commits of one capsule on Code Ocean's own server, asked by `git`.
+
+    Credentials, which are `user:password` or a token alone, reach `git` by its environment, where no list of processes
+    and no message of its shows them. One call of it may take `timeout` seconds.
+    """
+
+    def __init__(self, host: str, slug: str, credentials: str, branch: str, timeout: float) -> None:
+        self._branch, self._timeout = branch, timeout
+        self._address = f"https://{host}/capsule-{slug}.git"
+        self._environment = _environment(host, credentials)
+        self._running: subprocess.Popen[str] | None = None
+        self._folder = ""
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def newest_commit(self) -> str:
+        """Return the hash of the branch's last commit; ServiceError if the server has none."""
+        answer = self._git("ls-remote", self._address, self._branch).split()
+        if not answer:
+            raise ServiceError(f"{self._address}: no branch {self._branch}")
+        return answer[0]
+
+    def commits_since(self, moment: float | str) -> list[str]:
+        """Return the hashes of all commits since a moment, in Unix seconds or as git reads a date. Raises as above."""
+        branch = [] if self._branch in ("", "HEAD") else ["--branch", self._branch]
+        with tempfile.TemporaryDirectory(prefix="dispatch-", ignore_cleanup_errors=True) as self._folder:
+            stopping.note(git_folder=self._folder)
+            # The whole history: a shallow one fails where nothing is newer.
+            self._git("clone", "--quiet", "--bare", "--single-branch", *branch, self._address, self._folder)
+            since = moment if isinstance(moment, str) else f"@{int(moment)}"
+            return self._git("--git-dir", self._folder, "log", f"--since={since}", "--pretty=format:%H").split()
+
+    def close(self) -> None:
+        """Stop the running git, and remove its folder."""
+        with self._lock:
+            self._is_closed = True
+            clear_git(self._running.pid if self._running and self._running.poll() is None else 0, self._folder)
+
+    def _git(self, *words: str) -> str:
+        try:
+            running = self._start(words)
+            answer, _ = running.communicate(timeout=self._timeout)
+        except FileNotFoundError:
+            raise ServiceError("the wrapper's commit cannot be asked for: git is not installed") from None
+        except OSError as error:
+            raise ServiceError(f"the wrapper's commit cannot be asked for: git: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.communicate()
+            stopping.note(git=0)
+            raise ServiceError(f"{self._address}: no answer in time; try again") from None
+        stopping.note(git=0)
+        if running.returncode:
+            raise ServiceError(
+                f"{self._address}: git cannot read it; check GIT_ACCESS_TOKEN and GIT_HOST, or CODEOCEAN_EMAIL and"
+                " CODEOCEAN_API_TOKEN"
+            )
+        return answer
+
+    def _start(self, words: tuple[str, ...]) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._is_closed:
+                raise ServiceError(f"{self._address}: not asked any more")
+            self._running = subprocess.Popen(
+                ["git", *words],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,  # so that its own helpers end with it
+            )
+            stopping.note(git=self._running.pid)
+            return self._running
+
+
+def clear_git(process: int, folder: str) -> None:
+    """End a process of git, where there is one, and remove the folder that it was making."""
+    if process:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(host: str, credentials: str) -> Mapping[str, str]:
+    """Return the environment of git: the user's settings, and the credentials for one host.
+
+    git fixes a header before it follows a redirect and would send it to any host, so it follows none.
+    """
+    user, _, password = unquote(credentials).partition(":")
+    header = base64.b64encode(f"{user}:{password}".encode()).decode()
+    settings = {
+        f"http.https://{host}/.extraHeader": f"Authorization: Basic {header}",
+        "http.followRedirects": "false",
+    }
+    given = os.environ.get("GIT_CONFIG_COUNT", "")
+    first = int(given) if given.isdecimal() else 0
+    own = {"GIT_CONFIG_COUNT": str(first + len(settings)), "GIT_TERMINAL_PROMPT": "0"}
+    for number, (name, value) in enumerate(settings.items(), first):
+        own |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return {**os.environ, **own}

@@ -40,7 +40,6 @@ _WORDS_OF_OTHER_TYPES = frozenset(
 )
 
 Names = tuple[str, ...]
-_Batch = list[tuple[Job | Skipped, Names | None]]
 
 
 def record_names(
@@ -52,44 +51,25 @@ def record_names(
 ) -> Names | None:
     """Return the names that the record of a job's results may have: each is the hash of the code that the job runs.
 
-    There are two for each way to write the version, since `aind-data-schema` 2.8 added fields that enter the hash.
-
-    Returns
-    -------
-    tuple of str or None
-        None where the names cannot be known: the wrapper's panel gives a value that the wrapper converts to a type
-        which only the wrapper knows.
+    There are two for each way to write the version, since `aind-data-schema` 2.8 added fields that enter the hash. None
+    where the wrapper's panel gives a value that the wrapper converts to a type which only the wrapper knows.
     """
     told = analysis_code(wrapper.code, locations, files, fixed, parameter_set)
     assert told is not None, "the code is known"
-    parameters = _merged(told["parameters"], wrapper.arguments, files, fixed, parameter_set)
-    if parameters is None:
-        return None
-    urls = [asset["url"] for asset in told["input_data"]]
-    versions = (told["version"], *wrapper.other_versions)
-    return tuple(
-        hashlib.sha256(to_json(record, inf_nan_mode="null")).hexdigest()
-        for version in versions
-        for record in _records({**told, "version": version}, urls, parameters)
-    )
-
-
-def _merged(
-    parameters: dict[str, Any],
-    arguments: Mapping[str, str],
-    files: Sequence[str] | None,
-    fixed: Mapping[str, Any] | None,
-    parameter_set: Mapping[str, Any] | None,
-) -> dict[str, Any] | None:
-    """Return what the wrapper makes of a job's parameters and its own command line, None where that is not known."""
     replaced = {*_OF_THE_WRAPPER, *(parameter_set or {}), *(("file_location",) if files else ())}
-    effective = {name: text for name, text in arguments.items() if name not in replaced}
-    if not all(name not in (fixed or {}) and _is_text(text) for name, text in effective.items()):
+    given = {name: text for name, text in wrapper.arguments.items() if name not in replaced}
+    if any(name in (fixed or {}) or not _is_text(text) for name, text in given.items()):
         return None
     # They are added in the order of the fields of the analysis, which only the wrapper knows.
-    if sum(name not in parameters for name in effective) > 1:
+    if sum(name not in told["parameters"] for name in given) > 1:
         return None
-    return {**parameters, **effective}
+    parameters = {**told["parameters"], **given}
+    urls = [asset["url"] for asset in told["input_data"]]
+    return tuple(
+        hashlib.sha256(to_json(record, inf_nan_mode="null")).hexdigest()
+        for version in (told["version"], *wrapper.other_versions)
+        for record in _records({**told, "version": version}, urls, parameters)
+    )
 
 
 def _is_text(value: str) -> bool:
@@ -98,6 +78,7 @@ def _is_text(value: str) -> bool:
 
 def _records(code: Mapping[str, Any], urls: Sequence[str], parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the code as `aind-data-schema` writes it from 2.8 on, and as it did before; the order of keys counts."""
+    names = [match[1] if (match := _OPEN_DATA.match(url)) else None for url in urls]
     record = {
         "object_type": "Code",
         "url": code["url"],
@@ -108,35 +89,22 @@ def _records(code: Mapping[str, Any], urls: Sequence[str], parameters: Mapping[s
         "run_script": code["run_script"],
         "language": None,
         "language_version": None,
-        "input_data": [{"object_type": "Data asset", "name": _asset_name(url), "url": url} for url in urls],
+        "input_data": [
+            {"object_type": "Data asset", "name": name, "url": url} for name, url in zip(names, urls, strict=True)
+        ],
         "parameters": parameters,
         "core_dependency": None,
     }
     yield record
-    old = {**record, "input_data": [{"object_type": "Data asset", "url": url} for url in urls]}
-    del old["commit_hash"]
-    yield old
-
-
-def _asset_name(url: str) -> str | None:
-    match = _OPEN_DATA.match(url)
-    return match[1] if match else None
+    del record["commit_hash"]
+    yield {**record, "input_data": [{"object_type": "Data asset", "url": url} for url in urls]}
 
 
 class ResultsDatabase:
     """The records of results, found as the wrapper finds them: by `DOCDB_HOST`, `DOCDB_DATABASE`, `DOCDB_COLLECTION`.
 
-    Parameters
-    ----------
-    host : str
-        Asked where `DOCDB_HOST` is not set.
-    timeout : float
-        Seconds that one answer may take.
-
-    Raises
-    ------
-    RequestError
-        The collection is not set.
+    `host` is asked where `DOCDB_HOST` is not set; one answer may take `timeout` seconds. RequestError if the collection
+    is not set.
     """
 
     def __init__(self, host: str, timeout: float) -> None:
@@ -153,15 +121,11 @@ class ResultsDatabase:
         return f"{self._address.database}/{self._address.collection} of {self._address.host}"
 
     def found(self, names: Sequence[str]) -> set[str]:
-        """Return those of these names that have a record, by one request.
-
-        Raises
-        ------
-        ServiceError
-            The database does not answer, or refuses.
-        """
+        """Return those of these names that have a record, by one request; ServiceError if it fails."""
         from job_dispatch.metadata.docdb import Records
 
+        if not names:
+            return set()
         # A client is for one thread.
         client: Records | None = getattr(self._of_thread, "client", None)
         if client is None:
@@ -173,61 +137,114 @@ class ResultsDatabase:
         return {str(record.get("name")) for record in records}
 
 
-class Unprocessed:
-    """Lets jobs through that have no results yet, in their order.
+class Remaining:
+    """Lets jobs through that remain to be done: to be called with all jobs.
 
-    One request asks for many jobs, and several requests are under way: few at first, so that a cap on the number
-    of jobs costs no more than it must.
-
-    Parameters
-    ----------
-    wrapper : Wrapper
-    fixed : dict or None
-        The fixed parameters of all jobs.
-    database : ResultsDatabase
+    Those that `exclusions` name stay out; and, where there is a `database`, those that have results in it. `wrapper` is
+    the code that will run the jobs, and `fixed` are the fixed parameters of all jobs.
     """
 
-    def __init__(self, wrapper: Wrapper, fixed: Mapping[str, Any] | None, database: ResultsDatabase) -> None:
-        self._wrapper, self._fixed, self._database = wrapper, fixed, database
-        self.undecided = 0
-        """How many jobs were let through since the names of their records cannot be known."""
+    def __init__(
+        self,
+        exclusions: Exclusions,
+        wrapper: Wrapper | None,
+        fixed: dict[str, Any] | None,
+        database: ResultsDatabase | None,
+    ) -> None:
+        self._exclusions, self._wrapper, self._fixed, self._database = exclusions, wrapper, fixed, database
+        self._known: set[str] = set()
+        self._changed = 0
+        # Jobs that were let through since the names of their records cannot be known.
+        self._undecided = 0
 
-    def of(self, jobs: Iterable[Job | Skipped]) -> Iterator[Job | Skipped]:
-        """Yield the jobs without results, and a `Skipped` for each of the others; what is skipped already passes."""
-        batches = self._batches(iter(jobs))
-        waiting: collections.deque[tuple[_Batch, Future[set[str]] | None]] = collections.deque()
+    def __call__(self, jobs: Iterable[Job]) -> Iterator[Job | Skipped]:
+        """Yield the jobs that remain in their order, and a `Skipped` for each of the others."""
+        remaining = map(self._unless_excluded, jobs)
+        return remaining if self._database is None else self._unprocessed(remaining, self._database)
+
+    def _unless_excluded(self, job: Job) -> Job | Skipped:
+        if job.name not in self._exclusions.jobs:
+            return job
+        self._known.add(job.name)
+        skipped = excluding(job, self._exclusions.jobs, self._fixed)
+        self._changed += skipped is None
+        return skipped or job
+
+    def _unprocessed(self, jobs: Iterator[Job | Skipped], database: ResultsDatabase) -> Iterator[Job | Skipped]:
+        """Let jobs without results through.
+
+        One request asks for many jobs, and several requests are under way: few at first, so that a cap on the number
+        of jobs costs no more than it must.
+        """
+        batches = iter(lambda: list(itertools.islice(jobs, _JOBS_A_REQUEST)), [])
+        waiting: collections.deque[tuple[list[tuple[Job | Skipped, Names | None]], Future[set[str]]]] = (
+            collections.deque()
+        )
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="results")
         try:
             for at_once in itertools.chain([1, 2, 4], itertools.repeat(_AT_ONCE)):
                 while len(waiting) < at_once and (batch := next(batches, None)):
-                    names = [name for _, all_names in batch for name in all_names or ()]
-                    waiting.append((batch, pool.submit(self._database.found, names) if names else None))
+                    named = [(one, None if isinstance(one, Skipped) else self._names(one)) for one in batch]
+                    asked = [name for _, names in named for name in names or ()]
+                    waiting.append((named, pool.submit(database.found, asked)))
                 if not waiting:
                     return
-                batch, answer = waiting.popleft()
-                yield from self._judged(batch, answer.result() if answer else set())
+                named, answer = waiting.popleft()
+                done = answer.result()
+                for one, names in named:
+                    if isinstance(one, Job) and not done.isdisjoint(names or ()):
+                        yield Skipped.of_job(Reason.PROCESSED, one.name, one.group.assets)
+                    else:
+                        self._undecided += isinstance(one, Job) and names is None
+                        yield one
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def names(self, job: Job) -> Names | None:
+    def _names(self, job: Job) -> Names | None:
         """Return what the record of a job's results may be named, None where that cannot be known."""
+        assert self._wrapper is not None, "it is asked for where there is a database"
         locations = [asset.location for asset in job.group.assets]
         files = None if job.files is None else [file.address for file in job.files]
         return record_names(self._wrapper, locations, files, self._fixed, job.parameter_set)
 
-    def _batches(self, jobs: Iterator[Job | Skipped]) -> Iterator[_Batch]:
-        while batch := list(itertools.islice(jobs, _JOBS_A_REQUEST)):
-            yield [(one, None if isinstance(one, Skipped) else self.names(one)) for one in batch]
+    def warn(self, jobs: Jobs) -> None:
+        """Report what `--exclude` did not match; warn of jobs that may be processed already or cannot succeed."""
+        if self._changed:
+            changed = counted(self._changed, "job that is done has", "jobs that are done have")
+            logger.info("--exclude: %s another input now, so not excluded", changed)
+        if jobs.left_off is None:
+            places = {name: job.place for name, job in self._exclusions.jobs.items()}
+            report_unmatched(places, self._known, ("job", "jobs"), "job of this run")
+        if self._undecided:
+            logger.warning(
+                "--skip_processed: whether %s were processed is left to the wrapper: its app panel gives parameters"
+                " whose values only it knows",
+                counted(self._undecided, "job"),
+            )
+        if self._database is not None and (bucket := os.environ.get("ANALYSIS_BUCKET")):
+            self._warn_of_folders(bucket, jobs)
 
-    def _judged(self, batch: _Batch, done: set[str]) -> Iterator[Job | Skipped]:
-        for one, names in batch:
-            if isinstance(one, Skipped):
-                yield one
-            elif names is not None and not done.isdisjoint(names):
-                yield Skipped.of_job(Reason.PROCESSED, one.name, one.group.assets)
-            else:
-                self.undecided += names is None
-                yield one
+    def _warn_of_folders(self, bucket: str, jobs: Jobs) -> None:
+        by_name = {name: job for job in jobs.planned for name in self._names(job) or ()}
+        try:
+            folders = existing_folders(bucket, by_name)
+        except BaseException as error:
+            reason = failures.explained(error).headline
+            logger.warning("ANALYSIS_BUCKET: whether folders in it block jobs is not known: %s", reason)
+            return
+        if folders:
+            warn_listing(
+                f"ANALYSIS_BUCKET: {counted(len(folders), 'folder')} without a record of results will stop their jobs"
+                " (S3 path … already exists); look at them and remove them:",
+                [f"s3://{bucket}/{name} of job {by_name[name].name}" for name in sorted(folders)],
+            )
+
+
+def leave_out_processed(
+    exclusions: Exclusions, wrapper: Wrapper | None, fixed: dict[str, Any] | None, database: ResultsDatabase | None
+) -> Remaining | None:
+    """Return what lets the remaining jobs through, see `Remaining`; None where all remain."""
+    return Remaining(exclusions, wrapper, fixed, database) if exclusions.jobs or database else None
 
 
 def existing_folders(bucket: str, names: Iterable[str]) -> set[str]:
@@ -235,14 +252,7 @@ def existing_folders(bucket: str, names: Iterable[str]) -> set[str]:
 
     A wrapper refuses to write where there is one. The folders are listed in pages of a thousand, each beginning at the
     first name that is not yet decided, so that there are no more listings than names, nor than pages; names that begin
-    with other characters are looked for at the same time.
-
-    Raises
-    ------
-    RequestError
-        AWS is configured in a way that boto3 refuses.
-    ServiceError
-        The bucket cannot be listed.
+    with other characters are looked for at the same time. ServiceError if the bucket cannot be listed.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -269,91 +279,3 @@ def _existing(client: S3Client, bucket: str, names: Sequence[str]) -> set[str]:
         last = max([*folders, *(one["Key"] for one in page.get("Contents", []))])
         names = [name for name in names if name > last]
     return found
-
-
-class Remaining:
-    """Lets jobs through that remain to be done: to be called with all jobs.
-
-    Parameters
-    ----------
-    exclusions : Exclusions
-    fixed : dict or None
-        The fixed parameters of all jobs.
-    unprocessed : Unprocessed or None
-        None where processed jobs are done again.
-    """
-
-    def __init__(self, exclusions: Exclusions, fixed: dict[str, Any] | None, unprocessed: Unprocessed | None) -> None:
-        self._exclusions, self._fixed, self._unprocessed = exclusions, fixed, unprocessed
-        self._known: set[str] = set()
-        self._changed = 0
-
-    def __call__(self, jobs: Iterable[Job]) -> Iterator[Job | Skipped]:
-        """Yield the jobs that remain in their order, and a `Skipped` for each of the others."""
-        remaining = map(self._judged, jobs)
-        return remaining if self._unprocessed is None else self._unprocessed.of(remaining)
-
-    def _judged(self, job: Job) -> Job | Skipped:
-        if job.name not in self._exclusions.jobs:
-            return job
-        self._known.add(job.name)
-        skipped = excluding(job, self._exclusions.jobs, self._fixed)
-        self._changed += skipped is None
-        return skipped or job
-
-    def warn(self, jobs: Jobs) -> None:
-        """Report what `--exclude` did not match; warn of jobs that may be processed already or cannot succeed."""
-        if self._changed:
-            changed = counted(self._changed, "job that is done has", "jobs that are done have")
-            logger.info("--exclude: %s another input now, so not excluded", changed)
-        if jobs.left_off is None:
-            places = {name: job.place for name, job in self._exclusions.jobs.items()}
-            report_unmatched(places, self._known, ("job", "jobs"), "job of this run")
-        if self._unprocessed is None:
-            return
-        if undecided := self._unprocessed.undecided:
-            logger.warning(
-                "--skip_processed: whether %s were processed is left to the wrapper: its app panel gives parameters"
-                " whose values only it knows",
-                counted(undecided, "job"),
-            )
-        if bucket := os.environ.get("ANALYSIS_BUCKET"):
-            _warn_of_folders(bucket, jobs, self._unprocessed)
-
-
-def leave_out_processed(
-    exclusions: Exclusions,
-    wrapper: Wrapper | None,
-    fixed: dict[str, Any] | None,
-    database: ResultsDatabase | None,
-) -> Remaining | None:
-    """Return what lets the remaining jobs through; None where all remain.
-
-    Parameters
-    ----------
-    exclusions : Exclusions
-    wrapper : Wrapper or None
-        The code that will run the jobs, where it is known.
-    fixed : dict or None
-        The fixed parameters of all jobs.
-    database : ResultsDatabase or None
-        Where processed jobs are recorded; None where they are done again.
-    """
-    unprocessed = None if wrapper is None or database is None else Unprocessed(wrapper, fixed, database)
-    return Remaining(exclusions, fixed, unprocessed) if exclusions.jobs or unprocessed else None
-
-
-def _warn_of_folders(bucket: str, jobs: Jobs, unprocessed: Unprocessed) -> None:
-    by_name = {name: job for job in jobs.planned for name in unprocessed.names(job) or ()}
-    try:
-        folders = existing_folders(bucket, by_name)
-    except BaseException as error:
-        reason = failures.explained(error).headline
-        logger.warning("ANALYSIS_BUCKET: whether folders in it block jobs is not known: %s", reason)
-        return
-    if folders:
-        warn_listing(
-            f"ANALYSIS_BUCKET: {counted(len(folders), 'folder')} without a record of results will stop their jobs"
-            " (S3 path … already exists); look at them and remove them:",
-            [f"s3://{bucket}/{name} of job {by_name[name].name}" for name in sorted(folders)],
-        )
