@@ -26,11 +26,6 @@ from benchmarks.shapes import BUCKET, SHAPES, keys_of, page, size_of
 
 _COUNTS = b"/-/counts"
 _MARK = "@"
-_OBJECT = (
-    "<Contents><Key>@/{}</Key><LastModified>2025-06-07T00:00:00.000Z</LastModified>"
-    "<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass>"
-    "</Contents>"
-)
 _LISTING = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
     "<Name>{}</Name><KeyCount>{}</KeyCount><MaxKeys>{}</MaxKeys><IsTruncated>{}</IsTruncated>{}</ListBucketResult>"
@@ -74,19 +69,31 @@ class Endpoint:
         return counts
 
 
+@lru_cache(maxsize=1_200)
+def _objects(shape: str, thousand: int) -> list[str]:
+    """Return what a listing says of a thousand objects that follow each other."""
+    keys = keys_of(shape).between(1_000 * thousand, 1_000 * (thousand + 1))
+    return [
+        f"<Contents><Key>{_MARK}/{key}</Key><LastModified>2025-06-07T00:00:00.000Z</LastModified>"
+        "<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag>"
+        f"<Size>{size_of(key)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        for key in keys
+    ]
+
+
 @lru_cache(maxsize=2_000)
 def _rendered(shape: str, prefix: str, delimiter: str, after: str, token: str, size: int) -> bytes:
     """Return the body of an answer; prefix and `after` are relative to the asset."""
     keys = keys_of(shape)
     position = int(token) if token else keys.after_key(after) if after else 0
     entries = page(keys, prefix, delimiter, position, size)
-    parts = [_OBJECT.format(key, size_of(key)) for key in entries.keys]
-    parts += [f"<CommonPrefixes><Prefix>@/{one}</Prefix></CommonPrefixes>" for one in entries.prefixes]
+    parts = [_objects(shape, number // 1_000)[number % 1_000] for number in entries.positions]
+    parts += [f"<CommonPrefixes><Prefix>{_MARK}/{one}</Prefix></CommonPrefixes>" for one in entries.prefixes]
     if entries.next_position is not None:
         parts.append(f"<NextContinuationToken>{entries.next_position}</NextContinuationToken>")
     is_truncated = "false" if entries.next_position is None else "true"
     return _LISTING.format(
-        BUCKET, len(entries.keys) + len(entries.prefixes), size, is_truncated, "".join(parts)
+        BUCKET, len(entries.positions) + len(entries.prefixes), size, is_truncated, "".join(parts)
     ).encode()
 
 

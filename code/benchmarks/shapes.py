@@ -42,6 +42,16 @@ class Keys:
         folder, names = self._blocks[block]
         return folder + names[number - self._starts[block]]
 
+    def between(self, start: int, stop: int) -> list[str]:
+        """Return the keys from one position up to another."""
+        found: list[str] = []
+        while start < min(stop, len(self)):
+            block = bisect_right(self._starts, start) - 1
+            (folder, names), first = self._blocks[block], self._starts[block]
+            found += [folder + name for name in names[start - first : stop - first]]
+            start = self._starts[block + 1]
+        return found
+
     def from_key(self, key: str) -> int:
         """Return the position of the first key that is not less than this one."""
         return bisect_left(self, key)
@@ -60,28 +70,33 @@ class Shape(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """One page of a listing: keys, common prefixes, and where the next page begins."""
+    """One page of a listing: the positions of its keys, common prefixes, and where the next page begins."""
 
-    keys: list[str]
+    positions: Sequence[int]
     prefixes: list[str]
     next_position: int | None
 
 
 def page(keys: Keys, prefix: str, delimiter: str, position: int, size: int) -> Entries:
     """Return a page as `ListObjectsV2` does."""
-    entries = Entries([], [], None)
     position = max(position, keys.from_key(prefix))
+    if not delimiter:
+        end = keys.from_key(f"{prefix}\U0010ffff")
+        stop = min(position + size, end)
+        return Entries(range(position, stop), [], stop if stop < end else None)
+    positions: list[int] = []
+    prefixes: list[str] = []
     while position < len(keys) and (key := keys[position]).startswith(prefix):
-        if len(entries.keys) + len(entries.prefixes) == size:
-            return entries._replace(next_position=position)
-        end = key.find(delimiter, len(prefix)) if delimiter else -1
+        if len(positions) + len(prefixes) == size:
+            return Entries(positions, prefixes, position)
+        end = key.find(delimiter, len(prefix))
         if end < 0:
-            entries.keys.append(key)
+            positions.append(position)
             position += 1
         else:
-            entries.prefixes.append(key[: end + 1])
+            prefixes.append(key[: end + 1])
             position = keys.from_key(key[:end] + chr(ord(delimiter) + 1))
-    return entries
+    return Entries(positions, prefixes, None)
 
 
 def size_of(key: str) -> int:

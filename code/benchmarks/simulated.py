@@ -71,9 +71,10 @@ class _Server:
         folders: list[str] = []
         position: int | None = 0
         while position is not None:
-            keys, prefixes, position = page(keys_of(_shape(asset)), path, "/", position, PAGE_SIZE)
-            await self._answer(len(keys) + len(prefixes))
-            files.update((f"{asset}/{key}", (size_of(key), "")) for key in keys)
+            keys = keys_of(_shape(asset))
+            positions, prefixes, position = page(keys, path, "/", position, PAGE_SIZE)
+            await self._answer(len(positions) + len(prefixes))
+            files.update((f"{asset}/{keys[one]}", (size_of(keys[one]), "")) for one in positions)
             folders += [f"{asset}/{one}" for one in prefixes]
         return level_of(files, folders)
 
@@ -81,11 +82,12 @@ class _Server:
         asset, _, path = prefix.partition("/")
         keys = keys_of(_shape(asset))
         found = page(keys, path, "", keys.after_key(after.partition("/")[2]), PAGE_SIZE)
-        await self._answer(len(found.keys))
-        if is_guess and not found.keys:
+        await self._answer(len(found.positions))
+        if is_guess and not found.positions:
             raise NothingSeenError
-        sizes = [size_of(key) for key in found.keys]
-        return Page([f"{asset}/{key}" for key in found.keys], sizes, [""] * len(sizes), found.next_position is None)
+        paths = [keys[one] for one in found.positions]
+        sizes = [size_of(path) for path in paths]
+        return Page([f"{asset}/{path}" for path in paths], sizes, [""] * len(sizes), found.next_position is None)
 
     async def _answer(self, keys: int) -> None:
         self.requests += 1
