@@ -15,6 +15,7 @@ ROWS = (
     ("metadata", "storage", "jobs"),
     ("cohort", "processed"),
     ("report", "results"),
+    ("dispatching",),
     ("main",),
 )
 LINES_OF_A_FILE = 450
