@@ -111,7 +111,7 @@ def _write(directory: Path, jobs: int, rounds: int) -> None:
     for number in range(rounds):
         ours, theirs = directory / f"ours-{number}", directory / f"bare-{number}"
         with locked(ours, overwrite=False) as output:
-            written.append(_timed(lambda: write(output, planned, folders)))
+            written.append(_timed(lambda: write(output, planned, folders.shares)))
         paths = [
             f"{folder}/{planned.planned[job].name}.json"
             for folder, numbers in enumerate(folders.shares)

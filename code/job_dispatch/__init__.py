@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from job_dispatch.cohort.sources import Folder
     from job_dispatch.jobs.building import Jobs, plan
     from job_dispatch.jobs.model import AnalysisDispatchModel
-    from job_dispatch.jobs.writing import write
+    from job_dispatch.jobs.sharing import write
     from job_dispatch.messages import RequestError, ServiceError
     from job_dispatch.metadata.catalog import Catalog
     from job_dispatch.metadata.docdb import DocDb
@@ -72,7 +72,7 @@ _MODULES = {
     "run": "results.library",
     "select": "cohort.selecting",
     "status": "results.library",
-    "write": "jobs.writing",
+    "write": "jobs.sharing",
 }
 
 

@@ -129,7 +129,7 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
             also = [one.record_id for one in cohort.skipped if one.record_id] if asked.table else []
             save(saved, source, cohort.assets, also, located if settings.wants_files else None)
         if not settings.dry_run:
-            output_folder.write(output, jobs, folders)
+            output_folder.write(output, jobs, folders.shares)
             yield WRITING, run
 
 

@@ -145,19 +145,9 @@ class Jobs(Sequence[AnalysisDispatchModel]):
 class Work:
     """All that is to be done: one job per group, file and parameter set, in that order, each content once.
 
-    A job is built when it is come to, so that the first of millions cost nothing more.
-
-    Parameters
-    ----------
-    files : Files
-        Assets without files among them are left out of their groups.
-    parameters : Parameters
-    query : str or None
-        The query that jobs tell.
-    split_files : bool
-        A job for each file; the files of groups with metadata and of pairs are not split.
-    code : Code or None
-        The code that will run them, None where it is not known.
+    A job is built when it is come to, so that the first of millions cost nothing more. Assets without located files are
+    left out of their groups. With `split_files`, there is a job for each file, but not of groups with metadata and of
+    pairs.
     """
 
     def __init__(
@@ -171,8 +161,8 @@ class Work:
         self._split_files = split_files
         self._sets = parameters.sets or (None,)
         self._places: dict[str, int] = {}
+        # Those of the same content counted each.
         self.number = sum(1 for _ in self._works()) * len(self._sets)
-        """How many jobs there are, those of the same content counted each."""
 
     def __iter__(self) -> Iterator[Job]:
         place, repeated = itertools.count(), 0
@@ -226,7 +216,7 @@ class Work:
                 for file in files:
                     yield found, (file,), file.size
             else:
-                yield found, files, _sum([one.size for one in (there if files is None else files)])
+                yield found, files, total(one.size for one in (there if files is None else files))
 
     def _there(self, group: Group) -> list[LocatedAsset]:
         return [self._located[asset.record_id] for asset in group.assets if asset.record_id in self._located]
@@ -238,13 +228,7 @@ class Work:
 
 
 def refuse_too_many(cohort: Cohort, parameters: Parameters) -> None:
-    """Refuse more assets than make the jobs that are written unasked, before their files are listed.
-
-    Raises
-    ------
-    RequestError
-        Each asset or group makes a job for each parameter set, and those are too many.
-    """
+    """Refuse more assets than make the jobs that are written unasked, before their files are listed."""
     sets = max(len(parameters.sets), 1)
     if len(cohort.groups) * sets > JOBS_UNASKED:
         selected = counted(len(cohort.groups), "asset or group", "assets or groups")
@@ -305,8 +289,7 @@ def plan(
     >>> len(jobs), jobs[1].distributed_parameters
     (2, {'cutoff': 0.2})
     """
-    at_most = max_jobs
-    if at_most is not None and at_most < 1:
+    if max_jobs is not None and max_jobs < 1:
         raise RequestError("--max_number_of_tasks_dispatched must be a whole number from 1")
     if not isinstance(parameters, Parameters):
         parameters = parameters_of(parameters)
@@ -314,16 +297,16 @@ def plan(
         leave_out = partial(_without_excluded, files.cohort.excluded_jobs, parameters.fixed)
     _note_whole_groups(files, split_files)
     work = Work(files, parameters, files.cohort.query if query_in_jobs else None, split_files, code)
-    limit = at_most or JOBS_UNASKED
-    if not (at_most or is_preview) and leave_out is None and work.are_distinct and work.number > limit:
+    limit = max_jobs or JOBS_UNASKED
+    if not (max_jobs or is_preview) and leave_out is None and work.are_distinct and work.number > limit:
         _refuse(work.extent(), is_preview)
     # One more than is written unasked tells whether there are too many.
     with showing_progress(progress):
-        taken, skipped = _taken(work, leave_out, at_most or limit + 1)
+        taken, skipped = _taken(work, leave_out, max_jobs or limit + 1)
     too_many = work.extent() if len(taken) > limit else None
     del taken[limit:]
     left_off = None
-    if too_many or (at_most and len(taken) == at_most and work.after(taken[-1])):
+    if too_many or (max_jobs and len(taken) == max_jobs and work.after(taken[-1])):
         left_off = LeftOff(work.after(taken[-1]), is_exact=leave_out is None and work.are_distinct)
     with carrying(skipped):
         if too_many:
@@ -391,9 +374,10 @@ def _with_its_own(group: Group, parameter_set: dict[str, Any] | None) -> dict[st
     return {**group.parameters, **(parameter_set or {})} if group.parameters else parameter_set
 
 
-def _sum(sizes: Sequence[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+def total(sizes: Iterable[int | None]) -> int | None:
+    """Return the sum of sizes, None if one of them is unknown."""
+    known = list(sizes)
+    return None if None in known else sum(size for size in known if size is not None)
 
 
 def _model(

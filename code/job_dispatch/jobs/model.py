@@ -79,7 +79,8 @@ class AnalysisDispatchModel(BaseModel):
 
     def to_json(self) -> str:
         """Return the text of the job file: JSON indented by 4, without keys that are null."""
-        return self.model_dump_json(indent=4, exclude=self._null_fields())
+        # `exclude_none` would leave out nulls inside parameters as well.
+        return self.model_dump_json(indent=4, exclude={name for name, value in self if value is None})
 
     def uuid(self) -> uuid.UUID:
         """Return the job's name: a UUID version 5 of the work alone: assets, files, parameters and group.
@@ -90,19 +91,9 @@ class AnalysisDispatchModel(BaseModel):
         content = {name: value for name, value in self if value is not None and name not in _NOT_OF_THE_WORK}
         return uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(content, sort_keys=True, separators=(",", ":")))
 
-    def _null_fields(self) -> set[str]:
-        """Name the null fields. `exclude_none` would be a promise about nulls inside parameters as well."""
-        return {name for name, value in self if value is None}
-
 
 def fingerprint(content: Mapping[str, Any]) -> str:
-    """Return the hash of what decides the result of a job, the versions of its files included.
-
-    Parameters
-    ----------
-    content : mapping
-        What the job file holds.
-    """
+    """Return the hash of what in a job file decides the result of the job, the versions of its files included."""
     decisive = {name: value for name, value in content.items() if name not in _NOT_OF_THE_INPUT}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -111,13 +102,8 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 class Code:
     """The code that will run the jobs, as the wrapper itself will record it in their results.
 
-    Parameters
-    ----------
-    url, name, version, run_script : str
-    attached : tuple of str
-        Locations of the data assets that are attached to the run.
-    panel : mapping of str to str
-        What is filled in in the wrapper's app panel, by label.
+    `attached` are the locations of the data assets that are attached to the run, and `panel` is what is filled in in the
+    wrapper's app panel, by label.
     """
 
     url: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,6 @@ from pathlib import Path
 
 from job_dispatch import stopping
 from job_dispatch.jobs.building import Job, Jobs
-from job_dispatch.jobs.sharing import Folders, is_in_pipeline
 from job_dispatch.messages import DispatchError, RequestError, ServiceError, logger, progress, warn_listing
 
 HIDDEN = ".dispatch"
@@ -42,13 +42,7 @@ _EARLIER = "--output_directory: %s holds worker folders of an earlier run; --ove
 class OutputFolder:
     """An output folder that this run has locked.
 
-    Attributes
-    ----------
-    directory : pathlib.Path
-    staging : pathlib.Path
-        The hidden folder inside it, in which worker folders are made.
-    earlier : sequence of str
-        The worker folders of an earlier run, which the new ones replace.
+    Worker folders are made in `staging`, the hidden folder inside it, and replace the `earlier` ones of another run.
     """
 
     directory: Path
@@ -57,15 +51,7 @@ class OutputFolder:
 
 
 def inspect(directory: Path, overwrite: bool) -> None:
-    """Check an output folder as `locked` does, but touch nothing; worker folders of an earlier run are a warning.
-
-    Raises
-    ------
-    RequestError
-        It is no folder, or holds other things that are named like worker folders.
-    ServiceError
-        It cannot be read.
-    """
+    """Check an output folder as `locked` does, but touch nothing; worker folders of an earlier run are a warning."""
     with disk_errors(directory):
         existing = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
         if not existing.is_dir():
@@ -99,25 +85,13 @@ def locked(directory: Path, overwrite: bool) -> Iterator[OutputFolder]:
     """Lock the output folder, clear what a killed run left in it, and make a staging folder for this run.
 
     On exit the staging folder is removed, and the output folder too if this run made it and it is empty.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-        Made if it is missing.
-    overwrite : bool
-        Replace the worker folders of an earlier run.
-
-    Raises
-    ------
-    RequestError
-        It is no folder, or holds worker folders without `overwrite`, or other things that are named like worker
-        folders.
-    ServiceError
-        It cannot be written, or another run is writing into it.
+    A RequestError is raised if it is no folder, or holds worker folders without `overwrite`, or other things that are
+    named like worker folders; a ServiceError if it cannot be written, or another run is writing into it.
     """
     with contextlib.ExitStack() as undo:
         with disk_errors(directory):
-            made = _missing(directory)
+            folders = (directory.absolute(), *directory.absolute().parents)
+            made = list(itertools.takewhile(lambda path: not os.path.lexists(path), folders))
             stopping.note(output=str(directory.absolute()), made=list(map(str, made)))
             undo.callback(_remove_empty, made)
             _make_folder(directory)
@@ -136,17 +110,20 @@ def locked(directory: Path, overwrite: bool) -> Iterator[OutputFolder]:
     stopping.note(output="")
 
 
-def write(output: OutputFolder, jobs: Jobs, folders: Folders) -> None:
+def is_in_pipeline() -> bool:
+    """Tell whether this runs in a pipeline of Code Ocean, where each entry of the output folder starts a wrapper."""
+    return bool(os.environ.get("CO_PIPELINE_ID"))
+
+
+def write(output: OutputFolder, jobs: Jobs, shares: Sequence[Sequence[int]]) -> None:
     """Write each job's file into its worker folder: all jobs or none. In a pipeline without jobs, write `no_new_jobs`.
 
-    Raises
-    ------
-    ServiceError
-        The disk is full or fails; the worker folders of an earlier run are in place.
+    `shares` are the numbers of the jobs of each folder. A ServiceError is raised if the disk is full or fails; the
+    worker folders of an earlier run are in place then.
     """
     with disk_errors(output.directory):
         with progress("writing jobs", "jobs", len(jobs)) as shown:
-            for name, share in enumerate(folders.shares):
+            for name, share in enumerate(shares):
                 folder = output.staging / _NEW / str(name)
                 folder.mkdir()
                 for number in share:
@@ -159,15 +136,7 @@ def write(output: OutputFolder, jobs: Jobs, folders: Folders) -> None:
 
 
 def clear(directory: Path, made: Sequence[Path]) -> bool:
-    """Clear what a killed run left, as the next run would; tell whether all its jobs are in place.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-        Its output folder.
-    made : sequence of pathlib.Path
-        The folders that it made, which are removed if they are empty.
-    """
+    """Clear what a killed run left, and the folders that it made; tell whether all its jobs are in place."""
     is_complete = False
     with contextlib.suppress(OSError, DispatchError), _lock(directory):
         is_complete = _recover(directory)
@@ -191,16 +160,6 @@ def disk_errors(directory: Path) -> Iterator[None]:
 
 
 # Checks
-
-
-def _missing(directory: Path) -> list[Path]:
-    """Return the folders that must be made, the innermost first."""
-    missing = []
-    for path in (directory.absolute(), *directory.absolute().parents):
-        if os.path.lexists(path):
-            break
-        missing.append(path)
-    return missing
 
 
 def _make_folder(directory: Path) -> None:
@@ -246,13 +205,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _worker_folders(directory: Path) -> list[str]:
-    """Return the names of the worker folders: all-digit names, nothing but job files inside.
-
-    Raises
-    ------
-    RequestError
-        Something else has an all-digit name.
-    """
+    """Return the names of the worker folders (all digits, only job files inside), or refuse others with such names."""
     numbered = [name for name in _names(directory) if name.isascii() and name.isdecimal()]
     if other := [name for name in numbered if not _is_worker_folder(directory / name)]:
         raise RequestError(

@@ -1,41 +1,89 @@
-"""Which jobs go into which worker folder."""
+"""Worker folders: which jobs each gets, and writing them."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 
+from job_dispatch.jobs import output_folder
 from job_dispatch.jobs.building import Jobs
-from job_dispatch.messages import RequestError, counted, logger, progress
+from job_dispatch.jobs.output_folder import is_in_pipeline
+from job_dispatch.messages import RequestError, counted, logger, showing_progress
+from job_dispatch.messages import progress as progress_of
 
 Shares = Sequence[Sequence[int]]
 
 _WORKERS = 50
 
 
-def is_in_pipeline() -> bool:
-    """Tell whether this runs in a pipeline of Code Ocean, where each entry of the output folder starts a wrapper."""
-    return bool(os.environ.get("CO_PIPELINE_ID"))
-
-
 @dataclass(frozen=True)
 class Folders:
-    """How jobs are shared out over worker folders.
+    """How jobs are shared out: the numbers of the jobs of each worker folder.
 
-    Parameters
-    ----------
-    shares : sequence of sequence of int
-        The numbers of the jobs of each folder.
-    sizes : sequence of int
-        The bytes by which jobs were balanced, one per job; empty where they were balanced by count.
+    `sizes` are the bytes by which jobs were balanced, one per job; empty where they were balanced by count.
     """
 
     shares: Shares = ()
     sizes: Sequence[int] = ()
+
+
+def write(
+    jobs: Jobs,
+    directory: str | PathLike[str],
+    workers: int | None = None,
+    *,
+    tasks_per_job: int | None = None,
+    balance: str = "count",
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> list[Path]:
+    """Write jobs into numbered worker folders, all or none.
+
+    Parameters
+    ----------
+    jobs : Jobs
+    directory : path
+        The output folder; made if it is missing.
+    workers : int, optional
+        Largest number of worker folders; by default 50.
+    tasks_per_job : int, optional
+        Jobs per worker folder (overrides `workers`).
+    balance : {"count", "size"}
+        Share jobs out by their number, or by bytes.
+    overwrite : bool
+        Replace the worker folders of an earlier run.
+    progress : bool, optional
+        Show progress; by default in a terminal and in a notebook.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The worker folders.
+
+    Raises
+    ------
+    RequestError
+        The output folder holds worker folders of an earlier run, or something else in their place.
+    ServiceError
+        The disk is full or fails; no worker folder is left.
+
+    Examples
+    --------
+    >>> import job_dispatch as jd
+    >>> jobs = jd.plan(jd.locate(jd.select(jd.Catalog("catalog.jsonl"), subject="643634")))
+    >>> [folder.name for folder in jd.write(jobs, "results", workers=2)]
+    ['0', '1']
+    """
+    folder = Path(directory).expanduser()
+    with showing_progress(progress), output_folder.locked(folder, overwrite) as output:
+        folders = share_out(jobs, workers, tasks_per_job=tasks_per_job, balance=balance)
+        output_folder.write(output, jobs, folders.shares)
+    return [folder / str(number) for number in range(len(folders.shares))]
 
 
 def share_out(
@@ -71,13 +119,7 @@ def share_out(
 def share(number_of_jobs: int, num_parallel_workers: int, tasks_per_job: int | None) -> Shares:
     """Return the numbers of the jobs of each worker folder: contiguous, balanced to within one, no folder empty.
 
-    Parameters
-    ----------
-    number_of_jobs : int
-    num_parallel_workers : int
-        Maximum number of folders.
-    tasks_per_job : int or None
-        Maximum number of jobs per folder; overrides `num_parallel_workers`.
+    There are at most `num_parallel_workers` folders or, where it is given, at most `tasks_per_job` jobs in each.
     """
     folders = -(-number_of_jobs // tasks_per_job) if tasks_per_job else min(num_parallel_workers, number_of_jobs)
     bounds = [number_of_jobs * folder // folders for folder in range(folders + 1)] if folders else []
@@ -93,7 +135,7 @@ def share_by_size(sizes: Sequence[int], num_parallel_workers: int, tasks_per_job
     """
     folders: list[list[int]] = [[] for _ in share(len(sizes), num_parallel_workers, tasks_per_job)]
     loads = [(0, 0, folder) for folder in range(len(folders))]
-    with progress("sharing out", "jobs", len(sizes)) as shown:
+    with progress_of("sharing out", "jobs", len(sizes)) as shown:
         for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
             load, jobs, folder = heapq.heappop(loads)
             folders[folder].append(number)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from job_dispatch import pages
 from job_dispatch.frames import is_number
-from job_dispatch.jobs.building import Job
+from job_dispatch.jobs.building import Job, total
 from job_dispatch.messages import counted, with_unit
 from job_dispatch.model import Asset, Skipped
 from job_dispatch.report import charts
@@ -113,7 +113,7 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
         assets_by={trait: run.assets_by(trait) for trait in traits},
         funnel=run.funnel,
         factors=run.factors if len(run.jobs) else "",
-        folders=[charts.Folder(worker, len(jobs), _sum(job.size for job in jobs)) for worker, jobs in loads],
+        folders=[charts.Folder(worker, len(jobs), total(job.size for job in jobs)) for worker, jobs in loads],
         skipped=run.skipped,
         fixed_parameters=run.parameters.fixed or {},
         parameter_sets=run.parameters.sets,
@@ -154,15 +154,6 @@ def _amount(jobs: Sequence[Job]) -> str:
     known = [f"{with_unit(sum(sizes))} in {counted(len(sizes), 'file')}"] if sizes else []
     stores = [f"{counted(len(files) - len(sizes), 'store')} of unknown size"] if len(sizes) < len(files) else []
     return " and ".join([*known, *stores])
-
-
-def _sum(sizes: Iterable[int | None]) -> int | None:
-    total = 0
-    for size in sizes:
-        if size is None:
-            return None
-        total += size
-    return total
 
 
 def _row(worker: str, job: Job) -> JobRow:

@@ -14,7 +14,6 @@ import pytest
 
 from job_dispatch.jobs.building import Jobs
 from job_dispatch.jobs.output_folder import clear, locked, write
-from job_dispatch.jobs.sharing import Folders
 from job_dispatch.messages import RequestError, ServiceError
 from tests.conftest import World
 
@@ -137,7 +136,7 @@ def test_a_file_that_turns_up_in_an_earlier_folder_while_it_is_replaced_survives
     assert world.call("--docdb_query={}").returncode == 0
     with locked(output, overwrite=True) as folder:
         put(output / "0" / "thesis.txt")
-        write(folder, NO_FURTHER_JOBS, Folders())
+        write(folder, NO_FURTHER_JOBS, [])
     assert (folder.staging / "old" / "0" / "thesis.txt").read_text() == "mine"
 
 
@@ -146,7 +145,7 @@ def test_a_folder_that_turns_up_where_a_worker_folder_goes_is_not_replaced(tmp_p
         put(tmp_path / "0" / "thesis.txt")
         (folder.staging / "new" / "0").mkdir()
         with pytest.raises(ServiceError, match="Directory not empty"):
-            write(folder, NO_FURTHER_JOBS, Folders())
+            write(folder, NO_FURTHER_JOBS, [])
     assert snapshot(tmp_path) == {"0": "folder", "0/thesis.txt": "mine"}
 
 
@@ -184,7 +183,7 @@ def test_moves_that_cannot_be_taken_back_lose_no_earlier_folder(
         (folder.staging / "new" / "0").mkdir()
         monkeypatch.setattr(os, "rename", rename_and_squat)
         with pytest.raises(RequestError, match=r"/0 is in the place of a worker folder that must be moved back"):
-            write(folder, NO_FURTHER_JOBS, Folders())
+            write(folder, NO_FURTHER_JOBS, [])
         monkeypatch.undo()
     assert (folder.staging / "old" / "0" / JOB).read_text() == "of the earlier run"
     assert (tmp_path / "0" / "thesis.txt").read_text() == "mine"
