@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from job_dispatch import __version__, failures
+from job_dispatch import failures
 from job_dispatch.cohort.describing import describe as describe_cohort
 from job_dispatch.cohort.quality_control import Quality
 from job_dispatch.cohort.selecting import select
@@ -21,7 +21,7 @@ from job_dispatch.metadata.records import MetadataSource, Opened
 from job_dispatch.model import Cohort, Files
 from job_dispatch.processed.code_ocean import Inquiry, Wrapper
 from job_dispatch.processed.remaining import ResultsDatabase, leave_out_processed
-from job_dispatch.report import dispatched, files
+from job_dispatch.report import dispatched
 from job_dispatch.report.dispatched import BUILDING, FINDING, READING, WRITING, Dispatch
 from job_dispatch.request import flags, parameters, selection
 from job_dispatch.request.flags import Settings
@@ -32,7 +32,9 @@ from job_dispatch.storage import locating, matching
 def show(settings: Settings, command: Sequence[str]) -> None:
     """Dispatch, and show what was done: a preview or a summary, and the report where one is asked for."""
     if settings.report_directory is not None:
-        files.check_directory(settings.report_directory, settings.output_directory, settings.overwrite)
+        from job_dispatch.report import writing  # Jinja takes 0.1 s
+
+        writing.check_directory(settings.report_directory, settings.output_directory, settings.overwrite)
     run = dispatch(settings)
     if run.error is None and settings.dry_run:
         try:
@@ -44,20 +46,17 @@ def show(settings: Settings, command: Sequence[str]) -> None:
     elif run.error is None:
         _print(dispatched.summary(run))
     if settings.report_directory is not None:
-        from job_dispatch.report import writing  # Jinja takes 0.1 s
-
-        write = writing.write if run.error is None else writing.write_failure
-        write(run, settings.report_directory, command, __version__)
+        writing.write(run, settings.report_directory, command)
     if run.error is not None:
         raise run.error
 
 
 def describe(settings: Settings, home: Path, command: Sequence[str]) -> None:
     """Show what there is to select, instead of dispatching it."""
-    from job_dispatch.report import overview  # Jinja takes 0.1 s
+    from job_dispatch.report import overview, writing  # Jinja takes 0.1 s
 
     if settings.report_directory is not None:
-        files.check_directory(settings.report_directory, settings.output_directory, overwrite=True)
+        writing.check_directory(settings.report_directory, settings.output_directory, overwrite=True)
     if settings.docdb_query or settings.use_data_asset_csv:
         selection.check_input_directory(settings.input_directory, is_read=bool(settings.use_data_asset_csv))
     selected = selection.read_selection(settings)

@@ -69,15 +69,16 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
 def _clear(noted: Mapping[str, Any]) -> str:
     """Remove what a killed run left, and return whether its jobs are written, in words."""
     from job_dispatch.jobs import output_folder
-    from job_dispatch.report import files
 
     logger.disabled = True  # the last line is enough
     is_written = bool(noted.get("is_written"))
     if noted.get("output"):
         is_written |= output_folder.clear(Path(noted["output"]), list(map(Path, noted["made"])))
     if noted.get("report"):
+        from job_dispatch.report import writing
+
         with contextlib.suppress(OSError):
-            files.recover(Path(noted["report"]))
+            writing.recover(Path(noted["report"]))
     if noted.get("unfinished"):
         Path(noted["unfinished"]).unlink(missing_ok=True)
     if noted.get("git_folder"):

@@ -102,7 +102,7 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 class Code:
     """The code that will run the jobs, as the wrapper itself will record it in their results.
 
-    `attached` are the locations of the data assets that are attached to the run, and `panel` is what is filled in in the
+    `attached` are the locations of the data assets that are attached to the run, and `panel` has the values of the
     wrapper's app panel, by label.
     """
 

@@ -95,7 +95,7 @@ def locked(directory: Path, overwrite: bool) -> Iterator[OutputFolder]:
             stopping.note(output=str(directory.absolute()), made=list(map(str, made)))
             undo.callback(_remove_empty, made)
             _make_folder(directory)
-            undo.enter_context(_lock(directory))
+            undo.enter_context(lock(directory))
             _recover(directory)
             earlier = _worker_folders(directory)
             _warn_of_other_entries(directory, earlier)
@@ -138,7 +138,7 @@ def write(output: OutputFolder, jobs: Jobs, shares: Sequence[Sequence[int]]) -> 
 def clear(directory: Path, made: Sequence[Path]) -> bool:
     """Clear what a killed run left, and the folders that it made; tell whether all its jobs are in place."""
     is_complete = False
-    with contextlib.suppress(OSError, DispatchError), _lock(directory):
+    with contextlib.suppress(OSError, DispatchError), lock(directory):
         is_complete = _recover(directory)
     _remove_empty(made)
     return is_complete
@@ -180,21 +180,20 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _lock(directory: Path) -> Iterator[None]:
+def lock(directory: Path) -> Iterator[None]:
+    """Lock a folder; a ServiceError if another run has locked it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ServiceError(
-            f"--output_directory: another run is writing into {directory}; wait for it or choose another folder"
-        ) from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            os.close(descriptor)
-            raise
-        logger.warning("%s: this file system cannot lock folders; start no second run there", directory)
-    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServiceError(
+                f"--output_directory: another run is writing into {directory}; wait for it or choose another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s: this file system cannot lock folders; start no second run there", directory)
         yield
     finally:
         os.close(descriptor)

@@ -24,7 +24,7 @@ from job_dispatch.cohort import quality_control
 from job_dispatch.cohort.describing import VERSIONS, Cell, FieldUse, Overview
 from job_dispatch.messages import RequestError, ServiceError, counted, logger, printable
 from job_dispatch.metadata.records import LEVEL
-from job_dispatch.report import charts, files
+from job_dispatch.report import charts, writing
 from job_dispatch.request.fields import NAMES
 from job_dispatch.request.flags import Settings, panel_labels, text_of
 from job_dispatch.request.selection import read_query
@@ -261,10 +261,10 @@ def base(settings: Settings, command: Sequence[str]) -> Base:
 def write(directory: Path, text: str, overwrite: bool) -> None:
     """Write the page into a report directory; somebody else's file of its name is replaced only if that is wanted."""
     path = directory / NAME
-    if not overwrite and os.path.lexists(path) and _MARK.encode() not in files.content(path)[:1_000]:
+    if not overwrite and os.path.lexists(path) and _MARK.encode() not in writing.content(path)[:1_000]:
         raise RequestError(f"{path}: not a page that a description wrote; remove it, or replace it by --overwrite=1")
     try:
-        files.replace(directory, {NAME: text}, overwrite=True)  # the files of a report are not touched
+        writing.replace(directory, {NAME: text}, overwrite=True)  # the files of a report are not touched
     except OSError as error:
         raise ServiceError(f"--report_directory: cannot write into {directory}: {error.strerror}") from error
     logger.info("description in %s", path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from job_dispatch.messages import RequestError
-from job_dispatch.report import files
+from job_dispatch.report import writing
 from tests.conftest import World
 
 NAMES = ("report.html", "jobs.csv", "skipped.csv", "manifest.json")
@@ -113,15 +113,15 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_earlier_one(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    files.replace(report, {"jobs.csv": "first"}, overwrite=True)
+    writing.replace(report, {"jobs.csv": "first"}, overwrite=True)
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        files.replace(report, {"jobs.csv": "second"}, overwrite=True)
+        writing.replace(report, {"jobs.csv": "second"}, overwrite=True)
     assert contents(report) == {"jobs.csv": "first"}
 
 
 def test_files_of_others_that_turn_up_during_a_run_stay(report: Path) -> None:
     (report / "jobs.csv").write_text("mine")
     with pytest.raises(RequestError, match="no report has written"):
-        files.replace(report, {"jobs.csv": "second"}, overwrite=False)
+        writing.replace(report, {"jobs.csv": "second"}, overwrite=False)
     assert contents(report) == {"jobs.csv": "mine"}
