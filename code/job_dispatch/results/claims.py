@@ -1,22 +1,20 @@
 """Who runs a job: a claim file per job, which also holds on a disk that several machines share.
 
-A claim is made by a hard link, which succeeds for one process only, also on network file systems. Its process
-touches it every half minute. On the same machine, a claim counts as long as its process lives; that of another
-machine until it was not touched for five minutes. Times are compared as the file server keeps them.
+Claims are made under a lock, one process after the other, also on network file systems. The process of a claim touches
+it every half minute. On the same machine, a claim counts as long as its process lives; that of another machine until it
+was not touched for five minutes. Times are compared as the file server keeps them. Where a disk has no locks, two
+processes may claim a job; the one whose claim is replaced notices, and writes no record.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +22,6 @@ SECONDS_BETWEEN_BEATS = 30.0
 SECONDS_UNHEARD = 300.0
 _FOLDER = ".running"
 _CLAIM = ".claim"
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True)
@@ -57,13 +54,10 @@ def _path(results: Path, job: str) -> Path:
 
 def read(results: Path, job: str) -> Claim | None:
     """Return the claim on a job, None if there is none."""
-    path = _path(results, job)
     try:
-        return Claim(**json.loads(path.read_bytes()))
+        return Claim(**json.loads(_path(results, job).read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):  # on a disk without links, before it was written whole
-        return Claim(job, "", "", 0, "", path.stat().st_mtime, 1, "")
 
 
 def read_all(results: Path) -> dict[str, Claim]:
@@ -90,15 +84,18 @@ def take(results: Path, job: str, run: str) -> Claim | None:
     """
     path, own = _path(results, job), os.getpid()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(results):
-        attempt = 1
-        if (earlier := read(results, job)) is not None:
-            if is_alive(results, earlier):
-                return None
-            path.unlink(missing_ok=True)
-            attempt = earlier.attempt + 1
+    with (path.parent / ".lock").open("w") as file:
+        with contextlib.suppress(OSError):  # no locks here
+            fcntl.flock(file, fcntl.LOCK_EX)
+        earlier = read(results, job)
+        if earlier is not None and is_alive(results, earlier):
+            return None
+        attempt = earlier.attempt + 1 if earlier else 1
         claim = Claim(job, socket.gethostname(), _machine(), own, _started(own), time.time(), attempt, run)
-        return claim if _create(path, json.dumps(asdict(claim)).encode()) else None
+        whole = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        whole.write_text(json.dumps(asdict(claim)))
+        whole.replace(path)
+    return claim
 
 
 def beat(results: Path, claim: Claim) -> bool:
@@ -114,47 +111,14 @@ def release(results: Path, claim: Claim) -> None:
         _path(results, claim.job).unlink(missing_ok=True)
 
 
-def _create(path: Path, text: bytes) -> bool:
-    """Create a file with its content at once, if there is none."""
-    whole = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    whole.write_bytes(text)
-    try:
-        os.link(whole, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            return False
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a Path takes no descriptor
-            file.write(text)
-    finally:
-        whole.unlink()
-    return True
-
-
-@contextmanager
-def _locked(results: Path) -> Iterator[None]:
-    """Let one process after the other replace claims; on Linux this holds on network file systems, too."""
-    with (folder(results) / ".lock").open("w") as file:
-        with contextlib.suppress(OSError):  # no locks here: two runs may start the same killed job at the same moment
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _now(results: Path) -> float:
     """Return the time of the file server."""
-    probe = folder(results) / f".now.{secrets.token_hex(8)}"
+    probe = folder(results) / ".now"
     try:
         probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
+        return probe.stat().st_mtime
     except OSError:  # nothing can be written there
         return time.time()
-    return now
 
 
 def _machine() -> str:

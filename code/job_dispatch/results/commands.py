@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import secrets
 import sys
 import time
 import traceback
@@ -35,15 +34,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise RequestError(f"--output: {arguments.output} is no folder; give another one")
     order = Order(
         arguments.analysis.absolute(),
+        arguments.jobs,
         arguments.output,
+        arguments.workers,
+        "all" if arguments.again else arguments.only,
         analysis.settings(arguments.set),
-        arguments.timeout * 60 if arguments.timeout else None,
+        arguments.timeout,
         arguments.attempt,
-        secrets.token_hex(8),
         arguments.metadata_catalog,
     )
-    jobs = running.jobs_to_run(order, arguments.jobs, "all" if arguments.again else arguments.only)
-    _show_progress(running.run(order, jobs, arguments.workers), len(jobs))
+    jobs = running.jobs_to_run(order)
+    _show_progress(running.run(order, jobs), len(jobs))
     return _write(gathering.gather(arguments.output))
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 # It imports from where the caller does.
 _APART = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
-    " from job_dispatch.results import library; library.run_apart(*pickle.load(sys.stdin.buffer))"
+    " from job_dispatch.results import library; library.run_apart(pickle.load(sys.stdin.buffer))"
 )
 
 
@@ -107,14 +106,16 @@ def run(
             raise RequestError(f"run: {name}={number} is not above 0")
     order = Order(
         path.absolute(),
+        list(map(Path, folders)),
         Path(output),
+        workers or running.cores(),
+        "all" if again else only or "open",
         analysis_file.plain(dict(set or {})),
-        timeout * 60 if timeout else None,
-        run=secrets.token_hex(8),
+        timeout,
         catalog=None if metadata_catalog is None else Path(metadata_catalog),
     )
     with messages.showing_progress(progress):
-        _run(order, list(map(Path, folders)), "all" if again else only or "open", workers or running.cores())
+        _run(order)
     results = gathering.gather(order.results)
     write_table(results)
     page.write(results)
@@ -181,7 +182,7 @@ def read_results(folder: str | PathLike[str] = gathering.FOLDER) -> pd.DataFrame
     return frame(gathering.gather(Path(folder)))
 
 
-def _run(order: Order, places: Sequence[Path], only: str, workers: int) -> None:
+def _run(order: Order) -> None:
     """Let a process apart run the jobs, and end it with all jobs if this is interrupted."""
     with (
         tempfile.TemporaryFile() as complaints,
@@ -199,7 +200,7 @@ def _run(order: Order, places: Sequence[Path], only: str, workers: int) -> None:
         try:
             with contextlib.suppress(BrokenPipeError):  # it ended early
                 process.stdin.write(pickle.dumps(list(map(str, sys.path))))
-                process.stdin.write(pickle.dumps((order, places, only, workers)))
+                process.stdin.write(pickle.dumps(order))
                 process.stdin.flush()
             answers = _answers(process.stdout)
             with messages.progress("running jobs", "jobs", next(answers, 0)) as shown:
@@ -231,16 +232,16 @@ def _answers(pipe: IO[bytes]) -> Iterator[Any]:
         yield answer
 
 
-def run_apart(order: Order, places: Sequence[Path], only: str, workers: int) -> None:
+def run_apart(order: Order) -> None:
     """Run jobs in this process, which another one started for that; answer their number, and each job that ended.
 
     If the other process ends, the system ends this one, and with it the jobs.
     """
     stopping.end_with(sys.stdin.fileno())
     try:
-        jobs = running.jobs_to_run(order, places, only)
+        jobs = running.jobs_to_run(order)
         _answer(len(jobs))
-        for outcome in running.run(order, jobs, workers):
+        for outcome in running.run(order, jobs):
             _answer(outcome)
     except DispatchError as error:
         _answer(error)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import math
 import os
+import secrets
 import select
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,18 +39,22 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 class Order:
     """How to run jobs.
 
-    `given` are the parameters of `--set`, and `timeout` is the seconds that a job may take. `attempt` counts if no
-    earlier one is known. `run` identifies the run in its claims. `code` is the address and the version of the analysis,
-    and `records` are those of the catalog by `_id`, for `job.metadata`.
+    `places` hold the job files, of which `only` says which are run: `open` (all that are not done), `failed`, `new` or
+    `all`. `given` are the parameters of `--set`, and `minutes` is what a job may take. `attempt` counts if no earlier
+    one is known. `run` identifies the run in its claims. `code` is the address and the version of the analysis, and
+    `records` are those of the catalog by `_id`, for `job.metadata`.
     """
 
     analysis: Path
+    places: Sequence[Path]
     results: Path
+    workers: int
+    only: str = "open"
     given: Mapping[str, Any] = field(default_factory=dict)
-    timeout: float | None = None
+    minutes: float | None = None
     attempt: int = 1
-    run: str = ""
     catalog: Path | None = None
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
     code: Mapping[str, str] = field(default_factory=dict)
     records: Mapping[str, Any] = field(default_factory=dict)
 
@@ -134,8 +140,8 @@ def _mind(order: Order, job: JobFile, last: Record | None, lifeline: int, claim:
 
 def _failure(ended: _Ended, told: Mapping[str, Any], order: Order) -> dict[str, Any] | None:
     """Return why a job failed, None if it did not."""
-    if ended.is_late and order.timeout is not None:
-        return {"reason": f"took longer than --timeout={order.timeout / 60:g} minutes"}
+    if ended.is_late:
+        return {"reason": f"took longer than --timeout={order.minutes:g} minutes"}
     if "error" in told:
         return {"reason": told["error"], "where": told.get("where", "")}
     if os.WIFSIGNALED(ended.status):
@@ -171,20 +177,21 @@ def _run(order: Order, job: JobFile, claim: Claim, lifeline: int, log: _Log, ans
     os.close(printing)
     watched = [os.pidfd_open(child)] if hasattr(os, "pidfd_open") else []
     status, usage = None, None
-    is_late, next_beat = False, begun + claims.SECONDS_BETWEEN_BEATS
+    next_beat = begun + claims.SECONDS_BETWEEN_BEATS
+    is_late, end = False, begun + 60 * order.minutes if order.minutes else math.inf
     try:
         while status is None:
-            deadline = min(next_beat, begun + order.timeout) if order.timeout and not is_late else next_beat
-            wait = max(0.0, deadline - time.monotonic())
+            deadline = next_beat if is_late else min(next_beat, end)
             if not watched:
-                wait = min(wait, _SECONDS_UNTIL_A_LOOK)
+                deadline = min(deadline, time.monotonic() + _SECONDS_UNTIL_A_LOOK)
+            wait = max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select([output, lifeline, *watched], [], [], wait)
             if lifeline in ready:
                 return None
             if output in ready:
                 log.write(os.read(output, _READ_AT_ONCE))
             now = time.monotonic()
-            if order.timeout and not is_late and now >= begun + order.timeout:
+            if now >= end and not is_late:
                 is_late = True
                 _kill(os.killpg, child)
                 _kill(os.kill, child)

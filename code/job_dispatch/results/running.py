@@ -34,26 +34,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def jobs_to_run(order: Order, places: Sequence[Path], only: str) -> list[ToRun]:
-    """Return the jobs in some places that are to be run, each with the record of its last run.
-
-    `only` is `open` (all that are not done), `failed`, `new` or `all`. A RequestError is raised if there are no jobs.
-    """
-    found = records.find_jobs(places)
-    records.write_note(order.results, places, order.analysis, order.given)
+def jobs_to_run(order: Order) -> list[ToRun]:
+    """Return the jobs that are to be run, each with the record of its last run; a RequestError if there are no jobs."""
+    found = records.find_jobs(order.places)
+    records.write_note(order.results, order.places, order.analysis, order.given)
     current, held = Current(order.analysis, order.given), claims.read_all(order.results)
     wanted: list[ToRun] = []
     for job in found:
         now = state(order.results, job.name, job, held.get(job.name), current)
-        if now.status in _WANTED[only]:
+        if now.status in _WANTED[order.only]:
             is_running = now.status is Status.RUNNING
             wanted.append((job, records.read(order.results / job.name) if is_running else now.record))
     logger.info("%s of %s to run", f"{len(wanted):,}", counted(len(found), "job"))
     return wanted
 
 
-def run(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
-    """Run jobs, `workers` at a time, and yield each outcome.
+def run(order: Order, jobs: Sequence[ToRun]) -> Iterator[Outcome]:
+    """Run jobs, `order.workers` at a time, and yield each outcome.
 
     A RequestError is raised if the analysis cannot be imported or has no function `analyse`, or the catalog lacks a
     record.
@@ -62,7 +59,7 @@ def run(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
     stopping.note(run=order.run, results=str(order.results.absolute()))
     claims.folder(order.results).mkdir(parents=True, exist_ok=True)
     minding.prepare()
-    for outcome in _each(order, jobs, workers):
+    for outcome in _each(order, jobs):
         if outcome.status == "refused":
             raise RequestError(outcome.reason)
         yield outcome
@@ -86,14 +83,14 @@ def _records(catalog: Path | None, jobs: Sequence[ToRun]) -> dict[str, Any]:
     return found
 
 
-def _each(order: Order, jobs: Sequence[ToRun], workers: int) -> Iterator[Outcome]:
+def _each(order: Order, jobs: Sequence[ToRun]) -> Iterator[Outcome]:
     """Run jobs and yield each outcome; if the caller stops early, the jobs that run are ended."""
     lifeline, living = os.pipe()
     waiting = iter(jobs)
     minders: dict[int, int] = {}
     try:
         while True:
-            while len(minders) < workers and (following := next(waiting, None)) is not None:
+            while len(minders) < order.workers and (following := next(waiting, None)) is not None:
                 pid, answer = _start(order, *following, lifeline, living)
                 minders[pid] = answer
             if not minders:
