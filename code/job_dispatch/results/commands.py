@@ -14,7 +14,7 @@ from typing import Any
 from job_dispatch.messages import DispatchError, RequestError, configure_logging, is_terminal, logger, naming_flags
 from job_dispatch.results import analysis, gathering, records, running, status
 from job_dispatch.results.gathering import Results, Status
-from job_dispatch.results.minding import Order, Outcome
+from job_dispatch.results.running import Order, Outcome
 
 SUMMARY = Path("analysis_summary")
 _SECONDS_BETWEEN_LINES = 10.0

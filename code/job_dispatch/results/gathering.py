@@ -20,7 +20,7 @@ from job_dispatch.results.claims import Claim
 from job_dispatch.results.records import JobFile, Record
 
 FOLDER = Path("analysis_results")
-_PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".gif", ".webp")
+PICTURES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml", ".gif": "gif", ".webp": "webp"}
 # The columns of a dispatcher's `jobs.csv` that a job file has as well.
 _LISTED = {
     "asset names": "asset_name",
@@ -167,7 +167,7 @@ class Row:
             Path(folder, name)
             for folder, _, names in os.walk(self.folder)
             for name in names
-            if name.lower().endswith(_PICTURES)
+            if name.lower().endswith(tuple(PICTURES))
         )
 
 
@@ -272,6 +272,9 @@ def _row(folder: Path, found: State, job: JobFile | None, listed: Mapping[str, A
         record = {"parameters": plain(merged(content, given)), **records.about(folder.name, content), "attempt": 0}
         if found.status is Status.FAILED:
             record["reason"] = _KILLED
+    if claim is not None:
+        start = datetime.fromtimestamp(claim.since, UTC).isoformat(timespec="seconds")
+        record = {**record, "start": start, "host": claim.host, "attempt": claim.attempt}
     assets: dict[str, Any] = {
         **{name: tuple(record.get(name) or ()) for name in records.LISTS},
         **{name: record.get(name, "") for name in records.TRAITS},
@@ -285,20 +288,18 @@ def _row(folder: Path, found: State, job: JobFile | None, listed: Mapping[str, A
         group=record.get("group_metadata") or {},
         parameters=record.get("parameters") or {},
         values=record.get("values") or {} if found.status is Status.DONE else {},
-        start=record.get("start", "") if claim is None else _moment(claim.since),
-        host=record.get("host", "") if claim is None else claim.host,
+        start=record.get("start", "")
+        if claim is None
+        else f"{datetime.fromtimestamp(claim.since, UTC):%Y-%m-%dT%H:%M:%S+00:00}",
+        host=record.get("host", ""),
         seconds=record.get("seconds"),
         peak_memory=record.get("peak_memory_bytes"),
-        attempts=record.get("attempt", 1) if claim is None else claim.attempt,
+        attempts=record.get("attempt", 1),
         reason=record.get("reason", ""),
         where=record.get("where", ""),
         changed=found.changed,
         input_bytes=job.input_bytes if job is not None and is_to_run else record.get("input_bytes"),
     )
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def duration(seconds: float) -> str:

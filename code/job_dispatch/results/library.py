@@ -20,7 +20,7 @@ from job_dispatch import messages, stopping
 from job_dispatch.messages import DispatchError, RequestError, ServiceError
 from job_dispatch.results import analysis as analysis_file
 from job_dispatch.results import gathering, page, running
-from job_dispatch.results.minding import Order
+from job_dispatch.results.running import Order
 from job_dispatch.results.status import RunStatus, frame, write_table
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from job_dispatch import pages
 from job_dispatch.frames import is_number
 from job_dispatch.messages import counted, printable
 from job_dispatch.results import records, status
-from job_dispatch.results.gathering import Results, Row, Status, duration
+from job_dispatch.results.gathering import PICTURES, Results, Row, Status, duration
 
 NAME = "results.html"
 _PAGE_BYTES = 9_500_000
@@ -35,7 +35,6 @@ _LOG_CHARACTERS = 8_000
 _SHOWN = ("status", "asset", "seconds", "reason", "job")
 _UNSHOWN = ("peak_memory", "start", "host", "project", "modality")
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_MEDIA = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml", ".gif": "gif", ".webp": "webp"}
 
 _Column = dict[str, Any]
 
@@ -232,7 +231,7 @@ def _pictures(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
             if size <= min(room, _PICTURE_BYTES):
                 room -= size
                 text = base64.b64encode(path.read_bytes()).decode()
-                embedded = f"data:image/{_MEDIA[path.suffix.lower()]};base64,{text}"
+                embedded = f"data:image/{PICTURES[path.suffix.lower()]};base64,{text}"
             one = [number, names.setdefault(name, len(names)), None if address == name else address, embedded]
             found.append(one if embedded else one[:3] if one[2] else one[:2])
         if len(found) >= _PICTURES:
