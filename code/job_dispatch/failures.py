@@ -22,20 +22,8 @@ def explained(error: BaseException, may_be_signal: bool = True) -> DispatchError
     """Return what was raised as an error of this project.
 
     That is the first such error in a group or among the causes; else one that names the innermost cause, of the first
-    of a group.
-
-    Parameters
-    ----------
-    error : BaseException
-        An exception, a group of them, or a panic of Rust code, which derives from BaseException.
-    may_be_signal : bool
-        Whether a KeyboardInterrupt and its like end the run. False where signals end the process at once, so that only
-        the code that was called can have raised them.
-
-    Raises
-    ------
-    BaseException
-        `error` itself, if it is a signal.
+    of a group. A panic of Rust code derives from BaseException, too. A KeyboardInterrupt and its like are raised again,
+    unless signals end the process at once, so that only the code that was called can have raised them.
     """
     found = list(_behind(error))
     if may_be_signal and any(isinstance(one, _SIGNALS) for one in found):

@@ -49,12 +49,7 @@ def beside(ask: Callable[[], T]) -> Future[T]:
 
 
 def in_time(ask: Callable[[], T], seconds: float) -> T:
-    """Return what `ask` returns, if it does so within these seconds.
-
-    Raises
-    ------
-    TooSlowError
-    """
+    """Return what `ask` returns; a TooSlowError if that takes longer than these seconds."""
     try:
         return beside(ask).result(seconds)
     except WaitedTooLongError:
@@ -65,19 +60,9 @@ class Session(requests.Session):
     """A session with a timeout for a whole response, which sends credentials to no other host.
 
     The timeout of `requests` is one between bytes: a response of one byte per second would never end. A redirect is an
-    error, since it might lead to another host or to an address without TLS.
-
-    Parameters
-    ----------
-    timeout : float
-        Seconds to wait for a response; fewer if `limit` is set.
-    credentials : tuple of str or None
-        User and password; None for none, whatever a .netrc holds for the host.
-
-    Attributes
-    ----------
-    answer : requests.Response
-        The last response.
+    error, since it might lead to another host or to an address without TLS. `limit`, if it is set, is a shorter timeout
+    in seconds, and `answer` is the last response. Without `credentials` (user and password) none are sent, whatever a
+    .netrc holds for the host.
     """
 
     def __init__(self, timeout: float, credentials: tuple[str, str] | None = None) -> None:
@@ -103,16 +88,8 @@ class Session(requests.Session):
 def retried(ask: Callable[[], T], service: str | None, within: float | None = None, was_reached: bool = False) -> T:
     """Return what `ask` returns; it must only read, since it is called again after a failure that may pass.
 
-    Parameters
-    ----------
-    ask : callable
-    service : str or None
-        The name of the service, for the log; None to log no retries.
-    within : float or None
-        Seconds for all tries, if less than usual.
-    was_reached : bool
-        Whether the service has answered before. If not, an unknown host or a refused connection is hardly one that
-        passes: it is tried twice only.
+    `service` is the name for the log; None logs no retries. `within` is the seconds for all tries, if less than usual.
+    Until the service was reached, an unknown host or a refused connection hardly passes: it is tried twice only.
     """
     start, attempt = time.monotonic(), 1
     seconds = _RETRY_SECONDS if within is None else min(within, _RETRY_SECONDS)
@@ -160,18 +137,9 @@ def retry_after(error: BaseException | None) -> float | None:
 
 
 def service_error(error: Exception, service: str, more_time: str, address: str) -> ServiceError:
-    """Return why a request got no answer that can be read.
+    """Return why a request got no answer that can be read, from what `requests` raised other than for an HTTP status.
 
-    Parameters
-    ----------
-    error : Exception
-        What `requests` raised, other than for an HTTP status.
-    service : str
-        Its name, for the message.
-    more_time : str
-        How to allow more time.
-    address : str
-        Where the address of the service is set.
+    The message tells how to allow `more_time`, and names the setting that holds the `address` of the service.
     """
     numbers = {one.errno for one in _behind(error) if isinstance(one, OSError)}
     if numbers & {errno.EMFILE, errno.ENFILE}:

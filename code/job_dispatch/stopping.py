@@ -38,15 +38,10 @@ _noting = threading.Lock()
 
 
 def supervise(work: Callable[[], int], clear: Callable[[Mapping[str, Any]], str]) -> NoReturn:
-    """Do the work in a child process, and leave with its exit code.
+    """Do the work in a child process, and leave with the exit code that it returns.
 
-    Parameters
-    ----------
-    work : callable
-        Returns the exit code.
-    clear : callable
-        Called if the child is killed, with what it has noted by then: removes what it left, and returns what
-        became of its jobs.
+    If the child is killed, `clear` gets what it has noted by then, removes what it left, and returns what became of its
+    jobs.
     """
     _open_what_is_closed()
     # Where nohup or a shell has set a signal to be ignored, it stays so.

@@ -20,7 +20,6 @@ from job_dispatch.storage.locating import path_within
 
 # The steps of a run.
 READING, FINDING, BUILDING, WRITING = "reading the request", "finding assets and files", "building jobs", "writing jobs"
-_NOT_LISTED = "not listed"
 _TOP = 10
 # Elsewhere than on a terminal lines are not broken.
 _PLAIN_WIDTH = 10_000
@@ -197,12 +196,13 @@ def preview(run: Dispatch) -> None:
         for line in run.jobs.model(first).to_json().split("\n"):
             print(printable(line, sys.maxsize))
         print()
+    steps = [(step, f"{number:,}") for step, number in run.funnel]
     tables: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
         ("Assets by project", ("project", "assets"), _top(run.assets_by("project"))),
         ("Assets by subject", ("subject", "assets"), _top(run.assets_by("subject"))),
         ("Files", ("ending", "files", "bytes"), _files(run)),
         ("Skipped", ("name", "reason"), _skipped(run)),
-        ("Selection", ("", ""), _selection(run)),
+        ("Selection", ("", ""), [("from", run.settings.source), ("by", str(run.selection)), *steps]),
         ("Jobs", ("", ""), _jobs(run)),
     ]
     for title, header, rows in tables:
@@ -235,7 +235,7 @@ def _top(counts: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
 def _files(run: Dispatch) -> list[tuple[str, str, str]]:
     """Return how many files each wanted ending or pattern takes, and their bytes."""
     if not run.settings.wants_files:
-        return [("any", _NOT_LISTED, _NOT_LISTED)]
+        return [("any", "not listed", "not listed")]
     wanted = matching.wanted(run.settings.file_extension, run.settings.file_pattern)
     found: list[list[File]] = [[] for _ in wanted.ways]
     for one in run.files.assets:
@@ -256,11 +256,6 @@ def _skipped(run: Dispatch) -> list[tuple[str, str]]:
     if (more := len(run.skipped) - LISTED_AT_MOST) > 0:
         rows.append((f"… and {more:,} more", ""))
     return rows or [("nothing", "")]
-
-
-def _selection(run: Dispatch) -> list[tuple[str, str]]:
-    steps = [(step, f"{number:,}") for step, number in run.funnel]
-    return [("from", run.settings.source), ("by", str(run.selection)), *steps]
 
 
 def _jobs(run: Dispatch) -> list[tuple[str, str]]:

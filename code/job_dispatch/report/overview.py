@@ -203,26 +203,13 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "   ".join([name.ljust(first), *right, last]).rstrip()
 
 
-@dataclass(frozen=True)
-class _Size:
-    """How much the page shows: rows of each trait and of subjects, fields, values of a field, and how it counts.
-
-    With `by_subject` it can count subjects together with everything else.
-    """
-
-    rows: int
-    subjects: int
-    fields: int
-    values: int
-    by_subject: bool = True
-
-
-# The first with which the page is small enough is taken.
+# Rows of each trait, subjects, fields, values of a field, and whether subjects are counted together with all else: the
+# first with which the page is small enough are taken.
 _SIZES = (
-    _Size(1_000, 3_000, 400, 5),
-    _Size(300, 1_000, 100, 3),
-    _Size(300, 1_000, 100, 3, by_subject=False),
-    _Size(40, 40, 30, 2, by_subject=False),
+    (1_000, 3_000, 400, 5, True),
+    (300, 1_000, 100, 3, True),
+    (300, 1_000, 100, 3, False),
+    (40, 40, 30, 2, False),
 )
 # JavaScript counts no further in whole numbers.
 _LARGEST = 2**53
@@ -278,14 +265,17 @@ def render(overview: Overview, base: Base, source: str) -> str:
     return pages.render("report/overview.html.j2", _PAGE_BYTES, contents)
 
 
-def _contents(overview: Overview, traits: Sequence[Trait], base: Base, source: str, size: _Size) -> dict[str, Any]:
-    listed = {one.name: one.rows[: size.subjects if one.name == "subject" else size.rows] for one in traits}
-    values = {name: [row.value for row in rows] for name, rows in listed.items()}
+def _contents(
+    overview: Overview, traits: Sequence[Trait], base: Base, source: str, size: tuple[int, int, int, int, bool]
+) -> dict[str, Any]:
+    rows, subjects, fields, values_of_field, by_subject = size
+    listed = {one.name: one.rows[: subjects if one.name == "subject" else rows] for one in traits}
+    values = {name: [row.value for row in shown] for name, shown in listed.items()}
     days = sorted(row.value for one in traits if one.name == "day" for row in one.rows)
     dated = {day: date.fromisoformat(day) for day in days if _is_date(day)}
     time = charts.timeline(dated.values()) if dated else None
     data = {
-        **_crossed(overview.cells, {**values, "day": days}, size.by_subject),
+        **_crossed(overview.cells, {**values, "day": days}, by_subject),
         "values": values,
         "days": days,
         "columns": [time.places[dated[day]] if day in dated else None for day in days] if time else [],
@@ -297,7 +287,7 @@ def _contents(overview: Overview, traits: Sequence[Trait], base: Base, source: s
         "levelSpellings": {level: overview.spelled(level) for level in values["level"]},
         "sessionFields": NAMES["@session"],
     }
-    uses = overview.fields.uses(size.fields, size.values)
+    uses = overview.fields.uses(fields, values_of_field)
     return {
         "mark": Markup(_MARK),
         "total": counted(overview.total, "asset"),
