@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -39,26 +39,14 @@ _Counts = Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True)
-class JobRow:
-    """A job as a row: files are None where none were listed, bytes None where unknown."""
-
-    worker: str
-    name: str
-    assets: tuple[str, ...]
-    files: tuple[str, ...] | None
-    size: int | None
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    group: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Page:
     """What the page shows; text may come from records, whatever it holds.
 
     `command` is shell text that runs it again in `folder`, `amount` the bytes and files of all jobs in words.
     `undrawn` assets have no subject or no day, and are not in `sessions`. `funnel` is how many are left after each
-    step, `factors` what the number of jobs is the product of. `jobs` are the first of `jobs_total`. `selection` is the
-    query as indented JSON, or which ids were asked for, and `first_job` the file of the first job.
+    step, `factors` what the number of jobs is the product of. `jobs` are the first of `jobs_total`, each after its
+    worker folder. `selection` is the query as indented JSON, or which ids were asked for, and `first_job` the file of
+    the first job.
     """
 
     headline: str
@@ -78,7 +66,7 @@ class Page:
     skipped: Sequence[Skipped] = ()
     fixed_parameters: Mapping[str, object] = field(default_factory=dict)
     parameter_sets: Sequence[Mapping[str, object]] = ()
-    jobs: Sequence[JobRow] = ()
+    jobs: Sequence[tuple[str, Job]] = ()
     jobs_total: int = 0
     selection: str = ""
     first_job: str = ""
@@ -98,7 +86,7 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
     if query:
         selection.append(json.dumps(query.filter, indent=4, ensure_ascii=False))
     traits = ("project",) if _has_days(drawn) else ("project", "subject")
-    rows = (_row(worker, job) for worker, jobs in loads for job in jobs)
+    placed = ((worker, job) for worker, jobs in loads for job in jobs)
     return Page(
         headline=run.headline,
         is_preview=run.settings.dry_run,
@@ -117,7 +105,7 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
         skipped=run.skipped,
         fixed_parameters=run.parameters.fixed or {},
         parameter_sets=run.parameters.sets,
-        jobs=list(itertools.islice(rows, _ROWS_AND_FILES[0][0])),
+        jobs=list(itertools.islice(placed, _ROWS_AND_FILES[0][0])),
         jobs_total=len(run.jobs),
         selection="\nand ".join(selection),
         first_job=run.jobs.model(loads[0][1][0]).to_json() if loads else "",
@@ -154,18 +142,6 @@ def _amount(jobs: Sequence[Job]) -> str:
     known = [f"{with_unit(sum(sizes))} in {counted(len(sizes), 'file')}"] if sizes else []
     stores = [f"{counted(len(files) - len(sizes), 'store')} of unknown size"] if len(sizes) < len(files) else []
     return " and ".join([*known, *stores])
-
-
-def _row(worker: str, job: Job) -> JobRow:
-    return JobRow(
-        worker=worker,
-        name=job.name,
-        assets=tuple(asset.name for asset in job.group.assets),
-        files=None if job.files is None else tuple(_short_path(file.address, job.group.assets) for file in job.files),
-        size=job.size,
-        parameters=job.parameter_set or {},
-        group=job.group.metadata or {},
-    )
 
 
 def _short_path(address: str, assets: Iterable[Asset]) -> str:
@@ -247,20 +223,24 @@ def _skipped_table(skipped: Sequence[Skipped]) -> dict[str, Any]:
     }
 
 
-def _jobs_table(jobs: Sequence[JobRow], files: int) -> dict[str, Any]:
+def _jobs_table(placed: Sequence[tuple[str, Job]], files: int) -> dict[str, Any]:
     """Lay out the jobs; of their parameters those that differ are columns."""
-    workers = [int(job.worker) if job.worker.isdecimal() else job.worker for job in jobs]
+    jobs = [job for _, job in placed]
+    groups = [job.group.assets for job in jobs]
     columns = [
         pages.column("Job", "id", [job.name[:8] for job in jobs]),
-        pages.column("Worker", "short number", workers),
-        _list_column("Assets", "asset", [job.assets for job in jobs], files),
+        pages.column("Worker", "short number", [int(name) if name.isdecimal() else name for name, _ in placed]),
+        _list_column("Assets", "asset", [[asset.name for asset in assets[:files]] for assets in groups], groups),
     ]
     if any(job.files is not None for job in jobs):
-        columns.append(_list_column("Files", "file", [job.files or () for job in jobs], files))
+        listed = [job.files or () for job in jobs]
+        pairs = zip(listed, groups, strict=True)
+        paths = [[_short_path(file.address, assets) for file in found[:files]] for found, assets in pairs]
+        columns.append(_list_column("Files", "file", paths, listed))
     if any(job.size is not None for job in jobs):
         columns.append(pages.column("Size", "short number bytes", [job.size for job in jobs]))
-    columns += _named_columns([job.parameters for job in jobs], only_differing=True)
-    columns += _named_columns([job.group for job in jobs], only_differing=False)
+    columns += _named_columns([job.parameter_set or {} for job in jobs], only_differing=True)
+    columns += _named_columns([job.group.metadata or {} for job in jobs], only_differing=False)
     return {
         "noun": "job",
         "label": "Jobs",
@@ -270,15 +250,9 @@ def _jobs_table(jobs: Sequence[JobRow], files: int) -> dict[str, Any]:
     }
 
 
-def _list_column(label: str, noun: str, items: Sequence[Sequence[str]], at_most: int) -> dict[str, Any]:
-    return pages.column(
-        label,
-        f"list {noun}",
-        ["\n".join(one[:at_most]) for one in items],
-        noun=noun,
-        none="none",
-        more={row: len(one) - at_most for row, one in enumerate(items) if len(one) > at_most},
-    )
+def _list_column(label: str, noun: str, shown: Sequence[Sequence[str]], all_: Sequence[Sized]) -> dict[str, Any]:
+    more = {row: len(all_[row]) - len(one) for row, one in enumerate(shown) if len(all_[row]) > len(one)}
+    return pages.column(label, f"list {noun}", ["\n".join(one) for one in shown], noun=noun, none="none", more=more)
 
 
 def _named_columns(mappings: Sequence[Mapping[str, object]], only_differing: bool) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -220,7 +221,10 @@ def gather(place: Path = FOLDER) -> Results:
         raise RequestError(f"{place}: no such folder; give the one that `job-dispatch run` wrote")
     note = records.read_note(folder)
     given = note.get("set", {})
-    files = {job.name: job for job in _noted_files(note)}
+    files: dict[str, JobFile] = {}
+    for noted in note.get("jobs", []):
+        with contextlib.suppress(RequestError):  # removed or emptied since
+            files |= {job.name: job for job in records.find_jobs([Path(noted)])}
     held = claims.read_all(folder)
     listed = _listed(folder.parent / "jobs.csv")
     with os.scandir(folder) as entries:
@@ -236,17 +240,6 @@ def gather(place: Path = FOLDER) -> Results:
         raise RequestError(f"{place}: no job in it; give the folder that `job-dispatch run` wrote")
     rows.sort(key=lambda row: (row.asset_name, json.dumps(dict(row.parameters), sort_keys=True), row.job))
     return Results(folder, tuple(rows), _workers(rows))
-
-
-def _noted_files(note: Mapping[str, Any]) -> list[JobFile]:
-    """Return the job files in the folders of a note that are still there."""
-    found = []
-    for place in map(Path, note.get("jobs", [])):
-        try:
-            found += records.find_jobs([place])
-        except RequestError:  # removed or emptied since
-            continue
-    return found
 
 
 def _listed(path: Path) -> dict[str, dict[str, Any]]:

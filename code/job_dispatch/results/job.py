@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Mapping
 from functools import cached_property
@@ -83,18 +82,15 @@ def _open_in_s3(address: str) -> IO[bytes]:
     from job_dispatch.storage import access
 
     bucket, _, key = address.removeprefix("s3://").partition("/")
-    *first, last = access.find_access()
-    for way in first:
-        with contextlib.suppress(BaseError, FileNotFoundError):
-            return _buffered(obstore.open_reader(way.store(bucket, way.client(bucket)), key))
-    try:
-        return _buffered(obstore.open_reader(last.store(bucket, last.client(bucket)), key))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{address}: no such object; a store is opened by its own library, as zarr") from None
-
-
-def _buffered(file: ReadableFile) -> IO[bytes]:
-    return io.BufferedReader(_Object(file), _READ_AT_ONCE)
+    for way in access.find_access():
+        try:
+            file = obstore.open_reader(way.store(bucket, way.client(bucket)), key)
+            return io.BufferedReader(_Object(file), _READ_AT_ONCE)
+        except (BaseError, FileNotFoundError) as error:
+            failure = error
+    if isinstance(failure, FileNotFoundError):
+        failure = FileNotFoundError(f"{address}: no such object; a store is opened by its own library, as zarr")
+    raise failure from None
 
 
 class _Object(io.RawIOBase):

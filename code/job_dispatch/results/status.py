@@ -258,15 +258,10 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        safe = no_formula(value)
-        return value if safe != value and _reads_as_number(value) else safe
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _reads_as_number(text: str) -> bool:
+    if not isinstance(value, str):
+        return "" if value is None else json.dumps(value, ensure_ascii=False)
     try:
-        float(text)
+        float(value)  # -inf is no formula
     except ValueError:
-        return False
-    return True
+        return no_formula(value)
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ import pytest
 
 from job_dispatch.model import Reason, Skipped
 from job_dispatch.report.charts import Folder
-from job_dispatch.report.page import JobRow, Page, render
-from tests.report.test_page import INJECTED, SKIPPED_NAME, job, large, sample
+from job_dispatch.report.page import Page, render
+from tests.report.test_page import INJECTED, SKIPPED_NAME, job, large, placed, sample
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -117,7 +116,7 @@ def test_nothing_overflows_even_where_names_are_long_and_everything_is_unfolded(
 
 def test_the_name_of_a_processed_asset_takes_two_lines_at_most_on_a_laptop(opened: Opened) -> None:
     name = "multiplane-ophys_774659_2025-06-07_14-31-15_processed_2025-06-08_03-49-49"
-    jobs = [dataclasses.replace(one, assets=(name,)) for one in sample().jobs]
+    jobs = [job(worker, assets=(name,)) for worker in range(3)]
     with opened(sample(jobs=jobs), width=1_280) as tab:
         cell = tab.locator("#jobs td.asset").first
         lines = cell.evaluate(
@@ -173,14 +172,14 @@ def test_jobs_sort_by_number_with_the_unknown_last_in_both_directions(opened: Op
 def test_20_000_jobs_are_shown_page_by_page_and_one_is_found_by_the_name_of_its_file(
     opened: Opened, width: int, rows: int
 ) -> None:
-    jobs = [JobRow("0", f"{number:08x}-4e21-482f-8901-5c38d75d6bcd", ("a",), None, None) for number in range(20_000)]
+    jobs = [placed("0", f"{number:08x}-4e21-482f-8901-5c38d75d6bcd", ("a",)) for number in range(20_000)]
     with opened(sample(jobs=jobs, jobs_total=20_000), width) as tab:
         assert len(cells(tab, "jobs", "Job")) == rows
         assert tab.evaluate("document.scrollingElement.scrollHeight") < 12_000
         tab.get_by_role("button", name="Last").click()
         assert tab.locator("#jobs .pager output").inner_text() == f"{20_000 - rows + 1:,} to 20,000 of 20,000"
-        tab.get_by_label("Filter by job, asset, file").fill(f"{jobs[7_777].name}.json")
-        assert cells(tab, "jobs", "Job") == [jobs[7_777].name[:8]]
+        tab.get_by_label("Filter by job, asset, file").fill(f"{jobs[7_777][1].name}.json")
+        assert cells(tab, "jobs", "Job") == [jobs[7_777][1].name[:8]]
 
 
 def test_many_files_of_a_job_are_folded_and_those_left_out_are_counted(opened: Opened) -> None:

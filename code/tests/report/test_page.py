@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job_dispatch.model import Asset, Reason, Skipped
+from job_dispatch.jobs.building import Job
+from job_dispatch.model import Asset, File, Group, Reason, Skipped
 from job_dispatch.report import page as report
 from job_dispatch.report.charts import Folder, Session
-from job_dispatch.report.page import JobRow, Page, render
+from job_dispatch.report.page import Page, render
 
 INJECTED = "<img src=x onerror=alert(1)>"
 SKIPPED_NAME = "behavior_774659_2025-06-07_14-31-15"
@@ -60,11 +61,28 @@ def sample(**changes: Any) -> Page:
     return dataclasses.replace(page, **changes)
 
 
-def job(worker: int, size: int | None = None, files: tuple[str, ...] | None = (f"a/{INJECTED}.nwb",)) -> JobRow:
-    parameters = {"threshold": 0.05 * worker, "method": "kilosort4"}
-    return JobRow(
-        str(worker), f"{worker:08}-4e21-482f-8901-5c38d75d6bcd", (f"asset-{worker}", INJECTED), files, size, parameters
-    )
+def placed(
+    worker: str,
+    name: str,
+    assets: Sequence[str],
+    files: Sequence[str] | None = None,
+    size: int | None = None,
+    parameters: dict[str, Any] | None = None,
+    group: Mapping[str, Any] | None = None,
+) -> tuple[str, Job]:
+    """Give a job in a worker folder."""
+    listed = None if files is None else tuple(File(file, None) for file in files)
+    return worker, Job(name, Group(tuple(Asset("", one, "", "") for one in assets), group), listed, parameters, size)
+
+
+def job(
+    worker: int,
+    size: int | None = None,
+    files: Sequence[str] | None = (f"a/{INJECTED}.nwb",),
+    assets: Sequence[str] | None = None,
+) -> tuple[str, Job]:
+    name, parameters = f"{worker:08}-4e21-482f-8901-5c38d75d6bcd", {"threshold": 0.05 * worker, "method": "kilosort4"}
+    return placed(str(worker), name, assets or (f"asset-{worker}", INJECTED), files, size, parameters)
 
 
 def large() -> Page:
@@ -81,7 +99,7 @@ def large() -> Page:
         skipped=[Skipped(Reason.NOT_READABLE, f"{name}_{number}", detail="timeout") for number in range(12_345)],
         parameter_sets=[{f"parameter_{column}": row * column for column in range(8)} for row in range(1_000)],
         jobs=[
-            JobRow(
+            placed(
                 str(number % 500), f"{number:08x}-4e21", (f"{name}_{number}",), files, number, {"window": number % 7}
             )
             for number in range(20_000)
@@ -106,7 +124,7 @@ def everywhere(text: str) -> Page:
         skipped=[Skipped(Reason.NOT_READABLE, text, text, text, detail=text)],
         fixed_parameters={text: text},
         parameter_sets=[{text: text, "other": {text: [text]}}, {"other": 1}],
-        jobs=[JobRow(text, text, (text,) * 5, (text,) * 5, 1, {text: text}, {text: text})],
+        jobs=[placed(text, text, (text,) * 5, (text,) * 5, 1, {text: text}, {text: text})],
         jobs_total=1,
         selection=text,
         first_job=text,
@@ -217,7 +235,7 @@ def test_20_000_jobs_with_long_names_and_many_files_stay_below_2_mb_and_the_page
 
 
 def test_a_page_with_a_huge_query_and_huge_names_is_cut_and_says_so() -> None:
-    jobs = [dataclasses.replace(job(number), assets=(f"{number}" + "a" * 450,)) for number in range(10_000)]
+    jobs = [job(number, assets=(f"{number}" + "a" * 450,)) for number in range(10_000)]
     page = render(sample(jobs=jobs, jobs_total=10_000, selection='"' * 3_000_000))
     assert len(page.encode()) < 2_000_000
     assert "cut here; 3,000,000 characters in all" in page
@@ -388,7 +406,7 @@ def test_jobs_are_known_by_8_characters_and_only_parameters_that_differ_are_colu
 
 
 def test_fields_of_groups_are_columns_and_columns_that_no_job_fills_are_left_out() -> None:
-    bare = dataclasses.replace(job(0, files=None), parameters={}, group={"subject": "774659", "a": {"b": None}})
+    bare = placed("0", "name", ["a"], group={"subject": "774659", "a": {"b": None}})
     assert list(table(sample(jobs=[bare]), "job")) == ["Job", "Worker", "Assets", "subject", "a.b"]
 
 
