@@ -453,7 +453,7 @@ def test_too_many_assets_are_refused_before_their_files_are_listed(
     done = world.call("--docdb_query={}", "--file_extension=.nwb")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "error: 6 assets or groups × 1 parameter set make more than 5 jobs, which are written only where"
+        "error: 6 assets: 6 jobs; more than 5 are written only where"
         " --max_number_of_tasks_dispatched names a number; narrow the request or name one"
     )
 

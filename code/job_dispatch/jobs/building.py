@@ -101,7 +101,7 @@ class Jobs(Sequence[AnalysisDispatchModel]):
 
     def model(self, job: Job) -> AnalysisDispatchModel:
         """Return the content of a job's file."""
-        return _model(job.group, job.files, job.parameter_set, self.fixed_parameters, self.query, self.code)
+        return _model(job, self.fixed_parameters, self.query, self.code)
 
     def __len__(self) -> int:
         return len(self.planned)
@@ -143,12 +143,9 @@ class Work:
     pairs.
     """
 
-    def __init__(
-        self, files: Files, parameters: Parameters, query: str | None, split_files: bool, code: Code | None = None
-    ) -> None:
+    def __init__(self, files: Files, parameters: Parameters, query: str | None, split_files: bool) -> None:
         self.parameters = parameters
         self.query = query
-        self.code = code
         self._groups = files.cohort.groups
         self._located = {one.asset.record_id: one for one in files.assets}
         self._split_files = split_files
@@ -162,8 +159,10 @@ class Work:
         self._places.clear()
         for group, files, size in self._works():
             for one in self._sets:
-                parameter_set = _with_its_own(group, one)
-                name = str(_model(group, files, parameter_set, self.parameters.fixed, self.query).uuid())
+                # Of two values of a parameter, that of the set wins.
+                parameter_set = {**group.parameters, **(one or {})} if group.parameters else one
+                unnamed = Job("", group, files, parameter_set, size)
+                name = str(_model(unnamed, self.parameters.fixed, self.query).uuid())
                 number = next(place)
                 if self._places.setdefault(name, number) == number:
                     yield Job(name, group, files, parameter_set, size)
@@ -208,13 +207,9 @@ class Work:
 
 def refuse_too_many(cohort: Cohort, parameters: Parameters) -> None:
     """Refuse more assets than make the jobs that are written unasked, before their files are listed."""
-    sets = max(len(parameters.sets), 1)
-    if len(cohort.groups) * sets > JOBS_UNASKED:
-        selected = counted(len(cohort.groups), "asset or group", "assets or groups")
-        raise RequestError(
-            f"{selected} × {counted(sets, 'parameter set')} make more than {JOBS_UNASKED:,} jobs, which are written"
-            f" only where {CAP} names a number; narrow the request or name one"
-        )
+    number = len(cohort.groups) * max(len(parameters.sets), 1)
+    if number > JOBS_UNASKED:
+        _refuse(Extent(len(cohort.assets), None, len(parameters.sets), number), is_preview=False)
 
 
 def plan(
@@ -275,7 +270,7 @@ def plan(
     if leave_out is None and files.cohort.excluded_jobs:
         leave_out = partial(_without_excluded, files.cohort.excluded_jobs, parameters.fixed)
     _note_whole_groups(files, split_files)
-    work = Work(files, parameters, files.cohort.query if query_in_jobs else None, split_files, code)
+    work = Work(files, parameters, files.cohort.query if query_in_jobs else None, split_files)
     limit = max_jobs or JOBS_UNASKED
     if not (max_jobs or is_preview) and leave_out is None and work.are_distinct and work.number > limit:
         _refuse(work.extent(), is_preview)
@@ -308,7 +303,7 @@ def excluding(job: Job, excluded: Mapping[str, ExcludedJob], fixed_parameters: d
     if one is None:
         return None
     if one.input is not None:
-        text = _model(job.group, job.files, job.parameter_set, fixed_parameters, None).to_json()
+        text = _model(job, fixed_parameters, None).to_json()
         if fingerprint(json.loads(text)) != one.input:
             return None
     return Skipped.of_job(Reason.EXCLUDED, job.name, job.group.assets, f"excluded by {one.place}")
@@ -348,11 +343,6 @@ def _refuse(too_many: Extent, is_preview: bool) -> None:
     logger.warning("%s: a run would stop here", sentence)
 
 
-def _with_its_own(group: Group, parameter_set: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Add the parameters of a group's own to a set, whose values win."""
-    return {**group.parameters, **(parameter_set or {})} if group.parameters else parameter_set
-
-
 def total(sizes: Iterable[int | None]) -> int | None:
     """Return the sum of sizes, None if one of them is unknown."""
     known = list(sizes)
@@ -360,33 +350,29 @@ def total(sizes: Iterable[int | None]) -> int | None:
 
 
 def _model(
-    group: Group,
-    files: tuple[File, ...] | None,
-    parameter_set: dict[str, Any] | None,
-    fixed_parameters: dict[str, Any] | None,
-    query: str | None,
-    code: Code | None = None,
+    job: Job, fixed_parameters: dict[str, Any] | None, query: str | None, code: Code | None = None
 ) -> AnalysisDispatchModel:
-    locations = [asset.location for asset in group.assets]
+    assets, files, metadata = job.group.assets, job.files, job.group.metadata
+    locations = [asset.location for asset in assets]
     addresses = None if files is None else [file.address for file in files]
     # Not validated: the parts have their types, and there may be hundreds of thousands.
     return AnalysisDispatchModel.model_construct(
         s3_location=locations,
-        asset_id=[asset.asset_id for asset in group.assets],
-        asset_name=[asset.name for asset in group.assets],
-        docdb_record_id=[asset.record_id for asset in group.assets],
-        asset_role=_unless_empty([asset.role for asset in group.assets]),
-        subject=_unless_empty([asset.subject for asset in group.assets]),
-        session=_unless_empty([asset.session for asset in group.assets]),
-        project=_unless_empty([asset.project for asset in group.assets]),
-        modality=_unless_empty([list(asset.modality) for asset in group.assets]),
+        asset_id=[asset.asset_id for asset in assets],
+        asset_name=[asset.name for asset in assets],
+        docdb_record_id=[asset.record_id for asset in assets],
+        asset_role=_unless_empty([asset.role for asset in assets]),
+        subject=_unless_empty([asset.subject for asset in assets]),
+        session=_unless_empty([asset.session for asset in assets]),
+        project=_unless_empty([asset.project for asset in assets]),
+        modality=_unless_empty([list(asset.modality) for asset in assets]),
         file_location=addresses,
         file_version=None if files is None else _unless_empty([_version(file) for file in files]),
         fixed_parameters=fixed_parameters,
-        distributed_parameters=parameter_set,
-        group_metadata=None if group.metadata is None else dict(group.metadata),
+        distributed_parameters=job.parameter_set,
+        group_metadata=None if metadata is None else dict(metadata),
         query=query,
-        analysis_code=analysis_code(code, locations, addresses, fixed_parameters, parameter_set),
+        analysis_code=analysis_code(code, locations, addresses, fixed_parameters, job.parameter_set),
     )
 
 
