@@ -16,6 +16,8 @@ BUCKET = "bench"
 _SEED = 20250607
 
 Block = tuple[str, Sequence[str]]
+# What is found in an asset that has nothing else of the kind: none at all would be an error.
+_MATCH: Block = ("", ["acquisition.json"])
 
 
 class Keys:
@@ -231,7 +233,7 @@ def _words() -> list[Block]:
 
 def _skewed() -> list[Block]:
     few, many = _numbered("{:02}.bin", 10), _numbered("{:06}.bin", 90_000)
-    return [(f"d{number:02}/", many if number == 50 else few) for number in range(100)]
+    return [_MATCH, *((f"d{number:02}/", many if number == 50 else few) for number in range(100))]
 
 
 def _chain(names: Sequence[str]) -> list[Block]:
@@ -241,10 +243,8 @@ def _chain(names: Sequence[str]) -> list[Block]:
 
 def _folders(count: int, files: int) -> list[Block]:
     """Return folders of files whose numbers go on from folder to folder."""
-    return [
-        (f"run/tile_{folder:03}/", [f"{folder * files + number:06}.tif" for number in range(files)])
-        for folder in range(count)
-    ]
+    tiles = (range(folder * files, (folder + 1) * files) for folder in range(count))
+    return [_MATCH, *((f"run/tile_{folder:03}/", [f"{n:06}.tif" for n in tile]) for folder, tile in enumerate(tiles))]
 
 
 def _store(folders: int) -> list[Block]:
@@ -329,13 +329,13 @@ SHAPES = {
     "long-names": Shape(".json", _long_names, "100,001 keys: one folder of long names with numbers"),
     "unicode": Shape(".json", _unicode, "100,001 keys: one folder, named by random characters"),
     "subjects": Shape(".json", _subjects, "100,001 keys: one folder, named by subject, session and run"),
-    "skewed": Shape(".json", _skewed, "90,990 keys: 99 folders of 10 files and one of 90,000"),
+    "skewed": Shape(".json", _skewed, "90,991 keys: 99 folders of 10 files and one of 90,000"),
     "chain": Shape(".bin", lambda: _chain(["data.bin"]), "50 keys: 50 folders, each in the one before"),
     "wide-chain": Shape(
-        ".json", lambda: _chain(_numbered("{:03}.bin", 200)), "10,000 keys: such a chain, 200 files each"
+        ".json", lambda: [_MATCH, *_chain(_numbered("{:03}.bin", 200))], "10,001 keys: such a chain, 200 files each"
     ),
-    "folders-of-400": Shape(".json", lambda: _folders(250, 400), "100,000 keys: 250 folders of 400 files"),
-    "folders-of-1700": Shape(".json", lambda: _folders(60, 1_700), "102,000 keys: 60 folders of 1,700 files"),
+    "folders-of-400": Shape(".json", lambda: _folders(250, 400), "100,001 keys: 250 folders of 400 files"),
+    "folders-of-1700": Shape(".json", lambda: _folders(60, 1_700), "102,001 keys: 60 folders of 1,700 files"),
     "hex-folders": Shape(".json", _hex_folders, "30,000 keys: 10,000 folders, named by digests, of 3 files"),
     "stores-between": Shape(".json", _stores_between, "301,000 keys: 500 stores of 600 chunks, two files beside each"),
     "store": Shape(".ome.zarr", lambda: _store(1), "100,000 keys: one store with one folder"),
