@@ -12,7 +12,7 @@ import pytest
 
 from tests import broken_s3
 from tests.broken_s3 import Broken, Change
-from tests.faults.command import Desk, Ended, assert_refused, assert_whole_or_refused
+from tests.faults.command import SECONDS, Desk, Ended, assert_refused, assert_whole_or_refused
 
 pytestmark = pytest.mark.long
 
@@ -105,7 +105,10 @@ def endless(asked: Mapping[str, list[str]], _: str) -> str:
 def test_a_listing_with_new_keys_without_end_shows_how_far_it_is(desk: Desk, front: Broken) -> None:
     front.change = endless
     process = desk.start([ASSET], *FLAGS)
-    time.sleep(6)
+    end = time.monotonic() + SECONDS
+    while len(front.requests) < 50 and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(2)  # some more pages, at one of which a second has passed
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     ended = desk.ended(process)
