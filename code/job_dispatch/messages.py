@@ -138,6 +138,24 @@ def warn_listing(headline: str, items: Sequence[str]) -> None:
     logger.warning("%s", headline, extra={"details": listed(items)})
 
 
+def skip_or_refuse(
+    headline: str,
+    details: Sequence[str],
+    skip_errors: bool,
+    is_any_left: bool,
+    errors: Iterable[DispatchError] = (),
+) -> None:
+    """Warn of what is skipped, or raise an error where `skip_errors` is false or nothing else is left.
+
+    `errors` are what is wrong with each, if that was raised: unless all are a RequestError, a ServiceError is raised.
+    """
+    if skip_errors and is_any_left:
+        warn_listing(f"{headline}; skipped:", details)
+        return
+    kind = RequestError if all(isinstance(error, RequestError) for error in errors) else ServiceError
+    raise kind(f"{headline}; --skip_errors=1 skips them" if is_any_left else headline, details)
+
+
 class _LogFormatter(logging.Formatter):
     """One line per message, control characters escaped; `details` follow as indented lines.
 
@@ -293,16 +311,10 @@ class Progress:
 
 
 def _bar() -> Callable[..., tqdm[NoReturn]]:
-    """Return what draws a bar; in a notebook without ipywidgets that is text, too."""
-    if not _is_notebook():
-        from tqdm import tqdm
-
-        return tqdm
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from tqdm.auto import tqdm as in_notebook
-
-        return in_notebook
+        warnings.simplefilter("ignore")  # of a notebook without ipywidgets, which shows text
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 @contextmanager

@@ -15,26 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One data asset.
+    """One data asset; texts are empty where its record has no value.
 
-    Parameters
-    ----------
-    record_id : str
-        `_id` of its metadata record.
-    name : str
-    location : str
-        `s3://bucket/prefix` or `file:///folder`, without a trailing slash; empty where the record has none.
-    asset_id : str
-        Code Ocean data asset id; empty where the record has none.
-    project, subject, day, session : str
-        From the metadata, day as `YYYY-MM-DD`, session as the time of its start; empty where the record has none or was
-        not read with `TRAIT_FIELDS`.
-    role : str
-        `derived` or `raw` in a pair, else empty.
-    files : tuple of File or None
-        All its files, where its record lists them; None: they are listed where it lies.
-    modality : tuple of str
-        Abbreviations, sorted.
+    `location` is `s3://bucket/prefix` or `file:///folder`, without a trailing slash; `asset_id` that at Code Ocean.
+    Project, subject, session and day are known if the record was read with `TRAIT_FIELDS`: `day` is `YYYY-MM-DD`,
+    `session` the time of its start, and `modality` has sorted abbreviations. `role` is `derived` or `raw` in a pair.
+    `files` are all its files, where its record lists them; None: they are listed where it lies.
     """
 
     record_id: str
@@ -54,18 +40,11 @@ class Asset:
 
 
 class File(NamedTuple):
-    """A file or a store that matched.
+    """A file or a store that matched; `size` is in bytes, where it is known.
 
-    Parameters
-    ----------
-    address : str
-    size : int or None
-        Bytes, where they are known.
-    version : str
-        What changes when the file does: its ETag in S3, its time of modification (in ns) on a disk, for a store the
-        newest of its folder and what is directly in it; empty for a store in S3.
-    path : str
-        Path within the asset; empty where the address tells it.
+    `version` changes when the file does: its ETag in S3, its time of modification (in ns) on a disk, for a store the
+    newest of its folder and what is directly in it; empty for a store in S3. `path` is that within the asset, empty
+    where the address tells it.
     """
 
     address: str
@@ -103,37 +82,6 @@ class Group:
     assets: tuple[Asset, ...]
     metadata: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """How to arrange the selected records; fields are named as in `request.fields`.
-
-    Parameters
-    ----------
-    group_by : tuple of str
-        One group for each distinct combination of these values; empty: each record is a group of its own.
-    filter_latest : str or None
-        Keep only the record with the greatest value of this field …
-    filter_by : tuple of str
-        … for each distinct combination of these values.
-    unwind : tuple of str
-        Fields whose lists are spread before grouping, one row an element.
-    drop_nulls : bool
-        Leave out records where a field of `group_by` or `filter_by` is missing or null.
-    """
-
-    group_by: tuple[str, ...] = ()
-    filter_latest: str | None = None
-    filter_by: tuple[str, ...] = ()
-    unwind: tuple[str, ...] = ()
-    drop_nulls: bool = True
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """All fields that it looks at, each once."""
-        latest = (self.filter_latest,) if self.filter_latest else ()
-        return tuple(dict.fromkeys((*self.group_by, *latest, *self.filter_by, *self.unwind)))
 
 
 class Reason(Enum):
@@ -208,7 +156,7 @@ class Skipped:
         return self.name or self.asset_id or self.record_id or self.location
 
 
-_ASSET_COLUMNS = (*("name", "subject", "session", "project", "modality", "location", "asset_id", "record_id", "role"),)
+_ASSET_COLUMNS = ("name", "subject", "session", "project", "modality", "location", "asset_id", "record_id", "role")
 _FILE_COLUMNS = ("asset_name", "file", "size")
 
 
@@ -232,14 +180,9 @@ class Skips(tuple[Skipped, ...]):
 
 @dataclass(frozen=True)
 class ExcludedJob:
-    """A job that is skipped.
+    """A job that is skipped: the file or folder that excludes it, and the fingerprint of its input when it was done.
 
-    Parameters
-    ----------
-    place : str
-        The file or folder that excludes it.
-    input : str or None
-        The fingerprint of its input when it was done; with another one it is to be run. None: whatever its input.
+    With another input it is to be run; None: whatever its input.
     """
 
     place: str
@@ -284,17 +227,7 @@ class Cohort:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for asset in self.assets:
-            yield {
-                "name": asset.name,
-                "subject": asset.subject,
-                "session": asset.session,
-                "project": asset.project,
-                "modality": list(asset.modality),
-                "location": asset.location,
-                "asset_id": asset.asset_id,
-                "record_id": asset.record_id,
-                "role": asset.role,
-            }
+            yield {**{name: getattr(asset, name) for name in _ASSET_COLUMNS}, "modality": list(asset.modality)}
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per asset."""

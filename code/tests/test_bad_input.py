@@ -317,8 +317,7 @@ def test_ids_without_a_record_are_listed_and_names_and_record_ids_among_them_get
     assert_refused(
         desk,
         desk.call("--use_data_asset_csv=1"),
-        "error: data_asset_input.csv: 4 of 5 ids without a record;"
-        " correct the ids, or go on without them by --skip_errors=1",
+        "error: data_asset_input.csv: 4 of 5 ids without a record; --skip_errors=1 skips them",
         "  line 3: unknown",
         f"  line 4: {first['name']} (the name of an asset; its asset_id is {asset_id(0)})",
         f"  line 5: {first['_id']} (the _id of a record; its asset_id is {asset_id(0)})",
@@ -332,8 +331,7 @@ def test_at_most_20_ids_without_a_record_are_listed_with_a_count_of_the_rest(des
     assert_refused(
         desk,
         desk.call("--use_data_asset_csv=1"),
-        "error: data_asset_input.csv: 1,500 of 1,501 ids without a record;"
-        " correct the ids, or go on without them by --skip_errors=1",
+        "error: data_asset_input.csv: 1,500 of 1,501 ids without a record; --skip_errors=1 skips them",
         *(f"  line {number + 3}: unknown-{number:04d}" for number in range(20)),
         "  … and 1,480 more",
     )
@@ -570,7 +568,7 @@ def test_a_record_whose_location_cannot_be_used_is_named(desk: World, location: 
     assert_refused(
         desk,
         desk.call("--docdb_query={}"),
-        "error: 1 of 3 assets could not be read; no job is written (--skip_errors=1 goes on without them)",
+        "error: 1 of 3 assets could not be read; --skip_errors=1 skips them",
         f"  {desk.records[1]['name']}: {problem}",
     )
 
@@ -581,7 +579,7 @@ def test_half_a_character_in_a_record_is_the_fault_of_that_asset(desk: World) ->
     assert_refused(
         desk,
         desk.call("--docdb_query={}"),
-        "error: 1 of 3 assets could not be read; no job is written (--skip_errors=1 goes on without them)",
+        "error: 1 of 3 assets could not be read; --skip_errors=1 skips them",
         f"  half \\ud800: its record '{desk.records[1]['_id']}' holds text with a lone surrogate",
     )
 
@@ -602,7 +600,7 @@ def test_a_location_in_a_catalog_that_goes_up_is_refused(desk: World) -> None:
     assert_refused(
         desk,
         desk.call("--docdb_query={}", f"--metadata_catalog={desk.write_catalog([record])}"),
-        "error: 1 of 1 asset could not be read; no job is written",
+        "error: 1 of 1 asset could not be read",
         f"  {record['name']}: its location holds '..': file://{desk.catalog.parent}/../asset",
     )
 

@@ -143,11 +143,10 @@ class Cell(NamedTuple):
 
 @dataclass
 class Overview:
-    """What there is, counted: assets by what they have in common, and a sample of the records.
+    """What there is, counted: assets by what they have in common, and `fields` and `examples` of a sample of records.
 
-    `spellings` is how records write each level: `raw data` counts as `raw`. `fields` and `examples` are those of the
-    sample. `endings` of files in the examples come with how often each occurs, and whether as stores; it is empty where
-    nobody looked.
+    `spellings` is how records write each level: `raw data` counts as `raw`. `endings` of files in the examples come
+    with how often each occurs, and whether as stores; it is empty where nobody looked.
     """
 
     cells: Counter[Cell] = field(default_factory=Counter)
@@ -174,17 +173,10 @@ class Overview:
 
 
 def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -> Overview:
-    """Return what a selection holds; one of neither query nor table holds everything.
+    """Return what a selection holds; one of neither query nor table holds everything. RequestError if there is nothing.
 
     DocDB counts itself; only records of which quality control judged something are read, since its rule is none that
     a database could count by. Of a catalog and of a table all records are read.
-
-    Raises
-    ------
-    RequestError
-        There is nothing.
-    ServiceError
-        The source of records fails.
     """
     overview = Overview()
     query = selection.query or Query.of({})
@@ -205,7 +197,7 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
                 fitting = table_rows.find(metadata, selection.table, asked, fields, True, shown)
                 records = (record for _, record in fitting.found)
             for record in filter(quality.takes, records):
-                overview.cells[_cell(record, overview)._replace(quality=_quality(record, quality))] += 1
+                overview.cells[_judged(_cell(record, overview), record, quality)] += 1
                 ids.append(record["_id"])
         if selection.table is not None:
             query = Query.of({"_id": {"$in": ids[:_SAMPLED]}})
@@ -221,31 +213,25 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
 
 
 def _count_there(metadata: Records, query: Query, quality: Quality, overview: Overview) -> None:
-    """Count in the database, and then anew what was judged there."""
+    """Count in the database as if nothing had been judged there, and then anew what was."""
     only_judged = quality.flag == "pass"
     if not only_judged:
-        _count_unjudged(metadata, query, overview)
+        start: Any = ""
+        for path in reversed(SESSION_FIELDS):
+            start = {"$ifNull": [f"${path}", start]}
+        modalities = {f"modality{number}": f"${path}" for number, path in enumerate(_MODALITIES)}
+        fields = {"project": f"${_PROJECT}", "level": f"${LEVEL}", "subject": f"${SUBJECT_FIELD}", **modalities}
+        for key, number in metadata.count_by(query, {**fields, "day": {"$substrCP": [start, 0, _DAY_LENGTH]}}):
+            level = overview.level(key.get("level"))
+            found = [key.get(name) for name in modalities]
+            overview.cells[_cell_of(key.get("project"), found, level, key.get("day"), key.get("subject"))] += number
     for record in read(metadata, Query.all_of([query, Query.of(_JUDGED)]), projection(_FIELDS)):
         cell = _cell(record, overview)
         if not only_judged:
             overview.cells[cell] -= 1
         if quality.takes(record):
-            overview.cells[cell._replace(quality=_quality(record, quality))] += 1
-    for cell in [cell for cell, number in overview.cells.items() if number <= 0]:
-        del overview.cells[cell]
-
-
-def _count_unjudged(metadata: Records, query: Query, overview: Overview) -> None:
-    """Count everything as if nothing had been judged."""
-    start: Any = ""
-    for path in reversed(SESSION_FIELDS):
-        start = {"$ifNull": [f"${path}", start]}
-    modalities = {f"modality{number}": f"${path}" for number, path in enumerate(_MODALITIES)}
-    fields = {"project": f"${_PROJECT}", "level": f"${LEVEL}", "subject": f"${SUBJECT_FIELD}", **modalities}
-    for key, number in metadata.count_by(query, {**fields, "day": {"$substrCP": [start, 0, _DAY_LENGTH]}}):
-        level = overview.level(key.get("level"))
-        found = [key.get(name) for name in modalities]
-        overview.cells[_cell_of(key.get("project"), found, level, key.get("day"), key.get("subject"))] += number
+            overview.cells[_judged(cell, record, quality)] += 1
+    overview.cells = +overview.cells
 
 
 def _cell(record: Record, overview: Overview) -> Cell:
@@ -267,8 +253,8 @@ def _cell_of(project: object, modalities: Iterable[object], level: str, day: obj
     return Cell(text_of(project), named, level, day, text_of(subject))
 
 
-def _quality(record: Record, quality: Quality) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(quality_control.by_modality(record, quality.now).items()))
+def _judged(cell: Cell, record: Record, quality: Quality) -> Cell:
+    return cell._replace(quality=tuple(sorted(quality_control.by_modality(record, quality.now).items())))
 
 
 def _sample(metadata: MetadataSource, query: Query, size: int) -> Iterator[list[Record]]:
@@ -285,7 +271,6 @@ def _sample(metadata: MetadataSource, query: Query, size: int) -> Iterator[list[
 
 
 def _version(record: Record) -> int:
-    """Return 0 for a record in the shape of API version v1, 1 for v2."""
     description = record.get("data_description")
     if isinstance(description, dict) and ("modality" in description) != ("modalities" in description):
         return int("modalities" in description)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from job_dispatch.messages import RequestError, carrying, counted, logger, warn_listing
+from job_dispatch.frames import is_number
+from job_dispatch.messages import RequestError, carrying, counted, logger, skip_or_refuse, warn_listing
 from job_dispatch.metadata.diagnosis import known_fields, suggestion
 from job_dispatch.metadata.records import (
     LEVEL,
@@ -21,6 +22,7 @@ from job_dispatch.metadata.records import (
     MetadataSource,
     Record,
     asset_of,
+    batches,
     known_as,
     latest_of_asset,
     level_of,
@@ -28,9 +30,10 @@ from job_dispatch.metadata.records import (
     value_at,
     value_of,
 )
-from job_dispatch.model import Asset, Group, Grouping, Reason, Skipped
+from job_dispatch.model import Asset, Group, Reason, Skipped
 from job_dispatch.request import fields
-from job_dispatch.request.fields import LONG_AGO, Query, instant, is_number, of_number
+from job_dispatch.request.fields import LONG_AGO, Query, instant, of_number
+from job_dispatch.request.flags import Settings
 from job_dispatch.request.json_text import is_unicode
 from job_dispatch.request.selection import Exclusions, Selection
 
@@ -54,7 +57,7 @@ class Arranged(NamedTuple):
 
 
 def grouped(
-    metadata: MetadataSource, selection: Selection, found: Sequence[Found], grouping: Grouping
+    metadata: MetadataSource, selection: Selection, found: Sequence[Found], asked: Settings
 ) -> tuple[list[Group], list[Skipped]]:
     """Return the groups, and the assets that are in none; the log reports what was skipped and chosen.
 
@@ -62,14 +65,14 @@ def grouped(
     """
     assets, records = [asset for asset, _ in found], [record for _, record in found]
     examples = selection.query.filter if selection.query and not selection.table else {"_id": assets[0].record_id}
-    without_value = [field for field in grouping.fields if all(value_of(record, field) is None for record in records)]
-    if without_value:
-        _refuse_unknown(metadata, examples, without_value, grouping.drop_nulls)
-    groups, no_value, not_latest, in_several = arrange(assets, records, grouping)
+    names = asked.grouping_fields
+    if without_value := [name for name in names if all(value_of(record, name) is None for record in records)]:
+        _refuse_unknown(metadata, examples, without_value, asked.drop_null_groups)
+    groups, no_value, not_latest, in_several = arrange(assets, records, asked)
     skipped = [Skipped.asset(Reason.NO_VALUE, asset) for asset in no_value]
     skipped += [Skipped.asset(Reason.NOT_LATEST, asset) for asset in not_latest]
     if no_value:
-        named = ", ".join(dict.fromkeys((*grouping.group_by, *grouping.filter_by)))
+        named = ", ".join(dict.fromkeys((*asked.group_by, *asked.filter_by)))
         headline = f"{counted(len(no_value), 'record')} without a value of {named} skipped:"
         warn_listing(headline, [asset.name for asset in no_value])
     with carrying(skipped):
@@ -78,8 +81,8 @@ def grouped(
         if wrong := next((group for group in groups if not is_unicode(group.metadata)), None):
             raise RequestError(f"--group_by: a value of the asset {wrong.assets[0]} holds text with a lone surrogate")
     if not_latest:
-        logger.info("%s skipped: not the latest by %s", counted(len(not_latest), "record"), grouping.filter_latest)
-    if grouping.group_by:
+        logger.info("%s skipped: not the latest by %s", counted(len(not_latest), "record"), asked.filter_latest)
+    if asked.group_by:
         logger.info("%s of %s", counted(len(groups), "group"), counted(len(assets), "record"))
     if in_several:
         logger.info("unwinding put assets into more than one group %s", counted(in_several, "time"))
@@ -97,28 +100,27 @@ def _refuse_unknown(metadata: MetadataSource, examples: Filter, without_value: S
         raise RequestError("no selected record has a value of these fields; --drop_null_groups=0 keeps nulls", details)
 
 
-def arrange(assets: Sequence[Asset], records: Sequence[Record], grouping: Grouping) -> Arranged:
+def arrange(assets: Sequence[Asset], records: Sequence[Record], asked: Settings) -> Arranged:
     """Return the groups that the assets fall into; `records` are theirs, in the same order."""
-    rows: list[_Row] = [
-        (number, {field: value_of(record, field) for field in grouping.fields}) for number, record in enumerate(records)
-    ]
-    with_value = _without_nulls(rows, (*grouping.group_by, *grouping.filter_by)) if grouping.drop_nulls else rows
+    names = asked.grouping_fields
+    rows = [(number, {name: value_of(record, name) for name in names}) for number, record in enumerate(records)]
+    with_value = _without_nulls(rows, (*asked.group_by, *asked.filter_by)) if asked.drop_null_groups else rows
     latest = with_value
-    if grouping.filter_latest is not None:
-        latest = _latest(with_value, assets, records, grouping.filter_latest, grouping.filter_by)
+    if asked.filter_latest is not None:
+        latest = _latest(with_value, assets, records, asked.filter_latest, asked.filter_by)
     unwound = latest
-    spread = dict.fromkeys((*grouping.unwind, *(field for field in grouping.group_by if field in fields.SPREAD)))
-    for field in sorted(spread, key=lambda field: field.count(".")):  # what is above spreads first
-        unwound = list(_unwound(unwound, field, grouping.fields))
-    if grouping.drop_nulls:  # an empty list, or a null in a list, is no value either
-        unwound = _without_nulls(unwound, grouping.group_by)
+    spread = dict.fromkeys((*asked.unwind_list_fields, *(name for name in asked.group_by if name in fields.SPREAD)))
+    for name in sorted(spread, key=lambda name: name.count(".")):  # what is above spreads first
+        unwound = list(_unwound(unwound, name, names))
+    if asked.drop_null_groups:  # an empty list, or a null in a list, is no value either
+        unwound = _without_nulls(unwound, asked.group_by)
 
     def left_out(before: Sequence[_Row], after: Sequence[_Row]) -> list[Asset]:
         kept = {number for number, _ in after}
         return [assets[number] for number in dict.fromkeys(number for number, _ in before) if number not in kept]
 
-    if grouping.group_by:
-        groups = _groups(unwound, assets, grouping.group_by)
+    if asked.group_by:
+        groups = _groups(unwound, assets, asked.group_by)
     else:
         groups = [Group((assets[number],)) for number, _ in latest]
     return Arranged(
@@ -293,7 +295,13 @@ def with_raw(
         warn_listing(f"--with_raw=1: {headline}", by_bucket)
     skipped = [*(Skipped.asset(Reason.RAW_OF_A_PAIR, asset) for asset in raw.values()), *missing]
     with carrying(skipped):
-        _report(missing, len(derived), skip_errors)
+        if not derived:
+            raise RequestError("--with_raw=1: no derived asset is selected; raw ones come with what was made from them")
+        if missing:
+            of = f"{len(missing):,} of {counted(len(derived), 'derived asset')}"
+            headline = f"--with_raw=1: {of} {'has' if len(missing) == 1 else 'have'} no raw asset"
+            details = [f"{one.name}: {one.detail}" for one in missing]
+            skip_or_refuse(headline, details, skip_errors, len(missing) < len(derived))
     found = (one for same in known.values() for one in same)
     places = {one[0].record_id: exclusions.place_of(*known_as(one)) for one in found}
     for key in list(partners):
@@ -322,9 +330,8 @@ def _by_name(metadata: MetadataSource, names: Iterable[str], fields: Sequence[st
     while wanted := list(dict.fromkeys(name for name in map(_name_in, names) if name not in asked)):
         asked.update(wanted)
         further: list[str] = []
-        step = _NAMES_A_QUERY if metadata.is_database else len(wanted)
-        for start in range(0, len(wanted), step):
-            for record in read(metadata, Query.of({"name": {"$in": wanted[start : start + step]}}), fields):
+        for batch in batches(metadata, wanted, _NAMES_A_QUERY):
+            for record in read(metadata, Query.of({"name": {"$in": batch}}), fields):
                 found = (asset_of(record), record)
                 same = known.setdefault(record["name"], {})
                 same[found[0].location] = max(same.get(found[0].location, found), found, key=latest_of_asset)
@@ -344,13 +351,13 @@ def _is_origin(record: Record) -> bool:
 
 @dataclass
 class Origins:
-    """What an asset was made from in the first place: raw assets by `_id`, or why they are not known.
+    """What an asset was made from in the first place: raw assets by `_id`, or the `reason` why they are not known.
 
     `by_bucket` has a line for each asset that was chosen by its bucket.
     """
 
-    raw: dict[str, Asset]
-    by_bucket: list[str]
+    raw: dict[str, Asset] = field(default_factory=dict)
+    by_bucket: list[str] = field(default_factory=list)
     reason: str = ""
 
 
@@ -362,8 +369,8 @@ def origins_of(asset: Asset, record: Record, known: Known) -> Origins:
     """
     names = _raw_names(record)
     if not names:
-        return Origins({}, [], "its record names no raw asset")
-    found = Origins({}, [])
+        return Origins(reason="its record names no raw asset")
+    found = Origins()
     left, missing, seen = list(names), [], set(names)
     while left:
         name = left.pop(0)
@@ -375,8 +382,7 @@ def origins_of(asset: Asset, record: Record, known: Known) -> Origins:
             missing.append(name)
         if len(near) != 1 and same:
             places = ", ".join(sorted(one.location for one, _ in same))
-            found.reason = f"several assets are named {_name_in(name)}: {places}"
-            return found
+            return replace(found, reason=f"several assets are named {_name_in(name)}: {places}")
         for source, source_record in near:
             if len(same) > 1:
                 found.by_bucket.append(f"{asset.name}: {source.location}")
@@ -409,18 +415,3 @@ def _with_partners(group: Group, partners: Mapping[str, Sequence[Asset]]) -> Ite
             if raw.record_id not in there:
                 there.add(raw.record_id)
                 yield replace(raw, role=RAW)
-
-
-def _report(missing: Sequence[Skipped], number: int, skip_errors: bool) -> None:
-    if not number:
-        raise RequestError("--with_raw=1: no derived asset is selected; raw ones come with what was made from them")
-    if not missing:
-        return
-    of = f"{len(missing):,} of {counted(number, 'derived asset')}"
-    headline = f"--with_raw=1: {of} {'has' if len(missing) == 1 else 'have'} no raw asset"
-    details = [f"{one.name}: {one.detail}" for one in missing]
-    if len(missing) == number:
-        raise RequestError(headline, details)
-    if not skip_errors:
-        raise RequestError(f"{headline}; --skip_errors=1 skips them", details)
-    warn_listing(f"{headline}; skipped:", details)

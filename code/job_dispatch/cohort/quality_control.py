@@ -45,10 +45,10 @@ class Quality:
 
     def takes(self, record: Record) -> bool:
         """Tell whether a record is what is wanted."""
-        return self._takes(judge(record, self.modalities, self.now))
+        return not self.flag or self._takes(judge(record, self.modalities, self.now))
 
     def _takes(self, verdict: str) -> bool:
-        return not self.flag or (verdict == PASS if self.flag == "pass" else verdict != FAIL)
+        return verdict == PASS if self.flag == "pass" else verdict != FAIL
 
     def keep(self, found: Sequence[Found]) -> tuple[list[Found], list[Skipped]]:
         """Return those that are wanted, in their order, and the others; raises RequestError if none is left."""
@@ -74,36 +74,32 @@ class Quality:
 
 
 def judge(record: Record, modalities: Sequence[str], now: datetime) -> str:
-    """Return `Fail`, `Pending` or `Pass`, or that there is nothing to judge by.
-
-    Any Fail fails, else any Pending is pending. What the record allows to fail passes.
-    """
-    wanted = {modality.casefold() for modality in modalities}
-    verdicts = by_modality(record, now).items()
-    return worst(verdict for modality, verdict in verdicts if not wanted or modality.casefold() in wanted)
+    """Return `Fail`, `Pending` or `Pass`, or that there is nothing to judge by; see `together`."""
+    return together(by_modality(record, now).items(), modalities)
 
 
 def by_modality(record: Record, now: datetime) -> dict[str, str]:
     """Return the verdict on each modality that was judged; "" where none is named."""
     quality = record.get("quality_control")
-    statuses: dict[str, list[str]] = {}
-    if isinstance(quality, Mapping):
-        for modality, status in (*_of_evaluations(quality, now), *_of_metrics(quality, now)):
-            statuses.setdefault(modality, []).append(status)
-    return {modality: worst(found) for modality, found in statuses.items()}
+    if not isinstance(quality, Mapping):
+        return {}
+    found = [*_of_evaluations(quality, now), *_of_metrics(quality, now)]
+    names = dict.fromkeys(modality for modality, _ in found)
+    return {name: together(one for one in found if one[0] == name) for name in names}
 
 
-def worst(verdicts: Iterable[str]) -> str:
-    """Return the verdict that several make together."""
-    found = set(verdicts)
+def together(verdicts: Iterable[tuple[str, str]], modalities: Sequence[str] = ()) -> str:
+    """Return the verdict on these modalities, or on all: any Fail fails, else any Pending is pending."""
+    wanted = {modality.casefold() for modality in modalities}
+    found = {verdict for modality, verdict in verdicts if not wanted or modality.casefold() in wanted}
     return next((verdict for verdict in (FAIL, PENDING, PASS) if verdict in found), NONE)
 
 
 def _of_evaluations(quality: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield modality and status of each evaluation of v1: of a metric the last status in its list counts."""
-    for evaluation in _objects(quality.get("evaluations")):
-        metrics = list(_objects(evaluation.get("metrics")))
-        histories = [[one for one in _history(metric) if _time(one) <= now] for metric in metrics]
+    for evaluation in _objects(quality, "evaluations"):
+        metrics = _objects(evaluation, "metrics")
+        histories = [[one for one in _objects(metric, "status_history") if _time(one) <= now] for metric in metrics]
         known = {_status(history[-1]) for history in histories if history}
         if FAIL in known and not evaluation.get("allow_failed_metrics"):
             yield _modality(evaluation), FAIL
@@ -118,8 +114,8 @@ def _of_metrics(quality: Mapping[str, Any], now: datetime) -> Iterator[tuple[str
     """
     listed = quality.get("allow_tag_failures")
     allowed = {tag for tag in listed if isinstance(tag, str)} if isinstance(listed, list) else set()
-    for metric in _objects(quality.get("metrics")):
-        history = _history(metric)
+    for metric in _objects(quality, "metrics"):
+        history = _objects(metric, "status_history")
         come = [one for one in history if _time(one) <= now]
         status = _status(max(come, key=_time) if come else next(iter(history), {}))
         yield _modality(metric), PASS if status == FAIL and allowed.intersection(_tags(metric)) else status
@@ -140,10 +136,6 @@ def _modality(part: Mapping[str, Any]) -> str:
     return text_of(modality.get("abbreviation")) if isinstance(modality, Mapping) else ""
 
 
-def _history(metric: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(_objects(metric.get("status_history")))
-
-
 def _status(entry: Mapping[str, Any]) -> str:
     status = entry.get("status")
     return status if status in (FAIL, PASS) else PENDING
@@ -154,5 +146,6 @@ def _time(entry: Mapping[str, Any]) -> datetime:
     return instant(entry.get("timestamp")) or LONG_AGO
 
 
-def _objects(value: object) -> Iterable[Mapping[str, Any]]:
-    return (one for one in value if isinstance(one, Mapping)) if isinstance(value, list) else ()
+def _objects(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = parent.get(key)
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

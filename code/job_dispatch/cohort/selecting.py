@@ -181,12 +181,11 @@ def _selection(
 
 
 def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, traits: bool) -> Cohort:
-    """Read the records that are selected, and arrange their assets in groups."""
     fields = projection(
         [
             *(ASSET_FIELDS if selection.table is None else table_rows.FIELDS),
             *(TRAIT_FIELDS if traits else ()),
-            *asked.grouping.fields,
+            *asked.grouping_fields,
             *(quality_control.FIELDS if asked.qc else ()),
             "@created",
             *(grouping.PAIR_FIELDS if asked.with_raw else ()),
@@ -202,8 +201,8 @@ def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, tra
             found, judged_out = quality_control.Quality(asked.qc, selection.modality).keep(found)
             skipped += judged_out
         groups = [Group((asset,)) for asset, _ in found]
-        if asked.grouping.fields:
-            groups, left = grouping.grouped(metadata, selection, found, asked.grouping)
+        if asked.grouping_fields:
+            groups, left = grouping.grouped(metadata, selection, found, asked)
             skipped += left
         groups = [one for group in groups for one in _by_parameters(group, parameters)]
         groups, excluded = _without_excluded(groups, matched, selection.exclusions)
@@ -211,9 +210,8 @@ def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, tra
         partners: Mapping[str, Sequence[str]] = {}
         if asked.with_raw and groups:
             by_id = {record["_id"]: record for _, record in found}
-            groups, partners, unpaired = grouping.with_raw(
-                metadata, groups, by_id, fields, asked.skip_errors, selection.exclusions
-            )
+            paired = grouping.with_raw(metadata, groups, by_id, fields, asked.skip_errors, selection.exclusions)
+            groups, partners, unpaired = paired
             skipped += unpaired
     return Cohort(
         groups,
@@ -229,7 +227,6 @@ def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, tra
 def _matched(
     metadata: MetadataSource, selection: Selection, fields: Sequence[str], skip_errors: bool
 ) -> table_rows.Fitting:
-    """Return the records that the query or the table selects."""
     with progress_of("reading metadata", "records") as shown:
         if selection.table is not None:
             return table_rows.find(metadata, selection.table, selection.query, fields, skip_errors, shown)

@@ -26,12 +26,13 @@ from job_dispatch.messages import (
     counted,
     logger,
     progress,
+    skip_or_refuse,
     warn_listing,
 )
 from job_dispatch.metadata import asset_records
 from job_dispatch.metadata.asset_records import NamePattern
 from job_dispatch.metadata.catalog import Catalog
-from job_dispatch.metadata.records import FILES_FIELD, MetadataSource, Record, read
+from job_dispatch.metadata.records import FILES_FIELD, MetadataSource, Record, batches, read
 from job_dispatch.model import Asset, File, Files, Reason, Skipped
 from job_dispatch.request.fields import Query
 from job_dispatch.request.flag_values import BUCKET_NAME, STORE_ENDINGS
@@ -91,12 +92,7 @@ class Folder:
 def open_source(settings: Settings) -> MetadataSource:
     """Return the source of records that the settings name, to be closed.
 
-    Raises
-    ------
-    RequestError
-        A catalog cannot be read, or a place holds no assets.
-    ServiceError
-        A place cannot be read.
+    RequestError if a catalog cannot be read, or a place holds no assets; ServiceError if a place cannot be read.
     """
     if settings.metadata_catalog is None:
         from job_dispatch.metadata.docdb import DocDb
@@ -192,11 +188,12 @@ def open_place(
                         failed[address] = record
                     else:
                         yield record
+                if failed:
+                    headline = f"the metadata of {len(failed):,} of {counted(total, 'asset')} could not be read"
+                    details = [f"{address}: {error.headline}" for address, error in failed.items()]
+                    skip_or_refuse(headline, details, skip_errors, len(failed) < total, failed.values())
 
             catalog = Catalog.of(records(), place.text)
-    if failed and (error := _refusal(failed, total, skip_errors)):
-        catalog.close()
-        raise error
     catalog.skipped = [
         Skipped(Reason.NOT_READABLE, address.rpartition("/")[2], location=address, detail=error.headline)
         for address, error in failed.items()
@@ -260,18 +257,6 @@ def _records(
         warn_listing(f"{len(unnamed):,} of {total} do not fit --name_pattern={pattern.text}:", unnamed)
 
 
-def _refusal(failed: Mapping[str, DispatchError], total: int, skip_errors: bool) -> DispatchError | None:
-    """Return the error that ends the run, or warn where it goes on."""
-    headline = f"the metadata of {len(failed):,} of {counted(total, 'asset')} could not be read"
-    details = [f"{address}: {error.headline}" for address, error in failed.items()]
-    if skip_errors and len(failed) < total:
-        warn_listing(f"{headline}; skipped:", details)
-        return None
-    remedy = " (--skip_errors=1 goes on without them)" if len(failed) < total else ""
-    only_requests = all(isinstance(error, RequestError) for error in failed.values())
-    return (RequestError if only_requests else ServiceError)(f"{headline}; no job is written{remedy}", details)
-
-
 # Saving what was selected, with which the same command gives the same jobs again
 
 
@@ -284,16 +269,10 @@ class Target(NamedTuple):
 
 @contextlib.contextmanager
 def saving(path: Path | None, overwrite: bool) -> Iterator[Target | None]:
-    """Give a target to save a catalog to; at the end of the run it is there, or where that fails nothing of it.
+    """Give a target to save a catalog to, if there is a path; at the end of the run it is there, or nothing of it.
 
-    Without a path there is none.
-
-    Raises
-    ------
-    RequestError
-        There is a file already and `overwrite` is false, or its folder is missing.
-    ServiceError
-        The disk fails.
+    RequestError if there is a file already and `overwrite` is false, or its folder is missing; ServiceError if the disk
+    fails.
     """
     if path is None:
         yield None
@@ -342,8 +321,8 @@ def save(
     """
     ids = list(dict.fromkeys([*(asset.record_id for asset in selected), *also]))
     listed: dict[str, list[dict[str, Any]]] = {}
-    if files is not None:
-        listed = {one.asset.record_id: [_entry(one.asset, file) for file in one.files or ()] for one in files.assets}
+    for one in files.assets if files else ():
+        listed[one.asset.record_id] = [_entry(one.asset, file) for file in one.files or ()]
     encode = msgspec.json.Encoder().encode
     number = 0
     with _naming(target.path):
@@ -371,8 +350,6 @@ def _entry(asset: Asset, file: File) -> dict[str, Any]:
 
 
 def _whole(source: MetadataSource, ids: Sequence[str]) -> Iterator[Record]:
-    step = _RECORDS_A_QUERY if source.is_database else max(len(ids), 1)
-    for start in range(0, len(ids), step):
-        wanted = ids[start : start + step]
+    for wanted in batches(source, ids, _RECORDS_A_QUERY):
         query = record_id_filter(wanted) if source.is_database else {"_id": {"$in": wanted}}
         yield from read(source, Query.of(query), None)

@@ -9,7 +9,16 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from job_dispatch.failures import advice
-from job_dispatch.messages import LISTED_AT_MOST, Progress, RequestError, carrying, counted, logger, warn_listing
+from job_dispatch.messages import (
+    LISTED_AT_MOST,
+    Progress,
+    RequestError,
+    carrying,
+    counted,
+    logger,
+    skip_or_refuse,
+    warn_listing,
+)
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     ID_FIELDS,
@@ -25,7 +34,7 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Reason, Skipped
 from job_dispatch.request import json_text
-from job_dispatch.request.fields import NAMES, Query, sessions_of
+from job_dispatch.request.fields import NAMES, Query, any_of, sessions_of
 from job_dispatch.request.tables import Key, Row, Table
 
 [SUBJECT_FIELD] = NAMES["@subject"]
@@ -88,7 +97,11 @@ def find(
     skipped += [Skipped.row(key.column, str(key)) for key in without]
     with carrying(skipped):
         if without:
-            _report_missing(metadata, table, without, skip_errors)
+            hints = _hints(metadata, without)
+            details = [f"line {table.keys[key][0].line}: {key}{hints.get(key, '')}" for key in without]
+            of = f"{len(without):,} of {counted(len(table.keys), table.noun)}"
+            is_any_left = len(without) < len(table.keys)
+            skip_or_refuse(f"{table.file_name}: {of} without a record", details, skip_errors, is_any_left)
         if not any(found.values()):
             raise RequestError(f"no record fits both {table.file_name} and the query", [f"query: {query}"])
     if shared := [f"{key}: {len(records)} records" for key, records in found.items() if len(records) > 1]:
@@ -139,20 +152,8 @@ def _queries(metadata: MetadataSource, keys: Sequence[Key], query: Query | None)
         values: dict[str, dict[str, None]] = {}
         for key in keys[start : start + _KEYS_A_QUERY]:
             values.setdefault(key.column, {})[key.value] = None
-        parts = [_column_filter(column, list(wanted)) for column, wanted in values.items()]
-        wanted = Query.of(parts[0] if len(parts) == 1 else {"$or": parts})
+        wanted = Query.of(any_of([_column_filter(column, list(wanted)) for column, wanted in values.items()]))
         yield wanted if query is None else Query.all_of([query, wanted])
-
-
-def _report_missing(metadata: MetadataSource, table: Table, missing: Sequence[Key], skip_errors: bool) -> None:
-    known = _hints(metadata, missing)
-    details = [f"line {table.keys[key][0].line}: {key}{known.get(key, '')}" for key in missing]
-    headline = f"{table.file_name}: {len(missing):,} of {counted(len(table.keys), table.noun)} without a record"
-    if len(missing) == len(table.keys):
-        raise RequestError(f"{headline}; correct the {table.noun}s", details)
-    if not skip_errors:
-        raise RequestError(f"{headline}; correct the {table.noun}s, or go on without them by --skip_errors=1", details)
-    warn_listing(f"{headline}; skipped:", details)
 
 
 def _column_filter(column: str, values: list[str]) -> Filter:
@@ -160,8 +161,7 @@ def _column_filter(column: str, values: list[str]) -> Filter:
         return record_id_filter(values)
     if column == "location":
         values = [address for value in values for address in (value, f"{value}/")]
-    parts = [{field: {"$in": values}} for field in _FIELDS_OF_COLUMN[column]]
-    return parts[0] if len(parts) == 1 else {"$or": parts}
+    return any_of([{field: {"$in": values}} for field in _FIELDS_OF_COLUMN[column]])
 
 
 def record_id_filter(values: Sequence[str]) -> Filter:
@@ -171,19 +171,15 @@ def record_id_filter(values: Sequence[str]) -> Filter:
     """
     numbers = [int(value) for value in values if _NUMBER.fullmatch(value)]
     object_ids = [{"_id": {"$eq": {"$oid": value}}} for value in values if _OBJECT_ID.fullmatch(value)]
-    known: Filter = {"_id": {"$in": [*values, *numbers]}}
-    return {"$or": [known, *object_ids]} if object_ids else known
+    return any_of([{"_id": {"$in": [*values, *numbers]}}, *object_ids])
 
 
 def _keys_of(record: Record, columns: Sequence[str]) -> Iterator[Key]:
     """Yield all values of these columns by which a row selects a record."""
     for column in columns:
-        for value in dict.fromkeys(_values_of(record, column)):
-            if column != "subject_id":
-                yield Key(column, value)
-                continue
-            for session in dict.fromkeys(_sessions(record)):
-                yield Key(column, value, session)
+        sessions = list(_sessions(record)) if column == "subject_id" else [""]
+        for value in _values_of(record, column):
+            yield from (Key(column, value, session) for session in sessions)
 
 
 def _values_of(record: Record, column: str) -> Iterator[str]:

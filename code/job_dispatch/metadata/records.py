@@ -33,15 +33,9 @@ TRAIT_FIELDS = ("@project", "@subject", "@session", "@modality", "created")
 class MetadataSource(Protocol):
     """Where records come from: DocDB or a catalog.
 
-    Attributes
-    ----------
-    may_name_local_files : bool
-        Whether `file://` locations are allowed; those from a public database are not.
-    is_database : bool
-        Whether a database evaluates the queries. Several small queries are then better than one large one, and ids
-        need not be text. Elsewhere each query reads all records.
-    skipped : sequence of Skipped
-        Assets that have no record, since their metadata cannot be read.
+    With `may_name_local_files`, `file://` locations are allowed; those from a public database are not. Where a database
+    evaluates the queries, `is_database`, several small queries are better than one large one, and ids need not be text;
+    elsewhere each query reads all records. `skipped` are assets without a record, since their metadata cannot be read.
     """
 
     may_name_local_files: bool
@@ -55,12 +49,7 @@ class MetadataSource(Protocol):
     def find(self, query: Query, fields: Sequence[str] | None) -> Iterator[list[Record]]:
         """Yield pages of the records that match, with at least `_id` and `fields`; None: whole records.
 
-        Raises
-        ------
-        RequestError
-            The source cannot evaluate the query.
-        ServiceError
-            The source does not answer.
+        RequestError if the source cannot evaluate the query; ServiceError if it does not answer.
         """
         ...
 
@@ -100,6 +89,12 @@ def read(
         if shown is not None:
             shown.advance(len(page))
         yield from page
+
+
+def batches(source: MetadataSource, values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yield the values in batches for as many queries; all at once where each query reads all records."""
+    step = size if source.is_database else max(len(values), 1)
+    return (values[start : start + step] for start in range(0, len(values), step))
 
 
 # Values of a record

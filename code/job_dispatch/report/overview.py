@@ -11,7 +11,7 @@ import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -77,7 +77,7 @@ def traits(overview: Overview, modalities: Sequence[str]) -> list[Trait]:
         days[cell.day] += number
         months[cell.day[:_MONTH_LENGTH]] += number
         subjects[cell.subject] += number
-        verdicts[_verdict(cell.quality, modalities)] += number
+        verdicts[quality_control.together(cell.quality, modalities)] += number
         for modality in cell.modalities or ("",):
             spread[modality] += number
     return [
@@ -105,13 +105,6 @@ def _endings(overview: Overview) -> Trait:
     ]
     remark = f"Of the files and stores in {counted(len(overview.examples), 'asset')} looked at."
     return Trait("ending", rows, sum(number for ending, number, _ in overview.endings if not ending), remark)
-
-
-def _verdict(quality: Iterable[tuple[str, str]], modalities: Sequence[str]) -> str:
-    wanted = {modality.casefold() for modality in modalities}
-    return quality_control.worst(
-        verdict for modality, verdict in quality if not wanted or modality.casefold() in wanted
-    )
 
 
 def _quality_control(verdicts: Counter[str]) -> Trait:

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from job_dispatch.frames import is_number
 from job_dispatch.messages import RequestError, printable
 
 Filter = Mapping[str, Any]
@@ -43,18 +44,12 @@ _COMBINING = ("$and", "$or", "$nor")
 # A day, a time of day, and a zone. Hyphens or a comma may replace the separators of ISO 8601.
 _MOMENT = re.compile(
     r"(?P<day>\d{4}(?:-\d{2}-\d{2}|/\d{2}/\d{2}))"
-    r"(?:[T ,_] ?(?P<time>\d{2}(?:[:-]\d{2}(?:[:-]\d{2})?)?(?P<fraction>[.,]\d+)?)"
+    r"(?:[T ,_] ?(?P<hour>\d{1,2})(?:[:-](?P<minute>\d{2})(?:[:-](?P<second>\d{2}))?)?(?P<fraction>[.,]\d+)?"
     r" ?(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?",
     re.IGNORECASE,
 )
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
-# The start of a session in a table.
-_SESSION = re.compile(
-    r"(?P<day>\d{4}-\d{2}-\d{2})[T ](?P<hour>\d{1,2}):(?P<minute>\d{2})"
-    r"(?P<second>:\d{2})?(?P<part>[.,]\d{1,9})? ?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?",
-    re.IGNORECASE,
-)
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 _TIME_OF_DAY = re.compile(r"\d{2}:\d{2}(:\d{2})?.*")
 # Larger numbers are milliseconds: as seconds they would be after the year 5138.
@@ -82,11 +77,7 @@ def paths(name: str) -> tuple[str, ...]:
 
 def paths_of_key(key: str) -> tuple[str, ...]:
     """Return the dotted paths of a key of a query, which may be any text."""
-    return paths(key) if _is_name(key) else (key,)
-
-
-def _is_name(key: str) -> bool:
-    return key.startswith("@") or "|" in key
+    return paths(key) if key.startswith("@") or "|" in key else (key,)
 
 
 def plain(name: str) -> str:
@@ -156,10 +147,8 @@ def _with_paths(query: Filter) -> Filter:
     for key, condition in query.items():
         if key in _COMBINING and isinstance(condition, list):
             parts.append({key: [_with_paths(part) if isinstance(part, dict) else part for part in condition]})
-        elif _is_name(key):
-            parts.append(_on_paths(key, condition))
         else:
-            parts.append({key: condition})
+            parts.append({key: condition} if paths_of_key(key) == (key,) else _on_paths(key, condition))
     return all_of(parts)
 
 
@@ -169,6 +158,11 @@ def all_of(filters: Sequence[Filter]) -> dict[str, Any]:
     if len(merged) == sum(map(len, filters)):
         return merged
     return {"$and": [one for one in filters if one]}
+
+
+def any_of(filters: Sequence[Filter]) -> Filter:
+    """Return the filter that holds where one of these holds."""
+    return filters[0] if len(filters) == 1 else {"$or": list(filters)}
 
 
 def conditions(query: Filter) -> Iterator[Filter]:
@@ -211,11 +205,9 @@ def _on_first(wanted: Sequence[str], condition: Any) -> Filter:
     first, *others = wanted
     if not others:
         return {first: condition}
-    day = DAY_OF.get(first)
-    if day is None:
-        there: list[Filter] = [{"$and": [{first: {"$ne": None}}, {first: condition}]}]
-        absent: Filter = {first: None}
-    else:
+    there: list[Filter] = [{"$and": [{first: {"$ne": None}}, {first: condition}]}]
+    absent: Filter = {first: None}
+    if day := DAY_OF.get(first):
         there = [
             {"$and": [{first: {"$ne": None}}, {first: {"$not": _HAS_TIME_OF_DAY}}, {first: condition}]},
             {"$and": [{first: _HAS_TIME_OF_DAY}, {day: {"$ne": None}}, _on_both(day, first, condition)]},
@@ -319,8 +311,7 @@ def instant(value: object) -> datetime | None:
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     if not isinstance(value, str) or (found := _MOMENT.fullmatch(value.strip())) is None:
         return None
-    time = re.split("[:-]", (found["time"] or "00").replace(",", ".").partition(".")[0])
-    hour, minute, second = [*map(int, time), 0, 0][:3]
+    hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
     try:
         zone = re.sub("UTC|GMT", "Z", (found["zone"] or "Z").upper())
         midnight = datetime.fromisoformat(f"{found['day'].replace('/', '-')}T00:00:00{zone}")
@@ -337,18 +328,14 @@ def session(said: str) -> str:
 
     RequestError if it is neither; the order of days and months is not guessed.
     """
-    try:
-        if DAY.fullmatch(said):
-            return date.fromisoformat(said).isoformat()
-        if time := _SESSION.fullmatch(said):
-            zone = (time["zone"] or "Z").upper()
-            clock = f"{int(time['hour']):02d}:{time['minute']}{time['second'] or ':00'}"
-            part = f".{time['part'][1:7]:0<6}" if time["part"] else ""
-            precision = "microseconds" if part else "seconds" if time["second"] else "minutes"
-            return _in_utc(datetime.fromisoformat(f"{time['day']}T{clock}{part}{zone}"), precision)
-    except (ValueError, OverflowError):
-        if DAY.match(said):
-            raise RequestError(f"there is no day or time {printable(said, 60)}") from None
+    moment, found = instant(said), _MOMENT.fullmatch(said)
+    if moment is not None and DAY.fullmatch(said):
+        return said
+    if moment is not None and found and found["minute"]:
+        with contextlib.suppress(OverflowError):
+            return _in_utc(moment, "microseconds" if found["fraction"] else "seconds" if found["second"] else "minutes")
+    if DAY.match(said) and found and (moment is None or found["minute"]):
+        raise RequestError(f"there is no day or time {printable(said, 60)}")
     raise RequestError(
         f"{printable(said, 60)!r} is neither a day such as 2025-06-07 nor a time such as 2025-06-07T21:31:15Z"
     )
@@ -371,11 +358,6 @@ def _in_utc(moment: datetime, precision: str) -> str:
 def of_number(value: float) -> datetime | None:
     """Return the instant that a number of seconds or milliseconds since 1970 is."""
     return _since_1970(value if abs(value) < _FIRST_MILLISECONDS else value / 1000)
-
-
-def is_number(value: object) -> bool:
-    """Tell whether a value is a number, and not true or false."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_time_of_day(value: object) -> bool:

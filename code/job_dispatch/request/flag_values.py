@@ -82,13 +82,6 @@ def place(text: str) -> str:
     return text if "://" in text else str(path(text))
 
 
-def name_pattern(text: str) -> str:
-    """Return a pattern of names."""
-    if "{" not in text:
-        raise RequestError(f"{text!r} is not a pattern such as {{session:%Y-%m-%d}}_{{subject}}")
-    return text
-
-
 def host(text: str) -> str:
     """Return the name of a host, with its port where one is given."""
     bare = text.removeprefix("https://").rstrip("/")

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from job_dispatch.messages import RequestError, warn_listing
-from job_dispatch.model import Grouping
 from job_dispatch.request import flag_values as values
 
 # Used by itself, if neither a catalog nor a DocDB is named.
@@ -60,7 +59,6 @@ _READ_BY: dict[str, Callable[[str], Any]] = {
     "FIELDS": values.fields,
     "ENDINGS": values.endings,
     "PATTERNS": values.patterns,
-    "PATTERN": values.name_pattern,
     "HOST": values.host,
     **dict.fromkeys(("NAME", "VERSION"), values.name),
 }
@@ -271,11 +269,10 @@ class Settings:
         return f"DocDB {self.docdb_host} {self.docdb_version} {self.docdb_database}/{self.docdb_collection}"
 
     @property
-    def grouping(self) -> Grouping:
-        """How to arrange the selected records."""
-        return Grouping(
-            self.group_by, self.filter_latest, self.filter_by, self.unwind_list_fields, self.drop_null_groups
-        )
+    def grouping_fields(self) -> tuple[str, ...]:
+        """All fields that group records or choose among them, each once."""
+        latest = (self.filter_latest,) if self.filter_latest else ()
+        return tuple(dict.fromkeys((*self.group_by, *latest, *self.filter_by, *self.unwind_list_fields)))
 
 
 def declared() -> dict[str, Flag]:

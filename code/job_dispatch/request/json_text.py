@@ -54,10 +54,15 @@ def read_value(path: Path) -> Any:
 
 def read_file(path: Path) -> str:
     """Return the text of a file; RequestError if it cannot be read, or is not UTF-8 text."""
+    return decoded(read_bytes(path), str(path))
+
+
+def decoded(content: bytes, place: str) -> str:
+    """Return content as text; RequestError, which begins with `place`, if it is not UTF-8."""
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        raise RequestError(f"{place}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -71,12 +76,9 @@ def read_bytes(path: Path) -> bytes:
 def read(text: str, place: str) -> Any:
     """Return the value in JSON, a Python literal or a JavaScript object; tuples become lists.
 
-    Raises
-    ------
-    RequestError
-        The text cannot be read, or has what JSON cannot hold: keys that are not strings or that are repeated,
-        adjacent strings, sets, bytes, NaN, infinity, text that is not Unicode, or too many levels. It begins with
-        `place`: the flag or the file name that the text comes from.
+    RequestError, which begins with `place`, if the text cannot be read, or has what JSON cannot hold: keys that are not
+    strings or that are repeated, adjacent strings, sets, bytes, NaN, infinity, text that is not Unicode, or too many
+    levels.
     """
     try:
         try:

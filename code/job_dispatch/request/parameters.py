@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import itertools
 import json
@@ -97,30 +96,20 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def _refuse_misnamed(input_directory: Path) -> None:
+def _refuse_misnamed(folder: Path) -> None:
     """Refuse to go on without parameters where a file seems to hold them."""
-    for path in itertools.islice(_files_below(input_directory), _ENTRIES_LOOKED_AT):
+    paths = itertools.chain(sorted(folder.glob("*")), folder.glob("*/*"))
+    for path in itertools.islice(paths, _ENTRIES_LOOKED_AT):
         letters = re.sub(r"[^a-z]", "", path.name.lower().partition(".")[0])
         likeness = difflib.SequenceMatcher(None, letters, "analysisparameters").ratio()
-        if path.suffix.lower() in (".json", ".txt", ".json5", ".jsonc", "") and likeness >= _LIKENESS:
+        is_similar = path.suffix.lower() in (".json", ".txt", ".json5", ".jsonc", "") and likeness >= _LIKENESS
+        parent = path.parent.name
+        is_looked_in = path.parent == folder or not (parent == _EXAMPLE or parent.startswith("."))
+        if is_similar and is_looked_in and path.is_file():
             raise RequestError(
-                f"{path}: not read, since the parameters file is called {FILE_NAME} and lies in {input_directory};"
+                f"{path}: not read, since the parameters file is called {FILE_NAME} and lies in {folder};"
                 " rename or move it, or name it by --analysis_parameters"
             )
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and in the folders within it, without reading more than are asked for."""
-    folders = []
-    with contextlib.suppress(OSError):
-        for one in sorted(folder.iterdir()):
-            if not one.is_dir():
-                yield one
-            elif one.name != _EXAMPLE and not one.name.startswith("."):
-                folders.append(one)
-    for one in folders:
-        with contextlib.suppress(OSError):
-            yield from (path for path in one.iterdir() if path.is_file())
 
 
 def _parameters(value: object, place: str) -> Parameters:

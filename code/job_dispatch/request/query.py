@@ -293,15 +293,12 @@ def _moment(text: str, name: str) -> str:
         if isinstance(values[0], str):
             return values[0]
         if len(values) == 1:
-            return _short(datetime.fromtimestamp(values[0] / (1000 if name == "Date" else 1), UTC))
-        year, month, *rest = values
-        return _short(datetime(year, month + (name == "Date"), *(rest or [1])))
+            moment = datetime.fromtimestamp(values[0] / (1000 if name == "Date" else 1), UTC).replace(tzinfo=None)
+        else:
+            year, month, *rest = values
+            moment = datetime(year, month + (name == "Date"), *(rest or [1]))
+        return moment.isoformat().removesuffix("T00:00:00")
     return ""
-
-
-def _short(moment: datetime) -> str:
-    is_day = (moment.hour, moment.minute, moment.second, moment.microsecond) == (0, 0, 0, 0)
-    return f"{moment.date()}" if is_day else moment.replace(tzinfo=None).isoformat()
 
 
 def _dates_are_text(shown: str, text: str) -> str:

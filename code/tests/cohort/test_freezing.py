@@ -245,7 +245,7 @@ def test_a_catalog_in_the_input_directory_is_used_by_itself_unless_docdb_is_name
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--name_pattern=subject", "--name_pattern: 'subject' is not a pattern such as {session:%Y-%m-%d}_{subject}"),
+        ("--name_pattern=subject", "the name pattern 'subject' cannot be read: it has no field such as {subject}"),
         ("--name_pattern={subject", "the name pattern '{subject' cannot be read: expected '}' before end of string"),
         (
             "--name_pattern={_id}",

@@ -14,7 +14,8 @@ from job_dispatch.cohort.grouping import arrange
 from job_dispatch.cohort.selecting import select
 from job_dispatch.metadata.catalog import Catalog
 from job_dispatch.metadata.records import asset_of
-from job_dispatch.model import Asset, Grouping
+from job_dispatch.model import Asset
+from job_dispatch.request.flags import Settings
 from tests.both_sources import EVERYTHING, call_both, call_catalog, groups, logged, make_world, record
 from tests.conftest import BUCKET, S3, World
 from tests.gateway import Gateway, Record
@@ -469,7 +470,7 @@ def test_groups_partition_the_assets_by_their_values(
 ) -> None:
     records = numbered([{"x": x, "y": y} for (_, x), (_, y) in drawn])
 
-    arranged = arrange(assets_of(records), records, Grouping(group_by=("x", "y"), drop_nulls=drop_nulls))
+    arranged = arrange(assets_of(records), records, Settings(group_by=("x", "y"), drop_null_groups=drop_nulls))
 
     expected: dict[tuple[str, str], set[str]] = {}
     for one, ((x, _), (y, _)) in zip(records, drawn, strict=True):
@@ -487,9 +488,9 @@ def test_the_latest_is_exactly_one_a_key_and_it_is_the_maximum(
     drawn: list[tuple[tuple[str, Any], tuple[int, Any]]], drop_nulls: bool
 ) -> None:
     records = numbered([{"key": key, "value": value} for (_, key), (_, value) in drawn])
-    grouping = Grouping(filter_latest="value", filter_by=("key",), drop_nulls=drop_nulls)
+    asked = Settings(filter_latest="value", filter_by=("key",), drop_null_groups=drop_nulls)
 
-    arranged = arrange(assets_of(records), records, grouping)
+    arranged = arrange(assets_of(records), records, asked)
 
     greatest: dict[str, tuple[int, str]] = {}
     nulls = set()
@@ -510,7 +511,7 @@ def test_with_nulls_dropped_no_group_is_null_and_each_asset_is_grouped_or_named(
 ) -> None:
     records = numbered([{"tags": [value for _, value in one] if isinstance(one, list) else one[1]} for one in drawn])
 
-    arranged = arrange(assets_of(records), records, Grouping(group_by=("tags",), unwind=("tags",)))
+    arranged = arrange(assets_of(records), records, Settings(group_by=("tags",), unwind_list_fields=("tags",)))
 
     assert all(group.metadata != {"tags": None} for group in arranged.groups)
     grouped = {asset.record_id for group in arranged.groups for asset in group.assets}
@@ -530,7 +531,9 @@ def test_unwinding_then_grouping_loses_no_asset_and_puts_each_into_a_group_of_ea
     values = [[value for _, value in one] for one in elements]
     records = numbered([{"tags": value} for value in values])
 
-    arranged = arrange(assets_of(records), records, Grouping(group_by=("tags",), unwind=("tags",), drop_nulls=False))
+    arranged = arrange(
+        assets_of(records), records, Settings(group_by=("tags",), unwind_list_fields=("tags",), drop_null_groups=False)
+    )
 
     found: dict[str, int] = {}
     for group in arranged.groups:
@@ -553,7 +556,13 @@ def test_the_order_of_the_records_changes_nothing(
         [{"key": key, "value": value, "tags": [tag for _, tag in tags]} for (_, key), (_, value), tags in drawn]
     )
     records.append(record("z", key="always", value="2025-06-01", tags=["there"]))
-    grouping = Grouping(("tags", "key"), "value", ("key",), ("tags",), data.draw(st.booleans()))
+    asked = Settings(
+        group_by=("tags", "key"),
+        filter_latest="value",
+        filter_by=("key",),
+        unwind_list_fields=("tags",),
+        drop_null_groups=data.draw(st.booleans()),
+    )
     folder = tmp_path_factory.mktemp("catalog")
 
     def selected(records: list[Record]) -> Any:
@@ -561,11 +570,11 @@ def test_the_order_of_the_records_changes_nothing(
         path.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
         found = select(
             Catalog(path),
-            group_by=grouping.group_by,
-            latest=grouping.filter_latest,
-            by=grouping.filter_by,
-            unwind=grouping.unwind,
-            drop_null_groups=grouping.drop_nulls,
+            group_by=asked.group_by,
+            latest=asked.filter_latest,
+            by=asked.filter_by,
+            unwind=asked.unwind_list_fields,
+            drop_null_groups=asked.drop_null_groups,
         )
         return [(repr(group.metadata), group.assets) for group in found.groups], found.skipped
 

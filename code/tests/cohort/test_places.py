@@ -125,9 +125,7 @@ def test_a_metadata_file_that_cannot_be_read_is_named_and_skipped_only_when_aske
 
     with pytest.raises(RequestError) as refused:
         open_place(place, (), None, 16, skip_errors=False)
-    assert refused.value.headline == (
-        "the metadata of 2 of 3 assets could not be read; no job is written (--skip_errors=1 goes on without them)"
-    )
+    assert refused.value.headline == ("the metadata of 2 of 3 assets could not be read; --skip_errors=1 skips them")
     assert refused.value.details == (
         f"file://{tmp_path}/a: metadata.nd.json: not JSON: Input data was truncated",
         f"file://{tmp_path}/b: subject.json: not an object",

@@ -229,7 +229,7 @@ def test_a_run_that_fails_has_a_report_with_the_reason_and_all_missing_ids(world
     assert done.stderr.endswith(f"  … and 30 more (all in {report / 'skipped.csv'})\n")
     rows = table(report, "skipped.csv")
     assert [(row["asset id"], row["reason"]) for row in rows] == [(one, "without a record") for one in ids]
-    reason = "data_asset_input.csv: 50 of 50 ids without a record; correct the ids"
+    reason = "data_asset_input.csv: 50 of 50 ids without a record"
     manifest = json.loads((report / "manifest.json").read_text())
     assert manifest.keys() == json.loads((GOLDEN / "manifest.json").read_text()).keys()
     assert (manifest["error"], len(manifest["error_details"])) == (reason, 50)
