@@ -587,13 +587,13 @@ class StorageRow:
 
 def all_fail(reason: str) -> tuple[str, ...]:
     return (
-        "error: 4 of 4 assets could not be read; no job is written",
+        "error: 4 of 4 assets could not be read",
         *(f"  {name}: s3://{BUCKET}: {reason}" for name in NAMES),
     )
 
 
 def one_fails(reason: str) -> tuple[str, ...]:
-    headline = "1 of 4 assets could not be read; no job is written (--skip_errors=1 goes on without them)"
+    headline = "1 of 4 assets could not be read; --skip_errors=1 skips them"
     return (f"error: {headline}", f"  b: s3://{BUCKET}: {reason}")
 
 
@@ -689,7 +689,7 @@ def test_a_local_folder_that_is_not_there_is_the_users_mistake(desk: World) -> N
     completed = table(desk, [record("a"), {**record("b"), "location": "file:///no/such/folder"}])
 
     says = [
-        "error: 1 of 2 assets could not be read; no job is written (--skip_errors=1 goes on without them)",
+        "error: 1 of 2 assets could not be read; --skip_errors=1 skips them",
         "  b: no such local folder: /no/such/folder",
     ]
     assert_outcome(desk, completed, says, 2, "")
@@ -699,7 +699,7 @@ def test_a_missing_location_alone_is_the_users_mistake(desk: World) -> None:
     completed = table(desk, [record("a"), {**record("b"), "location": None}])
 
     says = [
-        "error: 1 of 2 assets could not be read; no job is written (--skip_errors=1 goes on without them)",
+        "error: 1 of 2 assets could not be read; --skip_errors=1 skips them",
         "  b: its record has no location",
     ]
     assert_outcome(desk, completed, says, 2, "")
@@ -711,7 +711,7 @@ def test_a_missing_location_beside_a_storage_failure_is_a_failure(desk: World, f
     completed = table(desk, [record("a"), {**record("b"), "location": None}, record("c")])
 
     says = [
-        "error: 2 of 3 assets could not be read; no job is written (--skip_errors=1 goes on without them)",
+        "error: 2 of 3 assets could not be read; --skip_errors=1 skips them",
         "  b: its record has no location",
         f"  c: s3://{BUCKET}: {DENIED}",
     ]

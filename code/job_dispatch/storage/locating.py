@@ -19,11 +19,11 @@ from job_dispatch.messages import (
     DispatchError,
     Progress,
     RequestError,
-    ServiceError,
     carrying,
     counted,
     logger,
     showing_progress,
+    skip_or_refuse,
     warn_listing,
 )
 from job_dispatch.messages import progress as progress_of
@@ -279,7 +279,10 @@ def _judged(
     with carrying(skipped):
         _report_without_match(listing, without_match, is_all=len(without_match) == len(assets))
         _report_incomplete(incomplete, is_all=len(incomplete) + len(without_match) == len(assets))
-        _report_failures(failed, len(assets), bool(located), skip_errors)
+        if failed:
+            headline = f"{len(failed):,} of {counted(len(assets), 'asset')} could not be read"
+            details = [f"{asset.name}: {error.headline}" for asset, error in failed]
+            skip_or_refuse(headline, details, skip_errors, bool(located), [error for _, error in failed])
     return located, skipped
 
 
@@ -394,21 +397,6 @@ def _report_incomplete(incomplete: Sequence[Skipped], is_all: bool) -> None:
     if is_all:
         raise RequestError("--require_files=1: no asset has every file that is required", details)
     warn_listing(f"{counted(len(incomplete), 'asset')} without a required file; skipped:", details)
-
-
-def _report_failures(
-    failures: Sequence[tuple[Asset, DispatchError]], selected: int, is_any_left: bool, skip_errors: bool
-) -> None:
-    if not failures:
-        return
-    headline = f"{len(failures):,} of {counted(selected, 'asset')} could not be read"
-    details = [f"{asset.name}: {error.headline}" for asset, error in failures]
-    if skip_errors and is_any_left:
-        warn_listing(f"{headline}; skipped:", details)
-        return
-    remedy = "no job is written" + " (--skip_errors=1 goes on without them)" * is_any_left
-    only_requests = all(isinstance(error, RequestError) for _, error in failures)
-    raise (RequestError if only_requests else ServiceError)(f"{headline}; {remedy}", details)
 
 
 def check_asset(asset: Asset, may_be_local: bool) -> None:

@@ -154,7 +154,7 @@ def test_a_location_that_cannot_be_listed_is_refused_with_its_reason(location: s
     with pytest.raises(RequestError) as raised:
         locate(asset_at(location, "lost"), may_be_local=False)
     assert str(raised.value).splitlines() == [
-        "1 of 1 asset could not be read; no job is written",
+        "1 of 1 asset could not be read",
         f"  lost: {sentence}",
     ]
     assert raised.value.exit_code == 2
@@ -173,7 +173,7 @@ def test_every_asset_is_tried_and_all_failures_are_told_at_once(s3: Endpoint, lo
             asset_at("file:///no/such/folder"),
         )
     headline, *details = str(raised.value).splitlines()
-    assert headline == "3 of 4 assets could not be read; no job is written (--skip_errors=1 goes on without them)"
+    assert headline == "3 of 4 assets could not be read; --skip_errors=1 skips them"
     assert details == [
         "  lost: its record has no location",
         f"  x: s3://no-such-bucket: NoSuchBucket: there is no such bucket at {s3.endpoint}",
@@ -204,4 +204,4 @@ def test_skip_errors_goes_on_without_the_assets_that_fail(
 def test_where_nothing_would_be_left_skip_errors_is_not_advised(local: list[Asset], skip_errors: bool) -> None:
     with pytest.raises(DispatchError) as raised:
         locate(asset_at("", "lost"), local[1], skip_errors=skip_errors)
-    assert raised.value.headline == "1 of 2 assets could not be read; no job is written"
+    assert raised.value.headline == "1 of 2 assets could not be read"
