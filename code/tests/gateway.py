@@ -113,7 +113,7 @@ class Gateway:
 
     An `_id` may be text, a number or `{"$oid": …}`, which stands for an ObjectId; with `prints_ids` it is
     printed as its text alone. `{"$oid": …}` in a question is such an ObjectId as well, or with `reads_ids` false an
-    object like any other, which no record has. `knows_sample` is whether `$sample` is known.
+    object like any other, which no record has.
 
     `$match` is mongomock's, another engine than the one that judges the records of catalogs.
 
@@ -161,7 +161,6 @@ class Gateway:
         self.payload_limit = DEFAULT_PAYLOAD_LIMIT
         self.prints_ids = False
         self.reads_ids = True
-        self.knows_sample = True
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -204,8 +203,6 @@ class Gateway:
             return 403, {"message": "Missing Authentication Token"}
         records = list(self.collections.get((version, database, collection), []))
         if action == "aggregate":
-            if not self.knows_sample and any("$sample" in stage for stage in body):
-                raise BadRequestError("Unrecognized pipeline stage name: '$sample'")
             answer = aggregate(records, body if self.reads_ids else _without_ids(body))
             return 200, [_with_text_id(one) for one in answer] if self.prints_ids else answer
         found = aggregate(records, _find_pipeline(parse_qs(url.query)))

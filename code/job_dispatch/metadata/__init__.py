@@ -1,1 +1,1 @@
-"""From a query to groups of assets."""
+"""Metadata records: from DocDB, a catalog, or the files and names of assets; and which of them match a query."""

@@ -70,6 +70,10 @@ class DocDb:
         return Records(self)
 
 
+class _TooLargeError(ServiceError):
+    """An answer is beyond what the gateway passes on."""
+
+
 class Records:
     """The records of a collection, through a connection; for one thread."""
 
@@ -129,10 +133,11 @@ class Records:
         counting: Pipeline = [{"$match": sent}, grouped, {"$sort": {"_id": 1}}]
         start, size = 0, _GROUPS_A_PAGE
         while True:
-            page = self._connection.ask([*counting, {"$skip": start}, {"$limit": size}], sent)
-            if page is None and size == 1:
-                raise ServiceError(f"{self._name}: a single count is too large for the gateway")
-            if page is None:
+            try:
+                page = self._connection.ask([*counting, {"$skip": start}, {"$limit": size}], sent)
+            except _TooLargeError:
+                if size == 1:
+                    raise
                 size //= 2
                 continue
             yield from ((one.get("_id") or {}, one["records"]) for one in page)
@@ -143,33 +148,22 @@ class Records:
     def sample(self, query: Query, size: int, within: float) -> list[Record]:
         """Return records drawn at random; fewer if an answer with all of them is too large."""
         sent, deadline = self._narrowed(query).sent, time.monotonic() + within
-        draws = True
         while size and (left := deadline - time.monotonic()) > 0:
-            drawn: Pipeline = [{"$sample": {"size": size}}] if draws else [{"$sort": {"_id": -1}}, {"$limit": size}]
             try:
-                answer = self._connection.ask([{"$match": sent}, *drawn], sent, left)
-            except RequestError:
-                if not draws:
-                    raise
-                draws = False  # a server without $sample: the greatest ids
+                answer = self._connection.ask([{"$match": sent}, {"$sample": {"size": size}}], sent, left)
+            except _TooLargeError:
+                size //= 2
                 continue
-            if answer is not None:
-                records = [{**record, "_id": _as_text(record.get("_id"))} for record in answer]
-                return sorted(records, key=lambda record: record["_id"], reverse=True)
-            size //= 2
+            records = [{**record, "_id": _as_text(record.get("_id"))} for record in answer]
+            return sorted(records, key=lambda record: record["_id"], reverse=True)
         return []
 
     def answer(self, pipeline: Pipeline) -> list[Record]:
         """Return the answer to a pipeline, which must fit into one page."""
-        answer = self._connection.ask(pipeline, {})
-        if answer is None:
-            raise ServiceError(f"{self._name}: HTTP 413: the answer is too large for the gateway")
-        return answer
+        return self._connection.ask(pipeline, {})
 
     def _count(self, connection: _Connection, query: Filter, within: float | None) -> int:
         answer = connection.ask([{"$match": query}, {"$count": "records"}], query, within)
-        if answer is None:
-            raise ServiceError(f"{self._name}: HTTP 413 for a count")
         count = answer[0].get("records") if answer else 0
         if not isinstance(count, int):
             raise ServiceError(f"{self._name}: the answer is not a count: {_shown(answer)}")
@@ -185,19 +179,20 @@ class Records:
         seen = _Seen(self._name)
         while True:
             is_by_number, size = seen.by_number, self._page_size
-            page = self._page(query, seen, size, fields)
-            if page is None and size == 1:
-                page = self._page(query, seen, 1, ())
-                named = _as_text(page[0]["_id"]) if page else "unknown"
-                raise ServiceError(f"{self._name}: the record {named} is too large for the gateway")
-            if page is None:
+            try:
+                page = self._page(query, seen, size, fields)
+            except _TooLargeError:
+                if size == 1:
+                    page = self._page(query, seen, 1, ())
+                    named = _as_text(page[0]["_id"]) if page else "unknown"
+                    raise ServiceError(f"{self._name}: the record {named} is too large for the gateway") from None
                 logger.debug("DocDB: a page of %d records is too large; requesting half of them", size)
                 self._page_size = size // 2
                 continue
             if is_by_number and seen.position:
-                page = seen.after_overlap(page)
-                if page is None:
+                if not seen.is_in_place(page):
                     continue
+                page = page[1:]
             if new := seen.add(page):
                 yield new
             if len(page) == size:
@@ -221,8 +216,7 @@ class Records:
             logger.debug("DocDB: the records are not counted: %s", error.headline)
             return None
 
-    def _page(self, query: Filter, seen: _Seen, size: int, fields: Sequence[str] | None) -> list[Record] | None:
-        """Return the next page, or None if it was too large for the gateway."""
+    def _page(self, query: Filter, seen: _Seen, size: int, fields: Sequence[str] | None) -> list[Record]:
         after: Pipeline = [{"$match": {"_id": {"$gt": seen.last}}}] if seen.last and not seen.by_number else []
         # By number, the last record comes again, which shows whether it still has its place.
         is_overlapping = seen.by_number and seen.position > 0
@@ -231,7 +225,7 @@ class Records:
         limit = size + is_overlapping
         pipeline = [{"$match": query}, *after, {"$sort": {"_id": 1}}, *skip, {"$limit": limit}, *project]
         page = self._connection.ask(pipeline, query)
-        if page is not None and any(record.get("_id") is None for record in page):
+        if any(record.get("_id") is None for record in page):
             raise ServiceError(f"{self._name}: the answer holds records without an _id: {_shown(page)}")
         return page
 
@@ -241,8 +235,7 @@ class _Seen:
     """The records of the database `name` that came so far, and where the next page begins."""
 
     name: str
-    # The ids as text, each with its JSON.
-    ids: dict[str, str] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
     # The last id: the next page begins after it, unless pages go by number, then after `position` records.
     last: str = ""
     by_number: bool = False
@@ -250,14 +243,13 @@ class _Seen:
     # How often the reading started again.
     restarts: int = 0
 
-    def after_overlap(self, page: list[Record]) -> list[Record] | None:
-        """Return a page without its first record, which must be the last of the page before it.
+    def is_in_place(self, page: Sequence[Record]) -> bool:
+        """Tell whether a page begins with the last record of the page before it.
 
-        If it is another one, records were removed or added meanwhile, or pages do not advance: then reading starts
-        again, and None is returned.
+        If it is another one, records were removed or added meanwhile, or pages do not advance: reading starts again.
         """
         if page and _as_text(page[0]["_id"]) == self.last:
-            return page[1:]
+            return True
         self.restarts += 1
         if self.restarts > _RESTARTS:
             raise ServiceError(
@@ -265,19 +257,16 @@ class _Seen:
                 f" {self.last}; try again"
             )
         self.position = 0
-        return None
+        return False
 
     def add(self, page: Sequence[Record]) -> list[Record]:
         """Return the new records of a page, with ids as text."""
         new: list[Record] = []
         for record in page:
-            text, written = _as_text(record["_id"]), json_text.compact(record["_id"])
-            if text not in self.ids:
-                self.ids[text] = written
-                new.append({**record, "_id": text})
-            elif self.ids[text] != written:
-                raise ServiceError(f"{self.name}: two records have the _id {text}, as {written} and {self.ids[text]}")
-            self.last = text
+            self.last = _as_text(record["_id"])
+            if self.last not in self.ids:
+                self.ids.add(self.last)
+                new.append({**record, "_id": self.last})
         if self.by_number:
             self.position += len(page)
         elif len(new) < len(page) or not all(isinstance(record["_id"], str) for record in page):
@@ -320,10 +309,11 @@ class _Connection:
         self._is_closed = True
         self._session.close()
 
-    def ask(self, pipeline: Pipeline, query: Filter, within: float | None = None) -> list[Record] | None:
-        """Return the answer to a pipeline, or None if it was too large. Every request to DocDB passes here.
+    def ask(self, pipeline: Pipeline, query: Filter, within: float | None = None) -> list[Record]:
+        """Return the answer to a pipeline. Every request to DocDB passes here.
 
-        Raises RequestError if DocDB refuses the query; ServiceError if it does not answer, or not with records.
+        RequestError if DocDB refuses the query; _TooLargeError, or another ServiceError if it does not answer, or not
+        with records.
         """
         self._session.limit = within
         service = "DocDB" if self._is_logged else None
@@ -331,12 +321,17 @@ class _Connection:
             answer = retrying.retried(lambda: self._post(pipeline), service, within, self._was_reached)
         except requests.HTTPError as error:
             if retrying.status(error) == requests.codes.request_entity_too_large:
-                return None
+                raise _TooLargeError(f"{self._name}: HTTP 413: the answer is too large for the gateway") from error
             raise self._refused(error, query) from error
         except requests.JSONDecodeError as error:
             raise self._not_json() from error
         except (requests.RequestException, OSError) as error:
-            raise self._unanswered(error) from error
+            told = retrying.service_error(error, self._name, ", or allow more by --docdb_timeout", "--docdb_host")
+            if self._was_reached or self._address.host != PRODUCTION_HOST:
+                raise told from error
+            # Who did not ask for the Allen Institute's database can do without it.
+            own = "for assets of your own, --metadata_catalog takes a folder or a bucket"
+            raise ServiceError(f"{told.headline}; {own}") from error
         except (ValueError, RecursionError) as error:  # numbers or lists without end
             raise self._not_json() from error
         if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
@@ -350,13 +345,6 @@ class _Connection:
             return self._client.aggregate_docdb_records(pipeline)
         finally:
             self._was_reached = self._session.answer.status_code is not None
-
-    def _unanswered(self, error: requests.RequestException | OSError) -> ServiceError:
-        told = retrying.service_error(error, self._name, ", or allow more by --docdb_timeout", "--docdb_host")
-        if self._was_reached or self._address.host != PRODUCTION_HOST:
-            return told
-        # Who did not ask for the Allen Institute's database can do without it.
-        return ServiceError(f"{told.headline}; for assets of your own, --metadata_catalog takes a folder or a bucket")
 
     def _not_json(self) -> ServiceError:
         text = printable(self._session.answer.text, _ANSWER_SHOWN)

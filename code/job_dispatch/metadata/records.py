@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
+
+import msgspec
 
 from job_dispatch.messages import Progress, RequestError
 from job_dispatch.model import Asset, File, Skipped
@@ -223,22 +225,22 @@ def known_as(found: Found) -> tuple[str, ...]:
     return asset.record_id, asset.name, *code_ocean_ids(record)
 
 
+class _Listed(msgspec.Struct):
+    path: str
+    location: Annotated[str, msgspec.Meta(pattern="^(s3://|file:///)")]
+    size: int | None = None
+    version: str | None = None
+
+
 def _files(record: Record) -> tuple[File, ...] | None:
     """Return the files that a record lists."""
-    listed = record.get(FILES_FIELD)
-    if listed is None:
+    if record.get(FILES_FIELD) is None:
         return None
-    files = []
-    for one in listed if isinstance(listed, list) else [None]:
-        keys = ("path", "location", "size", "version")
-        path, location, size, version = (one.get(key) if isinstance(one, dict) else None for key in keys)
-        if not isinstance(path, str) or not isinstance(location, str) or not location.startswith(("s3://", "file:///")):
-            raise RequestError(
-                f"record {record['_id']}: {FILES_FIELD} must be a list of objects with a path and a location,"
-                " which begins with s3:// or file://"
-            )
-        files.append(File(location, size if isinstance(size, int) else None, text_of(version), path.strip("/")))
-    return tuple(files)
+    try:
+        listed = msgspec.convert(record[FILES_FIELD], list[_Listed])
+    except msgspec.ValidationError as error:
+        raise RequestError(f"record {record['_id']}: {FILES_FIELD}: {error}") from None
+    return tuple(File(one.location, one.size, one.version or "", one.path.strip("/")) for one in listed)
 
 
 def code_ocean_ids(record: Record) -> list[str]:

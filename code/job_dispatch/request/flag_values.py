@@ -222,6 +222,8 @@ def compiled(text: str) -> Pattern:
 
     RequestError if it leads into a store, or cannot be read; syntax that git does not have would match nothing.
     """
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
     bare = text.removeprefix("!")
     *folders, last = bare.split("/")
     if text.startswith("#"):
@@ -232,25 +234,21 @@ def compiled(text: str) -> Pattern:
         raise RequestError(f"{text!r}: named character classes are not supported; write them out, such as [0-9]")
     if "://" in text or {".", ".."} & {*folders, last}:
         raise RequestError(f"{text!r}: patterns are relative to the folder of each asset")
-    takes, expression = _read(text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of [[ and the like, which are plain characters here
+            read = GitIgnoreSpecPattern(text)
+            expression = re.compile(read.regex.pattern) if read.regex else None
+    except (ValueError, re.error):
+        expression = None
+    if expression is None:
+        remedy = (
+            '; a pattern with commas goes into a JSON list: ["[1,2].csv"]' if text.count("[") > text.count("]") else ""
+        )
+        raise RequestError(f"{text!r} is not a pattern of files such as **/*.nwb{remedy}")
     if store := next((name for name in folders if name.endswith(STORE_ENDINGS) and last), None):
         raise RequestError(
             f"{text!r} leads into a store, which counts as one file;"
             f" end the pattern with {bare[: bare.index(store) + len(store)]!r}"
         )
-    return Pattern(bare, takes, expression)
-
-
-def _read(text: str) -> tuple[bool, re.Pattern[str]]:
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of [[ and the like, which are plain characters here
-            read = GitIgnoreSpecPattern(text)
-            if read.include is not None and read.regex is not None:
-                return bool(read.include), re.compile(read.regex.pattern)
-    except (ValueError, re.error):
-        pass
-    remedy = '; a pattern with commas goes into a JSON list: ["[1,2].csv"]' if text.count("[") > text.count("]") else ""
-    raise RequestError(f"{text!r} is not a pattern of files such as **/*.nwb{remedy}")
+    return Pattern(bare, bool(read.include), expression)

@@ -75,12 +75,12 @@ def read(path: Path, is_known: Callable[[str], bool]) -> Content:
     RequestError if the file cannot be read, or is no table; while rows are taken as well.
     """
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= _BYTES_AT_MOST else b""
+        with path.open("rb") as file:
+            data = file.read(_BYTES_AT_MOST + 1)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-    if size > _BYTES_AT_MOST:
-        raise RequestError(f"{path}: {size:,} bytes are too many for a table; at most {_BYTES_AT_MOST:,} are read")
+    if len(data) > _BYTES_AT_MOST:
+        raise RequestError(f"{path}: more than {_BYTES_AT_MOST:,} bytes are too many for a table")
     if data.startswith(_OLD_EXCEL):
         raise RequestError(f"{path.name}: an Excel file of the old form, or with a password; save it as .xlsx or CSV")
     if data.startswith(_ZIP):

@@ -162,17 +162,24 @@ def test_keys_inside_a_store_count_as_the_store(desk: World) -> None:
     assert [job["file_location"] for job in completed.jobs] == [[store], ["s3://archive/a/z.nwb"]], completed.stderr
 
 
-@pytest.mark.parametrize("files", ["x.nwb", [5], [{"path": "x.nwb"}], [{"path": "x.nwb", "location": "https://x"}]])
-def test_files_that_cannot_be_read_are_named_with_their_record(desk: World, files: Any) -> None:
+@pytest.mark.parametrize(
+    ("files", "mistake"),
+    [
+        ("x.nwb", "Expected `array`, got `str`"),
+        ([5], "Expected `object`, got `int` - at `$[0]`"),
+        ([{"path": "x.nwb"}], "Object missing required field `location` - at `$[0]`"),
+        (
+            [{"path": "x.nwb", "location": "https://x"}],
+            "Expected `str` matching regex '^(s3://|file:///)' - at `$[0].location`",
+        ),
+    ],
+)
+def test_files_that_cannot_be_read_are_named_with_their_record(desk: World, files: Any, mistake: str) -> None:
     record = {"_id": "a", "name": "a", "location": "s3://archive/a", "files": files}
 
     completed = dispatched(desk, record, "--file_extension=.nwb")
 
-    assert_refused(
-        desk,
-        completed,
-        "error: record a: files must be a list of objects with a path and a location, which begins with s3:// or file://",
-    )
+    assert_refused(desk, completed, f"error: record a: files: {mistake}")
 
 
 def test_files_of_a_record_of_docdb_are_not_trusted(world: World) -> None:

@@ -367,17 +367,6 @@ def test_a_field_that_only_records_outside_the_sample_have_is_not_called_missing
         assert "no such field" not in completed.stderr
 
 
-def test_a_server_that_cannot_draw_is_asked_for_the_greatest_ids(desk: World) -> None:
-    desk.gateway.knows_sample = False
-
-    completed = desk.call(query_flag({**SUBJECT, **PROCESS}))
-
-    assert '0 records   values there: "processed"' in completed.stderr
-    assert [one.body[1:] for one in explained(desk) if "$sort" in stages(one)] == [
-        [{"$sort": {"_id": -1}}, {"$limit": 200}]
-    ]
-
-
 def test_a_sample_too_large_for_the_gateway_is_a_smaller_one(desk: World) -> None:
     for one in desk.records:
         one["notes"] = "x" * 3_000
