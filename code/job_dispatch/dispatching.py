@@ -11,13 +11,12 @@ from pathlib import Path
 from job_dispatch import failures
 from job_dispatch.cohort.describing import describe as describe_cohort
 from job_dispatch.cohort.quality_control import Quality
-from job_dispatch.cohort.selecting import select
+from job_dispatch.cohort.selecting import selected
 from job_dispatch.cohort.sources import open_source, save, saving
 from job_dispatch.jobs import output_folder
 from job_dispatch.jobs.building import Jobs, plan, refuse_too_many
 from job_dispatch.jobs.sharing import Folders, share_out
 from job_dispatch.messages import DispatchError, ServiceError, counted, logger
-from job_dispatch.metadata.records import MetadataSource, Opened
 from job_dispatch.model import Cohort, Files
 from job_dispatch.processed.code_ocean import Inquiry, Wrapper
 from job_dispatch.processed.remaining import ResultsDatabase, leave_out_processed
@@ -25,7 +24,6 @@ from job_dispatch.report import dispatched
 from job_dispatch.report.dispatched import BUILDING, FINDING, READING, WRITING, Dispatch
 from job_dispatch.request import flags, parameters, selection
 from job_dispatch.request.flags import Settings
-from job_dispatch.request.selection import Selection
 from job_dispatch.storage import locating, matching
 
 
@@ -116,7 +114,9 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
         database = ResultsDatabase(settings.docdb_host, settings.docdb_timeout) if settings.skip_processed else None
         inquiry = opened.enter_context(Inquiry(settings.docdb_timeout, settings.skip_processed))
         source = opened.enter_context(open_source(settings))
-        cohort = _select(settings, source, asked)
+        if settings.wants_files and source.is_database:
+            locating.load()
+        cohort = selected(source, asked, settings)
         yield FINDING, (run := replace(run, cohort=cohort))
         _refuse_too_many(run)
         located = _locate(settings, cohort)
@@ -130,24 +130,6 @@ def _steps(run: Dispatch) -> Iterator[tuple[str, Dispatch]]:
         if not settings.dry_run:
             output_folder.write(output, jobs, folders.shares)
             yield WRITING, run
-
-
-def _select(settings: Settings, source: MetadataSource, selection: Selection) -> Cohort:
-    if settings.wants_files and source.is_database:
-        locating.load()
-    return select(
-        Opened(source),
-        selection,
-        qc=settings.qc,
-        group_by=settings.group_by,
-        latest=settings.filter_latest,
-        by=settings.filter_by,
-        unwind=settings.unwind_list_fields,
-        drop_null_groups=settings.drop_null_groups,
-        with_raw=settings.with_raw,
-        sample=settings.sample,
-        skip_errors=settings.skip_errors,
-    )
 
 
 def _refuse_too_many(run: Dispatch) -> None:

@@ -475,7 +475,7 @@ def test_413_to_everything_ends(desk: World) -> None:
 
     completed = desk.call(f"--docdb_query={QUERY}")
 
-    says = [f"error: DocDB {desk.gateway.host}: the record unknown is too large for the gateway"]
+    says = [f"error: DocDB {desk.gateway.host}: HTTP 413: the answer is too large for the gateway"]
     assert_outcome(desk, completed, says, 1, "")
     assert limits(desk.gateway) == [*(5_000 >> halved for halved in range(13)), 1]
 

@@ -80,18 +80,16 @@ class FieldUses:
             self.sampled[version] += 1
             found: dict[str, set[_Distinct]] = {}
             for path, value in values_in(record):
-                if isinstance(value, dict | list) or value is None:
-                    continue
-                values = found.setdefault(path, set())
-                if not isinstance(value, str) or len(value) <= _VALUE_LENGTH:
-                    values.add((isinstance(value, bool), value))
+                if isinstance(value, str | int | float):
+                    found.setdefault(path, set()).add((isinstance(value, bool), value))
             for path, values in found.items():
                 if path not in self._fields and len(self._fields) >= _PATHS_AT_MOST:
                     continue
                 numbers, counts = self._fields.setdefault(path, ([0, 0], Counter()))
                 numbers[version] += 1
                 for one in values:  # of thousands only the first come count, which are no frequent ones
-                    if one in counts or len(counts) < _VALUES_AT_MOST:
+                    is_short = not isinstance(one[1], str) or len(one[1]) <= _VALUE_LENGTH
+                    if is_short and (one in counts or len(counts) < _VALUES_AT_MOST):
                         counts[one] += 1
 
     def uses(self, fields: int, values: int) -> list[FieldUse]:
@@ -271,7 +269,8 @@ def _sample(metadata: MetadataSource, query: Query, size: int) -> Iterator[list[
 
 
 def _version(record: Record) -> int:
+    """Return 0 for a record in the shape of API version v1, 1 for v2."""
     description = record.get("data_description")
-    if isinstance(description, dict) and ("modality" in description) != ("modalities" in description):
-        return int("modalities" in description)
-    return int(any(record.get(field) is not None for field in _V2_FIELDS))
+    names = description if isinstance(description, dict) else {}
+    has_v2_field = any(record.get(field) is not None for field in _V2_FIELDS)
+    return int("modalities" in names or ("modality" not in names and has_v2_field))

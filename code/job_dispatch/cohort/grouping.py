@@ -206,7 +206,7 @@ def _below(name: str, field: str) -> list[str]:
 
 def _groups(rows: Iterable[_Row], assets: Sequence[Asset], names: Sequence[str]) -> list[Group]:
     names = list(dict.fromkeys(names))
-    plain = list(map(fields.plain, names))
+    plain = [name.removeprefix("@").replace(".", "__") for name in names]
     written = [
         short if plain.count(short) == 1 else name.replace(".", "__") for name, short in zip(names, plain, strict=True)
     ]
@@ -223,7 +223,7 @@ def _by_key(rows: Iterable[_Row], names: Sequence[str]) -> Iterable[list[_Row]]:
     """Return the rows with the same values together; lists and objects are compared as text, dates as instants."""
 
     def key(value: Any, name: str) -> str:
-        moment = instant(value) if fields.is_instant(name) else None
+        moment = instant(value) if name == fields.INSTANT else None
         return _canonical(value) if moment is None else f"{moment.astimezone(UTC)}"
 
     found: dict[tuple[str, ...], list[_Row]] = {}

@@ -144,21 +144,14 @@ def select(
         unwind_list_fields=tuple(map(values.field, values.several(unwind))),
         drop_null_groups=drop_null_groups,
         with_raw=with_raw,
+        sample=sample,
         skip_errors=skip_errors,
     )
     selection = query if isinstance(query, Selection) else _selection(query, asked, table, exclude)
     if sample is not None and sample < 1:
         raise RequestError("--sample must be a whole number from 1")
     with showing_progress(progress), source.open(skip_errors) as records:
-        if selection.query is None and selection.table is None:
-            if records.is_database:
-                raise RequestError("nothing is selected: give query, subject, project, modality, from_, to or table")
-            selection = replace(selection, query=Query.of({}))
-        cohort = _cohort(records, selection, asked, traits)
-    if sample is None:
-        return cohort
-    groups, rest = spread_sample(cohort.groups, sample)
-    return replace(cohort, groups=groups, skipped=Skips([*cohort.skipped, *rest]))
+        return selected(records, selection, asked, traits)
 
 
 def _selection(
@@ -180,7 +173,12 @@ def _selection(
     return selected_by(written, asked, rows, excluded)
 
 
-def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, traits: bool) -> Cohort:
+def selected(metadata: MetadataSource, selection: Selection, asked: Settings, traits: bool = True) -> Cohort:
+    """Return the assets of a selection in the groups that settings ask for; raises as `select` does."""
+    if selection.query is None and selection.table is None:
+        if metadata.is_database:
+            raise RequestError("nothing is selected: give query, subject, project, modality, from_, to or table")
+        selection = replace(selection, query=Query.of({}))
     fields = projection(
         [
             *(ASSET_FIELDS if selection.table is None else table_rows.FIELDS),
@@ -198,7 +196,7 @@ def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, tra
         found, parameters, repeated = _without_duplicates(matched, parameters)
         skipped += repeated
         if asked.qc:
-            found, judged_out = quality_control.Quality(asked.qc, selection.modality).keep(found)
+            found, judged_out = quality_control.Quality(asked.qc, asked.modality).keep(found)
             skipped += judged_out
         groups = [Group((asset,)) for asset, _ in found]
         if asked.grouping_fields:
@@ -213,12 +211,15 @@ def _cohort(metadata: MetadataSource, selection: Selection, asked: Settings, tra
             paired = grouping.with_raw(metadata, groups, by_id, fields, asked.skip_errors, selection.exclusions)
             groups, partners, unpaired = paired
             skipped += unpaired
+    if asked.sample is not None:
+        groups, rest = spread_sample(groups, asked.sample)
+        skipped += rest
     return Cohort(
         groups,
         len(matched),
         Skips(skipped),
         partners,
-        selection.query_text,
+        None if selection.query is None else str(selection.query),
         metadata.may_name_local_files,
         selection.exclusions.jobs,
     )
@@ -274,15 +275,12 @@ def _without_duplicates(
 
 def _by_parameters(group: Group, parameters: Parameters) -> Iterator[Group]:
     """Yield a group for each of the different parameters that the rows of its assets have."""
-    assets: dict[str, list[Asset]] = {}
-    different: dict[str, Mapping[str, Any]] = {}
+    different: dict[str, tuple[Mapping[str, Any], list[Asset]]] = {}
     for asset in group.assets:
         for one in parameters.get(asset.record_id, ({},)):
-            text = compact(one)
-            assets.setdefault(text, []).append(asset)
-            different[text] = one
-    for text, members in assets.items():
-        yield replace(group, assets=tuple(members), parameters=different[text])
+            different.setdefault(compact(one), (one, []))[1].append(asset)
+    for one, members in different.values():
+        yield replace(group, assets=tuple(members), parameters=one)
 
 
 def _without_excluded(
@@ -333,25 +331,14 @@ def _spread(numbers: Sequence[int], size: int, assets: Sequence[Asset], traits: 
         parts.setdefault(getattr(assets[number], traits[0]), []).append(number)
     if size < len(parts):
         return [_evenly(parts[value], 1)[0] for value in _evenly(list(parts), size)]
-    shares = _shares(list(map(len, parts.values())), size)
-    return [
-        number
-        for part, share in zip(parts.values(), shares, strict=True)
-        for number in _spread(part, share, assets, traits[1:])
-    ]
+    taken: list[int] = []
+    # From the smallest part on: what it cannot take is left for the others.
+    for done, part in enumerate(sorted(parts.values(), key=len)):
+        share = min(len(part), (size - len(taken)) // (len(parts) - done))
+        taken += _spread(part, share, assets, traits[1:])
+    return taken
 
 
 def _evenly(values: Sequence[Value], size: int) -> list[Value]:
     """Return `size` of the values at equal distances."""
     return [values[(2 * number + 1) * len(values) // (2 * size)] for number in range(size)]
-
-
-def _shares(lengths: Sequence[int], size: int) -> list[int]:
-    """Share `size` out so that no part gets more than it has, nor more than one more than one that has more."""
-    shares = [0] * len(lengths)
-    left = size
-    for done, part in enumerate(sorted(range(len(lengths)), key=lambda part: (lengths[part], part))):
-        # From the smallest part on: what it cannot take is left for the others.
-        shares[part] = min(lengths[part], left // (len(lengths) - done))
-        left -= shares[part]
-    return shares

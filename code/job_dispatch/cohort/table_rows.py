@@ -113,16 +113,14 @@ def _fitting(
     found: Mapping[Key, Mapping[str, Record]], rows: Mapping[Key, Sequence[Row]], skipped: Sequence[Skipped]
 ) -> Fitting:
     unique: dict[str, Found] = {}
-    parameters: dict[str, dict[str, Mapping[str, Any]]] = {}
+    rows_of: dict[str, list[Row]] = {}
     for key, records in found.items():
         assets = [(asset_of(record), record) for record in records.values()]
         for asset, record in sorted(assets, key=lambda one: (one[0].name, one[0].record_id)):
             unique.setdefault(asset.record_id, (asset, record))
-            different = parameters.setdefault(asset.record_id, {})
-            for row in rows[key]:
-                different.setdefault(json_text.compact(row.parameters), row.parameters)
-    different_of = {record_id: list(different.values()) for record_id, different in parameters.items()}
-    return Fitting(list(unique.values()), different_of, skipped)
+            rows_of.setdefault(asset.record_id, []).extend(rows[key])
+    parameters = {one: json_text.distinct([row.parameters for row in its]) for one, its in rows_of.items()}
+    return Fitting(list(unique.values()), parameters, skipped)
 
 
 def _by_key(

@@ -7,6 +7,7 @@ Two conventions of names are known: that of the Allen Institute
 
 from __future__ import annotations
 
+import contextlib
 import re
 import string
 import uuid
@@ -215,10 +216,8 @@ def _bids(parts: Sequence[str]) -> Named:
 
 def _bids_session(label: str) -> str:
     day = _BIDS_DAY.fullmatch(label)
-    if day is None:
-        return label
-    try:
-        moment = datetime(*(int(part) for part in day.groups() if part))  # type: ignore[arg-type]
-    except ValueError:
-        return label
-    return moment.isoformat() if day[4] else f"{moment:%Y-%m-%d}"
+    with contextlib.suppress(ValueError):  # no such day
+        if day is not None:
+            moment = datetime(*(int(part) for part in day.groups() if part))  # type: ignore[arg-type]
+            return moment.isoformat() if day[4] else f"{moment:%Y-%m-%d}"
+    return label

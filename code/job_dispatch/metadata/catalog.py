@@ -167,29 +167,23 @@ class Catalog:
                 while lines := file.readlines(_BYTES_A_BLOCK):
                     yield [_DECODE(line) for line in lines if held in line]
             return
-        seen: set[str | None] = set()
-        for _, values, written in self._blocks():
-            identities = [value.get("_id") if type(value) is dict else None for value in values]
-            if set(map(type, identities)) != {str}:
-                raise self._first_wrong()
-            known = len(seen)
-            seen.update(identities)
-            if len(seen) < known + len(identities):
-                raise self._first_wrong()
+        seen: set[str] = set()
+        for places, values, written in self._blocks():
+            ids: list[Any] = [value.get("_id") if type(value) is dict else None for value in values]
+            if set(map(type, ids)) != {str} or len(set(ids)) < len(ids) or not seen.isdisjoint(ids):
+                raise self._refusal(places, ids, seen)
+            seen.update(ids)
             yield values if written is None or held in written else []
 
-    def _first_wrong(self) -> RequestError:
-        """Read again to find it: keeping the first place of each of 200,000 ids takes time and memory."""
-        first_places: dict[str, str] = {}
-        for places, values, _ in self._blocks():
-            for place, value in zip(places, values, strict=True):
-                record_id = value.get("_id") if isinstance(value, dict) else None
-                if not isinstance(record_id, str):
-                    form = "it must be an object with an _id that is text"
-                    return RequestError(f"{place}: not a metadata record; {form}")
-                if (first := first_places.setdefault(record_id, place)) != place:
-                    return RequestError(f"{place}: the _id {record_id} is already in {first}; each _id may occur once")
-        return RequestError(f"{self._path}: changed while it was read; run again")
+    def _refusal(self, places: Iterable[str], ids: Sequence[Any], seen: set[str]) -> RequestError:
+        """Return the error about the first record of a block that has no `_id` of its own."""
+        for place, record_id in zip(places, ids, strict=True):
+            if not isinstance(record_id, str):
+                return RequestError(f"{place}: not a metadata record; it must be an object with an _id that is text")
+            if record_id in seen:
+                break
+            seen.add(record_id)
+        return RequestError(f"{place}: the _id {record_id} is that of an earlier one; each _id may occur once")
 
     def _blocks(self) -> Iterator[tuple[Iterable[str], list[Any], bytes | None]]:
         """Yield blocks of values with their places and, where the fast reader took them, as it writes them again."""

@@ -69,13 +69,12 @@ def explain_nothing(metadata: MetadataSource, query: Filter) -> list[str]:
         finding = "? records" if count is None else counted(count, "record")
         remarks: list[str] = []
         if count == 0 or number == culprit:
-            missing = [name for name in fields_in(condition) if sample and source.is_nowhere(name, known)]
-            if missing:
+            if missing := [name for name in fields_in(condition) if sample and source.is_nowhere(name, known)]:
                 finding = "no such field"
                 remarks = [suggestion(missing[0], known), _hint(condition, ())]
             else:
-                together = "none of them with all above" if count else ""
-                remarks = [together, _hint(condition, sample), _values(condition, sample)]
+                remarks = ["none of them with all above" if count else "", _hint(condition, sample)]
+                remarks.append(_values(condition, sample))
         lines.append((_text(condition), finding, "; ".join(filter(None, remarks))))
     if len(lines) > LISTED_AT_MOST:  # the one to blame must not be among those that are only counted
         lines.insert(0, lines.pop(culprit))

@@ -183,8 +183,7 @@ class Records:
                 page = self._page(query, seen, size, fields)
             except _TooLargeError:
                 if size == 1:
-                    page = self._page(query, seen, 1, ())
-                    named = _as_text(page[0]["_id"]) if page else "unknown"
+                    named = ", ".join(_as_text(record["_id"]) for record in self._page(query, seen, 1, ()))
                     raise ServiceError(f"{self._name}: the record {named} is too large for the gateway") from None
                 logger.debug("DocDB: a page of %d records is too large; requesting half of them", size)
                 self._page_size = size // 2

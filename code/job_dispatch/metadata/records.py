@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Annotated, Any, Protocol, Self
 
@@ -14,7 +13,7 @@ import msgspec
 from job_dispatch.messages import Progress, RequestError
 from job_dispatch.model import Asset, File, Skipped
 from job_dispatch.request import fields
-from job_dispatch.request.fields import DAY, LONG_AGO, Query, instant, is_time_of_day
+from job_dispatch.request.fields import DAY, LONG_AGO, Query, instant
 
 Record = Mapping[str, Any]
 Filter = fields.Filter
@@ -70,17 +69,6 @@ class Source(Protocol):
     def open(self, skip_errors: bool = False) -> AbstractContextManager[MetadataSource]:
         """Return its records, to be closed; with `skip_errors` without those that cannot be read."""
         ...
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Records that are open; the caller closes them."""
-
-    records: MetadataSource
-
-    def open(self, skip_errors: bool = False) -> AbstractContextManager[MetadataSource]:
-        """Return the records."""
-        return nullcontext(self.records)
 
 
 def read(
@@ -153,7 +141,7 @@ def value_of(record: Record, name: str) -> Any:
 def _with_day(record: Record, path: str) -> Any:
     """Return the value at a path; a time of day only together with its day, from another field."""
     value = value_at(record, path)
-    if path not in fields.DAY_OF or not is_time_of_day(value):
+    if path not in fields.DAY_OF or not isinstance(value, str) or not fields.TIME_OF_DAY.fullmatch(value):
         return value
     day = value_at(record, fields.DAY_OF[path])
     return f"{day}T{value}" if isinstance(day, str) else None

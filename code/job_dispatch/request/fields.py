@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -33,13 +33,13 @@ NAMES: dict[str, tuple[str, ...]] = {
 # The day of what old records write as a time of day alone.
 DAY_OF = {"data_description.creation_time": "data_description.creation_date"}
 # Compared as an instant in queries and as a key of groups; other dates are instants only where they are ordered.
-_INSTANT = "@session"
+INSTANT = "@session"
 # Several of the fields may have a value; the first of them counts.
 _ELSE = "@created"
 _HAS_TIME_OF_DAY = {"$regex": "^[0-9]{2}:[0-9]{2}"}
 # Always unwound, into one row per element.
 SPREAD = ("@modality",)
-_AFTER_ALL_DAYS = "9999-12-32"
+AFTER_ALL_DAYS = "9999-12-32"
 _COMBINING = ("$and", "$or", "$nor")
 # A day, a time of day, and a zone. Hyphens or a comma may replace the separators of ISO 8601.
 _MOMENT = re.compile(
@@ -51,7 +51,7 @@ _MOMENT = re.compile(
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
-_TIME_OF_DAY = re.compile(r"\d{2}:\d{2}(:\d{2})?.*")
+TIME_OF_DAY = re.compile(r"\d{2}:\d{2}(:\d{2})?.*")
 # Larger numbers are milliseconds: as seconds they would be after the year 5138.
 _FIRST_MILLISECONDS = 1e11
 
@@ -80,21 +80,6 @@ def paths_of_key(key: str) -> tuple[str, ...]:
     return paths(key) if key.startswith("@") or "|" in key else (key,)
 
 
-def plain(name: str) -> str:
-    """Return a name as it is written in `group_metadata`: without `@`, with `__` for dots."""
-    return name.removeprefix("@").replace(".", "__")
-
-
-def is_instant(name: str) -> bool:
-    """Tell whether values of a field are equal if they are the same instant."""
-    return name == _INSTANT
-
-
-def day_after(day: date) -> str:
-    """Return the day after a day as text: all times of the day itself are before it."""
-    return _AFTER_ALL_DAYS if day == date.max else f"{day + timedelta(1)}"
-
-
 @dataclass(frozen=True)
 class Instant:
     """The operand of a comparison with text that names an instant, however its zone is written."""
@@ -107,7 +92,7 @@ class Instant:
         try:
             return f"{(self.moment.astimezone(UTC) + timedelta(days_later)).date()}"
         except OverflowError:
-            return "0000" if days_later < 0 else _AFTER_ALL_DAYS
+            return "0000" if days_later < 0 else AFTER_ALL_DAYS
 
 
 @dataclass(frozen=True)
@@ -187,7 +172,7 @@ def fields_in(query: Filter) -> Iterator[str]:
 
 def _on_paths(name: str, condition: Any) -> Filter:
     wanted = paths(name)
-    if is_instant(name):
+    if name == INSTANT:
         condition = _as_instants(condition)
     if len(wanted) == 1:
         return {wanted[0]: condition}
@@ -285,9 +270,9 @@ def _as_instant(value: Any) -> Any:
         return None
     moment = instant(value)
     if moment is None and isinstance(value, str) and DAY.match(value):
-        raise RequestError(f"{_INSTANT}: there is no day or time {printable(value, 60)}")
+        raise RequestError(f"{INSTANT}: there is no day or time {printable(value, 60)}")
     if moment is None:
-        raise RequestError(f"{_INSTANT} takes a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
+        raise RequestError(f"{INSTANT} takes a date or time such as 2025-06-07T14:31:15-07:00, not {value!r}")
     return Instant(value, moment)
 
 
@@ -358,11 +343,6 @@ def _in_utc(moment: datetime, precision: str) -> str:
 def of_number(value: float) -> datetime | None:
     """Return the instant that a number of seconds or milliseconds since 1970 is."""
     return _since_1970(value if abs(value) < _FIRST_MILLISECONDS else value / 1000)
-
-
-def is_time_of_day(value: object) -> bool:
-    """Tell whether a value is a time of day alone, which orders nothing without its day."""
-    return isinstance(value, str) and _TIME_OF_DAY.fullmatch(value) is not None
 
 
 def _since_1970(seconds: float) -> datetime | None:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 from job_dispatch.messages import RequestError, printable
 
@@ -40,6 +40,7 @@ _ESCAPE = re.compile(
 _ESCAPES = frozenset("ntrbfva01234567\"'\\\n\r")
 _PYTHON = {"True": True, "False": False, "None": None}
 _JAVASCRIPT = {"true": True, "false": False, "null": None, "undefined": None}
+_Value = TypeVar("_Value")
 _NOT_FINITE = {"nan": math.nan, "NaN": math.nan, "inf": math.inf, "Infinity": math.inf}
 
 
@@ -128,6 +129,14 @@ def compact(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+def distinct(values: Iterable[_Value], content: Callable[[_Value], Any] = lambda value: value) -> list[_Value]:
+    """Return the first of the values with each content, in their order; `1`, `1.0` and `true` differ."""
+    found: dict[str, _Value] = {}
+    for value in values:
+        found.setdefault(compact(content(value)), value)
+    return list(found.values())
+
+
 def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object of these pairs; NotReadableError for a repeated key, of which `json` keeps the last value."""
     found: dict[str, Any] = {}
@@ -144,26 +153,18 @@ def variable(text: str) -> NotReadableError:
     return NotReadableError(f"{printable(text, _SHOWN)} is a variable or is computed; write its value instead")
 
 
-def _no_expression(text: str) -> NoReturn:
-    raise variable(text)
-
-
-def _no_regex(pattern: str, options: str) -> NoReturn:
-    raise NotReadableError(f"a regular expression has no place in JSON: {printable(f'/{pattern}/{options}', _SHOWN)}")
-
-
 class Reader:
     """Reads values from a text, from a position on.
 
     `expression` returns the value of an expression that begins with a name, such as `ObjectId("…")`, and `regex` that
-    of `/pattern/options`; by default both raise NotReadableError.
+    of `/pattern/options`; without them such a value is refused.
     """
 
     def __init__(
         self,
         text: str,
-        expression: Callable[[str], Any] = _no_expression,
-        regex: Callable[[str, str], Any] = _no_regex,
+        expression: Callable[[str], Any] | None = None,
+        regex: Callable[[str, str], Any] | None = None,
     ) -> None:
         self.text = text
         self.position = 0
@@ -220,6 +221,8 @@ class Reader:
         if start == "/" and (regex := _REGEX.match(self.text, self.position)):
             self._is_javascript = True
             self.position = regex.end()
+            if self._regex is None:
+                raise NotReadableError(f"a regular expression has no place in JSON: {printable(regex[0], _SHOWN)}")
             return self._regex(regex["pattern"].replace(r"\/", "/"), regex["options"])
         if number := _NUMBER.match(self.text, self.position):
             return self._number(number)
@@ -356,6 +359,8 @@ class Reader:
         if said in _JAVASCRIPT and not sign:
             self._is_javascript = True
             return _JAVASCRIPT[said]
+        if self._expression is None:
+            raise variable(sign + said)
         return self._expression(sign + said)
 
     def _skip(self) -> None:

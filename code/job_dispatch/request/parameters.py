@@ -170,12 +170,10 @@ def _lists(value: Mapping[str, Any], key: str, place: str) -> dict[str, list[Any
 
 
 def _without_repeats(values: Sequence[Any], place: str, noun: str) -> list[Any]:
-    unique: dict[str, Any] = {}
-    for value in values:
-        unique.setdefault(json_text.compact(value), value)
+    unique = json_text.distinct(values)
     if len(unique) < len(values):
         logger.warning("%s: %s counted once", place, counted(len(values) - len(unique), noun))
-    return list(unique.values())
+    return unique
 
 
 def _kind(value: object) -> str:
@@ -226,8 +224,7 @@ def _named_sets(parameters: Parameters, table: Table | None) -> Iterator[tuple[s
     if table is None or not table.has_parameters:
         yield from ((f"set {number}", one) for number, one in enumerate(sets, 1))
         return
-    different = {json_text.compact(row.parameters): row for row in reversed(table.rows)}
-    for row in reversed(different.values()):
+    for row in json_text.distinct(table.rows, lambda row: row.parameters):
         for number, one in enumerate(sets, 1):
             name = f"line {row.line}, set {number}" if parameters.sets else f"line {row.line}"
             yield name, {**row.parameters, **one}

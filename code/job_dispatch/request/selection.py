@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 
 from job_dispatch.messages import RequestError, counted, logger, printable
@@ -49,23 +50,14 @@ class Exclusions:
 
 @dataclass(frozen=True)
 class Selection:
-    """What selects the assets: records must match the query and a row of the table, if there are any.
-
-    `modality` has the abbreviations of the modalities whose quality control counts; empty: all.
-    """
+    """What selects the assets: records must match the query and a row of the table, if there are any."""
 
     query: Query | None = None
     table: tables.Table | None = None
     exclusions: Exclusions = field(default_factory=Exclusions)
-    modality: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return " and ".join(str(part) for part in (self.table, self.query) if part is not None) or "all assets"
-
-    @property
-    def query_text(self) -> str | None:
-        """The query as compact JSON, None where there is none."""
-        return None if self.query is None else str(self.query)
 
 
 def read_selection(settings: Settings) -> Selection:
@@ -103,7 +95,7 @@ def selected_by(
     if settings.from_:
         days["$gte"] = f"{settings.from_}"
     if settings.to:
-        days["$lt"] = fields.day_after(settings.to)
+        days["$lt"] = fields.AFTER_ALL_DAYS if settings.to == date.max else f"{settings.to + timedelta(1)}"
     if days:
         # As text, since a day is that of the session's own clock.
         filters.append({"|".join(fields.NAMES["@session"]): days})
@@ -112,7 +104,7 @@ def selected_by(
         if not query.filter and not queries:
             logger.warning("--docdb_query: {} selects every record")
         queries.insert(0, query)
-    return Selection(Query.all_of(queries) if queries else None, table, exclusions, settings.modality)
+    return Selection(Query.all_of(queries) if queries else None, table, exclusions)
 
 
 def read_query(text: str, input_directory: Path) -> Query:

@@ -106,13 +106,11 @@ def read_table(places: Sequence[Path]) -> Table:
     selecting = f"{named.noun}s in column '{named.shown}' (line {header.number})"
     also = f", parameters: {parameters}" if parameters else ""
     logger.info("%s: %s, %s, %s%s", path.name, content.form, selecting, counted(len(rows), "row"), also)
-    unique: dict[tuple[Key, str], Row] = {}
-    for row in rows:
-        unique.setdefault((row.key, json_text.compact(row.parameters)), row)
+    unique = json_text.distinct(rows, lambda row: [row.key, row.parameters])
     if len(unique) < len(rows):
         repeats = counted(len(rows) - len(unique), f"repeated {named.noun}")
         logger.warning("%s: %s dropped", path.name, repeats)
-    return Table(tuple(unique.values()), path.name, named.noun)
+    return Table(tuple(unique), path.name, named.noun)
 
 
 def _find_table(folders: Sequence[Path]) -> Path:
