@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator as comparison
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -356,34 +356,26 @@ def _wider(query: Filter) -> Filter:
             parts.append({key: [_wider(part) for part in condition]})
         elif not _holds_instant(condition):
             parts.append({key: condition})
-        elif isinstance(condition, Instant):
-            parts.append({key: _days(condition, condition)})
         elif key != "$nor":
-            parts += [{key: wider} for wider in _wider_operators(condition) if wider]
+            expression = {"$eq": condition} if isinstance(condition, Instant) else condition
+            wider = (_wider_operator(operator, operand) for operator, operand in expression.items())
+            parts += [{key: one} for one in wider if one]
     return all_of(parts)
 
 
-def _wider_operators(condition: Filter) -> Iterator[Filter]:
-    for operator, operand in condition.items():
-        if not _holds_instant(operand):
-            yield {operator: operand}
-        elif operator == "$eq":
-            yield _days(operand, operand)
-        elif operator in ("$gt", "$gte"):
-            yield _days(operand, None)
-        elif operator in ("$lt", "$lte"):
-            yield _days(None, operand)
-        elif operator == "$in" and all(isinstance(one, Instant) for one in operand):
-            yield _days(min(operand, key=lambda one: one.moment), max(operand, key=lambda one: one.moment))
-        else:  # a negation: its days do not limit what it finds
-            yield {}
-
-
-def _days(first: Instant | None, last: Instant | None) -> Filter:
-    """Return a condition on text that all times from `first` to `last` meet, in whatever zone they are written."""
-    days = {}
-    if first is not None:
-        days["$gte"] = first.day(-1)
-    if last is not None:
-        days["$lt"] = last.day(2)
-    return days
+def _wider_operator(operator: str, operand: Any) -> Filter:
+    """Return a condition on text that all times of a condition meet, in whatever zone they are written."""
+    if not _holds_instant(operand):
+        return {operator: operand}
+    first = last = None
+    if operator == "$eq":
+        first = last = operand
+    elif operator in ("$gt", "$gte"):
+        first = operand
+    elif operator in ("$lt", "$lte"):
+        last = operand
+    elif operator == "$in" and all(isinstance(one, Instant) for one in operand):
+        first, last = (choose(operand, key=lambda one: one.moment) for choose in (min, max))
+    # else a negation: its days do not limit what it finds
+    days = {"$gte": first.day(-1)} if first else {}
+    return {**days, "$lt": last.day(2)} if last else days

@@ -319,7 +319,19 @@ class _Repository:
 
     def _git(self, *words: str) -> str:
         try:
-            running = self._start(words)
+            with self._lock:
+                if self._is_closed:
+                    raise ServiceError(f"{self._address}: not asked any more")
+                running = self._running = subprocess.Popen(
+                    ["git", *words],
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    start_new_session=True,  # so that its own helpers end with it
+                )
+                stopping.note(git=running.pid)
             answer, _ = running.communicate(timeout=self._timeout)
         except FileNotFoundError:
             raise ServiceError("the wrapper's commit cannot be asked for: git is not installed") from None
@@ -337,22 +349,6 @@ class _Repository:
                 " CODEOCEAN_API_TOKEN"
             )
         return answer
-
-    def _start(self, words: tuple[str, ...]) -> subprocess.Popen[str]:
-        with self._lock:
-            if self._is_closed:
-                raise ServiceError(f"{self._address}: not asked any more")
-            self._running = subprocess.Popen(
-                ["git", *words],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                start_new_session=True,  # so that its own helpers end with it
-            )
-            stopping.note(git=self._running.pid)
-            return self._running
 
 
 def clear_git(process: int, folder: str) -> None:
