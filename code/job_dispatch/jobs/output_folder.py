@@ -149,8 +149,6 @@ def disk_errors(directory: Path) -> Iterator[None]:
     """Turn errors of the disk into a sentence."""
     try:
         yield
-    except DispatchError:
-        raise
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full; make room or" if is_full else f"{error.strerror or error};"

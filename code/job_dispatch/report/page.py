@@ -43,10 +43,9 @@ class Page:
     """What the page shows; text may come from records, whatever it holds.
 
     `command` is shell text that runs it again in `folder`, `amount` the bytes and files of all jobs in words.
-    `undrawn` assets have no subject or no day, and are not in `sessions`. `funnel` is how many are left after each
-    step, `factors` what the number of jobs is the product of. `jobs` are the first of `jobs_total`, each after its
-    worker folder. `selection` is the query as indented JSON, or which ids were asked for, and `first_job` the file of
-    the first job.
+    `sessions` has None for an asset without subject or day, which cannot be drawn. `funnel` is how many are left after
+    each step, `factors` what the number of jobs is the product of, and `jobs` has each job after its worker folder.
+    `selection` is the query as indented JSON, or which ids were asked for, and `first_job` the file of the first job.
     """
 
     headline: str
@@ -57,8 +56,7 @@ class Page:
     command: str = ""
     folder: str = ""
     reasons: Mapping[str, int] = field(default_factory=dict)
-    sessions: Sequence[charts.Session] = ()
-    undrawn: int = 0
+    sessions: Sequence[charts.Session | None] = ()
     assets_by: Mapping[str, _Counts] = field(default_factory=dict)
     funnel: _Counts = ()
     factors: str = ""
@@ -67,7 +65,6 @@ class Page:
     fixed_parameters: Mapping[str, object] = field(default_factory=dict)
     parameter_sets: Sequence[Mapping[str, object]] = ()
     jobs: Sequence[tuple[str, Job]] = ()
-    jobs_total: int = 0
     selection: str = ""
     first_job: str = ""
     source: str = ""
@@ -80,13 +77,11 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
     """Return what the page shows of a run."""
     loads = list(run.folder_jobs())
     sessions = list(_sessions(run))
-    drawn = [one for one in sessions if one]
     query, table = run.selection.query, run.selection.table
     selection = [] if table is None else [str(table)]
     if query:
         selection.append(json.dumps(query.filter, indent=4, ensure_ascii=False))
-    traits = ("project",) if _has_days(drawn) else ("project", "subject")
-    placed = ((worker, job) for worker, jobs in loads for job in jobs)
+    traits = ("project",) if _has_days(sessions) else ("project", "subject")
     return Page(
         headline=run.headline,
         is_preview=run.settings.dry_run,
@@ -96,8 +91,7 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
         command=" \\\n    ".join([shlex.join(command[:2]), *map(shlex.quote, command[2:])]),
         folder=str(Path.cwd()),
         reasons=run.skipped_by_reason(),
-        sessions=drawn,
-        undrawn=len(sessions) - len(drawn),
+        sessions=sessions,
         assets_by={trait: run.assets_by(trait) for trait in traits},
         funnel=run.funnel,
         factors=run.factors if len(run.jobs) else "",
@@ -105,8 +99,7 @@ def of(run: Dispatch, versions: Mapping[str, str], command: Sequence[str], finis
         skipped=run.skipped,
         fixed_parameters=run.parameters.fixed or {},
         parameter_sets=run.parameters.sets,
-        jobs=list(itertools.islice(placed, _ROWS_AND_FILES[0][0])),
-        jobs_total=len(run.jobs),
+        jobs=[(worker, job) for worker, jobs in loads for job in jobs],
         selection="\nand ".join(selection),
         first_job=run.jobs.model(loads[0][1][0]).to_json() if loads else "",
         source=run.settings.source,
@@ -131,8 +124,8 @@ def _session(subject: str, day: str, is_skipped: bool) -> charts.Session | None:
         return None
 
 
-def _has_days(sessions: Sequence[charts.Session]) -> bool:
-    return len({one.day for one in sessions}) > 1
+def _has_days(sessions: Sequence[charts.Session | None]) -> bool:
+    return len({one.day for one in sessions if one}) > 1
 
 
 def _amount(jobs: Sequence[Job]) -> str:
@@ -171,7 +164,8 @@ def render(page: Page) -> str:
 
 def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
     cells, block = min(rows, _VALUES), min(rows * 100, _BLOCK_CHARACTERS)
-    matrix = charts.matrix(page.sessions) if _has_days(page.sessions) else None
+    drawn = [one for one in page.sessions if one]
+    matrix = charts.matrix(drawn) if _has_days(drawn) else None
     return {
         "page": page,
         "command": pages.lines(page.command, block),
@@ -179,6 +173,7 @@ def _contents(page: Page, rows: int, files: int) -> dict[str, Any]:
         "first_job": pages.lines(page.first_job, min(block, _FIRST_JOB_CHARACTERS)),
         "details": page.details[:cells],
         "matrix": matrix,
+        "undrawn": len(page.sessions) - len(drawn),
         "matrix_data": pages.script_json(matrix["data"]) if matrix else Markup(),
         "traits": [
             {

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job_dispatch.model import Reason, Skipped
-from job_dispatch.report.charts import Folder
+from job_dispatch.report.charts import Folder, Session
 from job_dispatch.report.page import Page, render
-from tests.report.test_page import INJECTED, SKIPPED_NAME, job, large, placed, sample
+from tests.report.test_page import DAYS, INJECTED, SKIPPED_NAME, job, large, placed, sample
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -62,7 +62,7 @@ def run(**changes: Any) -> Page:
     """Give the sample with names that are hard to fit."""
     skipped = [*sample().skipped, Skipped(Reason.NOT_READABLE, LONG, detail=LONG)]
     assets_by = {**sample().assets_by, "subject": [(LONG, 5), ("774659", 1)]}
-    sessions = [*sample().sessions, sample().sessions[0]._replace(subject=LONG)]
+    sessions = [*sample().sessions, Session(LONG, DAYS[0], False)]
     folders = [*sample().folders, Folder(LONG, 1, 10**15)]
     sets = [{LONG: LONG, "threshold": 1}, {LONG: LONG, "threshold": 2}]
     hard: dict[str, Any] = {
@@ -173,7 +173,7 @@ def test_20_000_jobs_are_shown_page_by_page_and_one_is_found_by_the_name_of_its_
     opened: Opened, width: int, rows: int
 ) -> None:
     jobs = [placed("0", f"{number:08x}-4e21-482f-8901-5c38d75d6bcd", ("a",)) for number in range(20_000)]
-    with opened(sample(jobs=jobs, jobs_total=20_000), width) as tab:
+    with opened(sample(jobs=jobs), width) as tab:
         assert len(cells(tab, "jobs", "Job")) == rows
         assert tab.evaluate("document.scrollingElement.scrollHeight") < 12_000
         tab.get_by_role("button", name="Last").click()
@@ -250,7 +250,7 @@ def test_labels_below_a_picture_do_not_touch(opened: Opened, width: int) -> None
     days = [date(2025, 6, 2) + timedelta(days=7 * number) for number in range(52)]
     page = sample(
         folders=[Folder(str(number), 1, number) for number in range(100)],
-        sessions=[sample().sessions[0]._replace(day=day) for day in days],
+        sessions=[Session(INJECTED, day, False) for day in days],
     )
     with opened(page, width) as tab:
         for number in range(tab.locator("svg[role=img]").count()):
