@@ -105,7 +105,8 @@ def find_jobs(places: Sequence[Path]) -> list[JobFile]:
         here = _in_place(place)
         if not here:
             raise RequestError(f"{place}: no job files (*.json) in it; give the output folder of a dispatch")
-        found = {**{one.name: one for one in here}, **found}
+        for one in here:
+            found.setdefault(one.name, one)
     return list(found.values())
 
 
