@@ -131,22 +131,13 @@ def analysis_code(
     own = {name: value for name, value in (fixed or {}).items() if name != _SWITCH_OF_WRAPPER}
     if code is None:
         return {"url": "", "parameters": own} if fixed or parameter_set else None
+    located = {"file_location": list(files)} if files else {}
     return {
         "url": code.url,
         "name": code.name,
         "version": code.version,
         "run_script": code.run_script,
         "input_data": [{"object_type": "Data asset", "url": url} for url in (*code.attached, *locations)],
-        "parameters": merged(code.panel, own, files, parameter_set),
+        # A later one replaces an earlier one of the same name in its place.
+        "parameters": {**code.panel, **own, **located, **(parameter_set or {})},
     }
-
-
-def merged(
-    first: Mapping[str, Any],
-    fixed: Mapping[str, Any],
-    files: Sequence[str] | None,
-    parameter_set: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return all parameters of a job; a later one replaces an earlier one of the same name in its place."""
-    located = {"file_location": list(files)} if files else {}
-    return {**first, **fixed, **located, **(parameter_set or {})}

@@ -6,6 +6,7 @@ It is text for a terminal, and a page that composes the command for what one cli
 from __future__ import annotations
 
 import calendar
+import contextlib
 import json
 import math
 import os
@@ -30,7 +31,6 @@ from job_dispatch.request.flags import Settings, panel_labels, text_of
 from job_dispatch.request.selection import read_query
 
 _TOP = 10
-_MONTH_LENGTH = 7
 _FIELDS = 30
 _VALUES = 3
 _WIDTH = 60
@@ -75,7 +75,7 @@ def traits(overview: Overview, modalities: Sequence[str]) -> list[Trait]:
         projects[cell.project] += number
         levels[cell.level] += number
         days[cell.day] += number
-        months[cell.day[:_MONTH_LENGTH]] += number
+        months[cell.day[:7]] += number
         subjects[cell.subject] += number
         verdicts[quality_control.together(cell.quality, modalities)] += number
         for modality in cell.modalities or ("",):
@@ -265,7 +265,10 @@ def _contents(
     listed = {one.name: one.rows[: subjects if one.name == "subject" else rows] for one in traits}
     values = {name: [row.value for row in shown] for name, shown in listed.items()}
     days = sorted(row.value for one in traits if one.name == "day" for row in one.rows)
-    dated = {day: date.fromisoformat(day) for day in days if _is_date(day)}
+    dated: dict[str, date] = {}
+    for day in days:
+        with contextlib.suppress(ValueError):  # whatever a record has
+            dated[day] = date.fromisoformat(day)
     time = charts.timeline(dated.values()) if dated else None
     data = {
         **_crossed(overview.cells, {**values, "day": days}, by_subject),
@@ -293,13 +296,6 @@ def _contents(
         "fields": [_field(use, overview.fields.sampled) for use in uses],
         "sampled": sampled(overview, len(uses)),
     }
-
-
-def _is_date(day: str) -> bool:
-    try:
-        return bool(date.fromisoformat(day))
-    except ValueError:
-        return False
 
 
 def _field(use: FieldUse, sampled: Sequence[int]) -> dict[str, Any]:
