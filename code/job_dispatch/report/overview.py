@@ -316,38 +316,33 @@ def _crossed(cells: Counter[Cell], values: Mapping[str, Sequence[str]], by_subje
     distance from the one before, in base 36, with the number of assets behind a colon where that is not 1.
     Values that the page does not show have the index of the empty text, as have all subjects without `by_subject`.
     """
-    project, level, day, subject = (
-        {"": 0, **{value: number for number, value in enumerate(values[name], 1)}}
-        for name in ("project", "level", "day", "subject")
-    )
-    sets = {one: number for number, one in enumerate(sorted({cell.modalities for cell in cells}))}
-    qualities = {one: number for number, one in enumerate(sorted({cell.quality for cell in cells}))}
-    sizes = [len(project), len(sets), len(level), len(day), len(qualities)]
-    by_subject = by_subject and math.prod(sizes) * len(subject) < _LARGEST
-    if by_subject:
-        sizes.append(len(subject))
+    sets, qualities = sorted({cell.modalities for cell in cells}), sorted({cell.quality for cell in cells})
+    parts: dict[str, Sequence[object]] = {
+        "project": ["", *values["project"]],
+        "modalities": sets,
+        "level": ["", *values["level"]],
+        "day": ["", *values["day"]],
+        "quality": qualities,
+        "subject": ["", *values["subject"]],
+    }
+    by_subject = by_subject and math.prod(map(len, parts.values())) < _LARGEST
+    if not by_subject:
+        del parts["subject"]
+    indexes = {name: {value: index for index, value in enumerate(part)} for name, part in parts.items()}
     numbers: Counter[int] = Counter()
     for cell, assets in cells.items():
-        parts = [
-            project.get(cell.project, 0),
-            sets[cell.modalities],
-            level.get(cell.level, 0),
-            day.get(cell.day, 0),
-            qualities[cell.quality],
-            subject.get(cell.subject, 0),
-        ]
         number = 0
-        for size, part in zip(sizes, parts, strict=False):  # without the last, where subjects do not count
-            number = number * size + part
+        for name, index in indexes.items():
+            number = number * len(index) + index.get(getattr(cell, name), 0)
         numbers[number] += assets
     tokens, before = [], 0
     for number, assets in sorted(numbers.items()):
         tokens.append(_base36(number - before) + (f":{_base36(assets)}" if assets > 1 else ""))
         before = number
     return {
-        "sizes": sizes,
-        "sets": list(sets),
-        "qualities": list(qualities),
+        "sizes": list(map(len, indexes.values())),
+        "sets": sets,
+        "qualities": qualities,
         "bySubject": by_subject,
         "cells": " ".join(tokens),
     }
