@@ -12,6 +12,7 @@ from job_dispatch.cohort import quality_control, table_rows
 from job_dispatch.cohort.quality_control import Quality
 from job_dispatch.cohort.table_rows import SESSION_FIELDS, SUBJECT_FIELD
 from job_dispatch.messages import RequestError, progress
+from job_dispatch.metadata.diagnosis import explain_nothing
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     LEVEL,
@@ -200,8 +201,6 @@ def describe(metadata: MetadataSource, selection: Selection, quality: Quality) -
         if selection.table is not None:
             query = Query.of({"_id": {"$in": ids[:_SAMPLED]}})
     if not overview.total:
-        from job_dispatch.metadata.diagnosis import explain_nothing
-
         raise RequestError("there is nothing to describe: no record matches", explain_nothing(metadata, query.filter))
     for batch in _sample(metadata, query, min(_SAMPLED, overview.total)):
         taken = list(filter(quality.takes, batch))

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from job_dispatch.cohort import grouping, quality_control, table_rows
 from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, warn_listing
 from job_dispatch.messages import progress as progress_of
+from job_dispatch.metadata.diagnosis import explain_nothing
 from job_dispatch.metadata.records import (
     ASSET_FIELDS,
     TRAIT_FIELDS,
@@ -223,8 +224,6 @@ def _matched(
         for record in read(metadata, query, fields, shown):
             found.setdefault(record["_id"], (asset_of(record), record))
         if not found:
-            from job_dispatch.metadata.diagnosis import explain_nothing
-
             raise RequestError("no record matches the query", explain_nothing(metadata, query.filter))
     in_several = {(asset.name, asset.location) for asset, _ in found.values()}
     names = Counter(name for name, _ in in_several)

@@ -25,6 +25,8 @@ from job_dispatch.request.selection import Exclusions, report_unmatched
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
+    from job_dispatch.metadata.docdb import Records
+
 # Two names a job make a body of 68 kB, and an answer of at most 100 kB.
 _JOBS_A_REQUEST = 500
 _AT_ONCE = 8
@@ -122,8 +124,6 @@ class ResultsDatabase:
 
     def found(self, names: Sequence[str]) -> set[str]:
         """Return those of these names that have a record, by one request; ServiceError if it fails."""
-        from job_dispatch.metadata.docdb import Records
-
         if not names:
             return set()
         # A client is for one thread.
