@@ -11,7 +11,17 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.shapes import SHAPES, keys_of, least_requests, names, page, size_of, total
-from job_dispatch.storage.keys import PAGE_SIZE, Experience, Level, NothingSeenError, Order, Page, Taker, level_of
+from job_dispatch.storage.keys import (
+    NO_KEYS,
+    PAGE_SIZE,
+    Experience,
+    Level,
+    NothingSeenError,
+    Order,
+    Page,
+    Taker,
+    level_of,
+)
 from job_dispatch.storage.listing import Slots, list_keys
 from job_dispatch.storage.matching import ByEnding, Bytes, Matches
 
@@ -64,6 +74,8 @@ class _Server:
         self.requests = self.in_flight = self.most_in_flight = 0
         self.is_reached = asyncio.Event()
         self._cores = asyncio.Semaphore(_CORES)
+        # Where full pages end a listing, which obstore tells when it is asked on, without another request.
+        self._ends: set[tuple[str, str]] = set()
 
     async def level(self, folder: str) -> Level:
         asset, _, path = folder.partition("/")
@@ -79,6 +91,8 @@ class _Server:
         return level_of(files, folders)
 
     async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
+        if (prefix, after) in self._ends:
+            return NO_KEYS
         asset, _, path = prefix.partition("/")
         keys = keys_of(_shape(asset))
         found = page(keys, path, "", keys.after_key(after.partition("/")[2]), PAGE_SIZE)
@@ -87,7 +101,9 @@ class _Server:
             raise NothingSeenError
         paths = [keys[one] for one in found.positions]
         sizes = [size_of(path) for path in paths]
-        return Page([f"{asset}/{path}" for path in paths], sizes, [""] * len(sizes), found.next_position is None)
+        if found.next_position is None and paths:
+            self._ends.add((prefix, f"{asset}/{paths[-1]}"))
+        return Page([f"{asset}/{path}" for path in paths], sizes, [""] * len(sizes), len(paths) < PAGE_SIZE)
 
     async def _answer(self, keys: int) -> None:
         self.requests += 1

@@ -120,8 +120,10 @@ def test_a_host_in_the_environment_that_is_none_is_named_by_its_variable_without
 
 
 def test_neither_query_nor_csv(desk: World) -> None:
-    flags = "--subject, --project, --modality, --from, --to, --docdb_query or --use_data_asset_csv"
-    message = f"error: no assets selected: give {flags}"
+    message = (
+        "error: no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
+        " or --use_data_asset_csv=1 with a CSV of asset ids"
+    )
 
     assert_refused(desk, desk.call(), message)
     assert_refused(desk, desk.call("--docdb_query=", "--use_data_asset_csv="), message)

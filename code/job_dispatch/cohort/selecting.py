@@ -31,10 +31,18 @@ from job_dispatch.metadata.records import (
 )
 from job_dispatch.model import Asset, Cohort, Group, Reason, Skipped, Skips
 from job_dispatch.request import flag_values as values
+from job_dispatch.request import tables
 from job_dispatch.request.fields import Query
 from job_dispatch.request.flags import Settings
 from job_dispatch.request.json_text import compact
-from job_dispatch.request.selection import Exclusions, Selection, read_selection, report_unmatched
+from job_dispatch.request.selection import (
+    Exclusions,
+    Selection,
+    read_exclusions,
+    read_query,
+    report_unmatched,
+    selected_by,
+)
 
 Several = str | int | Iterable[str] | Iterable[int]
 """One value or several."""
@@ -44,7 +52,7 @@ Value = TypeVar("Value")
 
 def select(
     source: Source,
-    query: Mapping[str, Any] | str | None = None,
+    query: Selection | Mapping[str, Any] | str | None = None,
     *,
     subject: Several = (),
     project: Several = (),
@@ -125,10 +133,6 @@ def select(
     (4, 1)
     """
     asked = Settings(
-        docdb_query=query if query is None or isinstance(query, str) else _written(query),
-        use_data_asset_csv=False if table is None else Path(table),
-        exclude=tuple(str(Path(one)) for one in ((exclude,) if isinstance(exclude, str | PathLike) else exclude)),
-        input_directory=Path(),
         subject=values.several(subject),
         project=values.several(project),
         modality=values.several(modality),
@@ -144,28 +148,37 @@ def select(
         sample=sample,
         skip_errors=skip_errors,
     )
+    selection = query if isinstance(query, Selection) else _selection(query, asked, table, exclude)
     if sample is not None and sample < 1:
         raise RequestError("--sample must be a whole number from 1")
-    selection = read_selection(asked)
     with showing_progress(progress), source.open(skip_errors) as records:
         return selected(records, selection, asked, traits)
 
 
-def _written(query: Mapping[str, Any]) -> str:
-    if not isinstance(query, Mapping):
+def _selection(
+    query: Mapping[str, Any] | str | None,
+    asked: Settings,
+    table: str | PathLike[str] | None,
+    exclude: str | PathLike[str] | Sequence[str | PathLike[str]],
+) -> Selection:
+    if isinstance(query, Mapping):
+        try:
+            query = json.dumps(query)
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"--docdb_query: it cannot be written as JSON: {error}") from None
+    if not isinstance(query, str | None):
         raise RequestError(f"--docdb_query: give a dict or a text, not {type(query).__name__}")
-    try:
-        return json.dumps(query)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"--docdb_query: it cannot be written as JSON: {error}") from None
+    written = None if query is None else read_query(query, Path())
+    rows = None if table is None else tables.read_table([Path(table)])
+    excluded = read_exclusions([Path(exclude)] if isinstance(exclude, str | PathLike) else list(map(Path, exclude)))
+    return selected_by(written, asked, rows, excluded)
 
 
 def selected(metadata: MetadataSource, selection: Selection, asked: Settings, traits: bool = True) -> Cohort:
     """Return the assets of a selection in the groups that settings ask for; raises as `select` does."""
     if selection.query is None and selection.table is None:
         if metadata.is_database:
-            flags = "--subject, --project, --modality, --from, --to, --docdb_query or --use_data_asset_csv"
-            raise RequestError(f"no assets selected: give {flags}")
+            raise RequestError("nothing is selected: give query, subject, project, modality, from_, to or table")
         selection = replace(selection, query=Query.of({}))
     fields = projection(
         [

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -24,6 +24,10 @@ PIPELINE_FOLDER = "input_files"
 # The input directory of a capsule.
 _DATA = Path("/data")
 _NAME_SHOWN = 100
+_NOTHING_ASKED = (
+    "no assets selected: give --subject, --project, --modality, --from, --to or --docdb_query,"
+    " or --use_data_asset_csv=1 with a CSV of asset ids"
+)
 # Of the report of a dispatch, and of the table of results.
 _FILE_COLUMN, _JOB_COLUMN, _STATUS_COLUMN = "file_name", "job", "status"
 _JOB = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.json)?")
@@ -57,30 +61,36 @@ class Selection:
 
 
 def read_selection(settings: Settings) -> Selection:
-    """Return what selects the assets: query and flags, a table, or both; RequestError if one cannot be read."""
-    queries = []
-    if settings.docdb_query is not None:
-        queries.append(read_query(settings.docdb_query, settings.input_directory))
-    queries += map(Query.of, _filters(settings))
-    if [one.filter for one in queries] == [{}]:
-        logger.warning("--docdb_query: {} selects every record")
+    """Return what selects the assets: the query, the table, or both.
+
+    RequestError if neither is given and assets are not only described, or if one cannot be read.
+    """
+    query = read_query(settings.docdb_query, settings.input_directory) if settings.docdb_query else None
     table = None
     if settings.use_data_asset_csv:
-        paths = [settings.input_directory, settings.input_directory / PIPELINE_FOLDER]
         if isinstance(settings.use_data_asset_csv, Path):
             name, remedy = str(settings.use_data_asset_csv), "give 1 or the path of a table"
             paths = [find_file("--use_data_asset_csv", name, settings.input_directory, remedy)]
+        else:
+            paths = [settings.input_directory, settings.input_directory / PIPELINE_FOLDER]
         table = tables.read_table(paths)
     remedy = "give a folder of results, jobs.csv or table.csv, or a file of asset ids, names or record ids"
     excluding = [find_file("--exclude", one, settings.input_directory, remedy, True) for one in settings.exclude]
-    return Selection(Query.all_of(queries) if queries else None, table, read_exclusions(excluding))
+    exclusions = read_exclusions(excluding)
+    selection = selected_by(query, settings, table, exclusions)
+    if selection.query is None and table is None and not settings.describe and settings.metadata_catalog is None:
+        raise RequestError(_NOTHING_ASKED)
+    return selection
 
 
-def _filters(settings: Settings) -> Iterator[fields.Filter]:
-    """Yield the conditions of the flags that select without a query."""
+def selected_by(
+    query: Query | None, settings: Settings, table: tables.Table | None, exclusions: Exclusions
+) -> Selection:
+    """Return what a query, the flags that select without one, and a table select together."""
+    filters: list[fields.Filter] = []
     for name in ("subject", "project", "modality"):
         if wanted := getattr(settings, name):
-            yield {f"@{name}": wanted[0] if len(wanted) == 1 else {"$in": list(wanted)}}
+            filters.append({f"@{name}": wanted[0] if len(wanted) == 1 else {"$in": list(wanted)}})
     days: dict[str, str] = {}
     if settings.from_:
         days["$gte"] = f"{settings.from_}"
@@ -88,7 +98,13 @@ def _filters(settings: Settings) -> Iterator[fields.Filter]:
         days["$lt"] = fields.AFTER_ALL_DAYS if settings.to == date.max else f"{settings.to + timedelta(1)}"
     if days:
         # As text, since a day is that of the session's own clock.
-        yield {"|".join(fields.NAMES["@session"]): days}
+        filters.append({"|".join(fields.NAMES["@session"]): days})
+    queries = [Query.of(one) for one in filters]
+    if query is not None:
+        if not query.filter and not queries:
+            logger.warning("--docdb_query: {} selects every record")
+        queries.insert(0, query)
+    return Selection(Query.all_of(queries) if queries else None, table, exclusions)
 
 
 def read_query(text: str, input_directory: Path) -> Query:

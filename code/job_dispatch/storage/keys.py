@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os.path
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,7 @@ PAGE_SIZE = 1_000
 THREADS = 64
 # The greatest character: behind `folder/` it sorts after everything in the folder.
 LAST = "\U0010ffff"
+_DIGITS = frozenset("0123456789")
 
 
 class Page(NamedTuple):
@@ -130,3 +132,28 @@ async def find_order(source: Source, prefix: str, folder: str) -> Order:
     """
     page = await source.page(prefix, f"{folder[:-1]}.{LAST}")
     return Order.TEXT if page.keys and page.keys[0].startswith(folder) else Order.OTHER
+
+
+def key_ahead(sample: Sequence[str], distance: int, is_text_order: bool) -> str:
+    """Guess the key that comes so many keys after some that follow each other.
+
+    The characters that vary in the names are taken for the digits of a number, to which the distance is added. Where
+    the order of keys is not known to be that of text, the guess ends before what could be in dispute.
+    """
+    home = common_folder(sample[0], sample[-1])
+    names = [key[len(home) :] for key in (*sample[::4], sample[-1])]
+    columns = [set(characters) for characters in zip(*names, strict=False)]
+    varying = {character for column in columns if len(column) > 1 for character in column}
+    digits = varying | _DIGITS if varying & _DIGITS else varying
+    places = [sorted(digits if column <= digits else column) for column in columns]
+    first = last = 0
+    for characters, one, other in zip(places, names[0], names[-1], strict=False):
+        first = first * len(characters) + characters.index(one)
+        last = last * len(characters) + characters.index(other)
+    number, name = last + (last - first) * distance // max(1, len(sample) - 1), ""
+    for characters in reversed(places):
+        number, index = divmod(number, len(characters))
+        name = characters[index] + name
+    if number:  # it goes beyond the last name of that length
+        return home + LAST
+    return home + (name if is_text_order else re.split("[\0-/]", name)[0])

@@ -34,6 +34,7 @@ from job_dispatch.storage.keys import (
     disputed,
     end_of,
     find_order,
+    key_ahead,
 )
 from job_dispatch.storage.loop import tasks_side_by_side
 
@@ -51,9 +52,8 @@ _PAGES_AHEAD = 4
 _LEVELS_ON_TRUST = 10
 # So much of a page, if it is read in a store and thrown away, costs as much as a request.
 _PAGE_A_REQUEST = 0.1
-# A level that takes longer has dozens of pages, and is read page by page instead.
+# How long a folder waits for its level before it is read page by page meanwhile.
 _LEVEL_SECONDS = 1.0
-_DIGITS = frozenset("0123456789")
 
 AnyTaker = TypeVar("AnyTaker", bound=Taker)
 Question = Coroutine[None, None, None]
@@ -115,25 +115,24 @@ class Unread:
     def __init__(self, folders: Sequence[str]) -> None:
         self.parts: list[Part] = [(folder, end_of(folder)) for folder in sorted(folders)]
 
-    def _places(self, low: str, high: str) -> slice:
+    def places(self, low: str, high: str) -> range:
+        """Return where the parts between two keys are; there may be as many as folders."""
         start = bisect_right(self.parts, low, key=lambda part: part[1])
-        return slice(start, bisect_left(self.parts, high, start, key=lambda part: part[0]))
+        return range(start, bisect_left(self.parts, high, start, key=lambda part: part[0]))
 
-    def count(self, low: str, high: str) -> int:
-        """Return how many parts there are between two keys."""
-        return len(self.parts[self._places(low, high)])
-
-    def within(self, low: str, high: str) -> list[Part]:
-        """Return the parts between two keys, cut there."""
-        return [(max(after, low), min(up_to, high)) for after, up_to in self.parts[self._places(low, high)]]
+    def cut(self, place: int, low: str, high: str) -> Part:
+        """Return a part as far as it lies between two keys."""
+        after, up_to = self.parts[place]
+        return max(after, low), min(up_to, high)
 
     def settle(self, low: str, high: str, folders: Sequence[str]) -> list[Part]:
         """Take all between two keys for read, but what lies in some folders; return the parts that were unread."""
-        unread, places = self.within(low, high), self._places(low, high)
-        before = [(after, low) for after, _ in self.parts[places][:1] if after < low]
-        behind = [(high, up_to) for _, up_to in self.parts[places][-1:] if high < up_to]
+        places = self.places(low, high)
+        unread, touched = [self.cut(place, low, high) for place in places], slice(places.start, places.stop)
+        before = [(after, low) for after, _ in self.parts[touched][:1] if after < low]
+        behind = [(high, up_to) for _, up_to in self.parts[touched][-1:] if high < up_to]
         kept = [(max(after, one), min(up_to, end_of(one))) for after, up_to in unread for one in folders]
-        self.parts[places] = [*before, *(part for part in kept if part[0] < part[1]), *behind]
+        self.parts[touched] = [*before, *(part for part in kept if part[0] < part[1]), *behind]
         return unread
 
 
@@ -183,6 +182,7 @@ class Listing:
         # Ranges that may be divided at guessed keys, the first one next.
         self._divisible: deque[Range] = deque()
         self._levels_asked: set[str] = set()
+        self._levels_on_the_way: dict[str, asyncio.Task[None] | None] = {}
         # Whether folders are entered by their levels, as is best where stores are.
         self._is_walking = bool(experience.is_walked)
         # Requests so far, and how many pages a plain listing would have taken at least.
@@ -195,21 +195,17 @@ class Listing:
 
     async def run(self) -> None:
         """List all keys."""
-        if len(self._unread.parts) == 1:
+        if len(self._unread.parts) == 1 and not self._is_walking:
+            [(folder, _)], [one] = self._unread.parts, self._ranges
             async with self._slots.request:
-                await self._first(self._unread.parts[0][0])
+                await self._page(folder, folder, one)
         if self._unread.parts:
             async with tasks_side_by_side() as self._group:
                 self._queue_up()
 
-    def _first(self, folder: str) -> Question:
-        """Return the first question about the only part."""
-        [one] = self._ranges
-        return self._level(folder, one) if self._is_walking else self._page(folder, folder, one)
-
     def _queue_up(self) -> None:
         """Queue for a slot; for one alone where none is free, so that a huge asset does not hold up others."""
-        at_most = 1 if self._slots.request.locked() else min(self._queueing + 2, _QUEUEING)
+        at_most = min(self._queueing + 2, _QUEUEING) if self._requests and not self._slots.request.locked() else 1
         while self._unread.parts and self._queueing < at_most:
             self._queueing += 1
             task = self._group.create_task(self._ask(is_full_page=self._least >= 1 and not self._is_walking))
@@ -230,7 +226,7 @@ class Listing:
 
     def _next(self) -> Question | None:
         """Return what to ask next; None where that depends on answers that are on their way."""
-        self._ranges = [one for one in self._ranges if one.waits_for or self._parts(one)]
+        self._ranges = [one for one in self._ranges if one.waits_for or self._places(one)]
         for before, one in zip([None, *self._ranges], self._ranges, strict=False):
             is_left_to_other = one.seems_empty and before is not None and before.end == one.start
             if not is_left_to_other and (question := self._next_of(one)) is not None:
@@ -243,22 +239,25 @@ class Listing:
         is_by_folders = self._experience.order is Order.OTHER
         # The levels on the way to the first store are asked side by side.
         is_at_beginning = self._is_walking and self._least <= 1 and not is_by_folders
-        if (one.waits_for and not is_at_beginning) or not (parts := self._parts(one)):
+        if (one.waits_for and not is_at_beginning) or not (places := self._places(one)):
             return None
-        (after, up_to), end = parts[0], parts[-1 if one.is_together else 0][1]
+        (after, up_to), (_, end) = self._part(one, places[0]), self._part(one, places[-1 if one.is_together else 0])
         if is_by_folders and (self._requests or self._is_walking):
             return self._level(common_folder(after, up_to), one)
         is_whole = self._is_walking and up_to == end_of(after)
         for folder in [after] if is_whole else one.levels:
-            is_new = folder not in self._levels_asked and self._unread.within(folder, end_of(folder))
+            is_new = folder not in self._levels_asked and self._unread.places(folder, end_of(folder))
             is_on_trust = is_whole and self._levels_on_trust > 0
             if is_new and (is_on_trust or self._may_ask_more()):
                 self._levels_on_trust -= is_on_trust
                 return self._level(folder, one, is_on_trust)
         return None if one.waits_for else self._page(common_folder(after, end), after, one)
 
-    def _parts(self, one: Range) -> list[Part]:
-        return self._unread.within(one.start, one.end)
+    def _places(self, one: Range) -> range:
+        return self._unread.places(one.start, one.end)
+
+    def _part(self, one: Range, place: int) -> Part:
+        return self._unread.cut(place, one.start, one.end)
 
     def _may_ask_more(self) -> bool:
         """Tell whether there may be one level or range more; each range that waits for no page takes another one."""
@@ -266,25 +265,36 @@ class Listing:
         return committed < 2 * self._least + _SPARE_REQUESTS or self._experience.order is Order.OTHER
 
     def _divide(self) -> Range | None:
-        """Cut off the end of a range for another reader: in the middle of many parts, or at a guessed key."""
+        """Cut off the end of a range for another reader: at a guessed key, or else in the middle of many parts."""
         if not self._ranges or not self._may_ask_more():
             return None
-        one = max(self._ranges, key=lambda one: self._unread.count(one.start, one.end))
-        parts = self._parts(one)
-        start = parts[len(parts) // 2][0] if len(parts) > 1 else ""
+        start = ""
         while not start and self._divisible and len(self._ranges) < _RANGES_FOR_GUESSES:
             one = self._divisible.popleft()
-            parts = self._parts(one) if one in self._ranges and not one.seems_empty else []
-            key = key_ahead(one.sample, one.pages_ahead * paging.PAGE_SIZE, self._experience.order is Order.TEXT)
-            start = key if len(parts) == 1 and parts[0][0] < key < parts[0][1] else ""
+            start = self._guess(one)
+        is_guess = bool(start)
         if not start:
-            return None
+            one = max(self._ranges, key=lambda one: len(self._places(one)))
+            places = self._places(one)
+            if len(places) < 2:
+                return None
+            start, _ = self._part(one, places[len(places) // 2])
         ahead = 2 * one.pages_ahead + _PAGES_AHEAD
-        part = replace(one, start=start, waits_for=0, is_guess=len(parts) == 1, levels=(), pages_ahead=ahead)
+        part = replace(one, start=start, waits_for=0, is_guess=is_guess, levels=(), pages_ahead=ahead)
         one.end = start
         self._ranges.insert(self._ranges.index(one) + 1, part)
         self._divisible += [part] if part.sample else []
         return part
+
+    def _guess(self, one: Range) -> str:
+        """Return the key some pages ahead in the folder in which a range begins, if that is likely to be so large."""
+        places = self._places(one)
+        is_of_files = "/" not in one.sample[-1][len(common_folder(one.sample[0], one.sample[-1])) :]
+        if not places or one not in self._ranges or one.seems_empty or (len(places) > 1 and not is_of_files):
+            return ""
+        key = key_ahead(one.sample, one.pages_ahead * paging.PAGE_SIZE, self._experience.order is Order.TEXT)
+        after, up_to = self._part(one, places[0])
+        return key if after < key < up_to else ""
 
     # What is answered
 
@@ -292,18 +302,24 @@ class Listing:
         """Return what asks for a level; a range waits for it where that is to replace its pages."""
         self._levels_asked.add(folder)
         self._requests += 1
-        waits = self._is_walking or self._experience.order is Order.OTHER
-        one.waits_for += waits
+        waiting = int(self._is_walking or self._experience.order is Order.OTHER)
+        one.waits_for += waiting
+
+        def wait_no_longer() -> None:
+            nonlocal waiting
+            if self._experience.order is not Order.OTHER:  # pages would not help there
+                one.waits_for, waiting = one.waits_for - waiting, 0
+                self._queue_up()
 
         async def ask() -> None:
+            self._levels_on_the_way[folder] = asyncio.current_task()
+            late = asyncio.get_running_loop().call_later(_LEVEL_SECONDS, wait_no_longer)
             try:
-                async with asyncio.timeout(None if self._experience.order is Order.OTHER else _LEVEL_SECONDS):
-                    level = await self._source.level(folder)
-                await self._take_level(folder, level, is_on_trust)
-            except TimeoutError:
-                return
+                await self._take_level(folder, await self._source.level(folder), is_on_trust)
             finally:
-                one.waits_for -= waits
+                late.cancel()
+                one.waits_for -= waiting
+                self._levels_on_the_way.pop(folder, None)
 
         return ask()
 
@@ -313,7 +329,7 @@ class Listing:
         if self._experience.order is Order.UNKNOWN and disputed(entries):
             await self._find_order(folder, level.folders[0])
         self._requests += len(entries) // paging.PAGE_SIZE
-        unread = [child for child in level.folders if self._unread.within(child, end_of(child))]
+        unread = [child for child in level.folders if self._unread.places(child, end_of(child))]
         folders = [child for child in unread if not self._taker.is_store(child[:-1])]
         has_stores = len(folders) < len(unread)
         if has_stores or len(files.keys) >= paging.PAGE_SIZE / 2:
@@ -335,6 +351,8 @@ class Listing:
             try:
                 first, self.first_page = self.first_page, None
                 page = first or await self._source.page(prefix, after, is_guess)
+                if not page.keys and one.sample[-1:] == [after]:  # the end of a listing that goes on: not asked for
+                    self._requests -= 1
                 if self._is_in_order(page.keys, after) and not page.is_last:
                     await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
             except NothingSeenError:
@@ -381,11 +399,15 @@ class Listing:
         if store and self._is_walking and outside < new / 10:
             self._levels_on_trust += min(_LEVELS_ON_TRUST, int(self._least))
         one.sample, one.pages_ahead = keys[len(keys) // 2 :], _PAGES_AHEAD
-        path, tenth = _path(prefix, self._home(keys, one.sample[0])), keys[len(keys) // 10]
+        home, tenth = self._home(keys, one.sample[0]), keys[len(keys) // 10]
         # Where nearly all of the page lies in one child of a folder, its other children may be as large.
-        large = (folder for folder, child in path if self._is_walking or tenth.startswith(child))
+        large = (folder for folder, child in _path(prefix, home) if self._is_walking or tenth.startswith(child))
         one.levels = [folder for folder in large if folder not in self._levels_asked]
-        self._divisible += () if one.levels else (one,)
+        if after.startswith(home) and after != home:  # the folder has filled more than a page
+            is_of_files = "/" not in keys[-1][len(home) :]
+            if is_of_files and (asking := self._levels_on_the_way.get(home)):
+                asking.cancel()
+            self._divisible += (one,) if is_of_files or not one.levels else ()
 
     def _is_in_order(self, keys: Sequence[str], after: str) -> bool:
         """Tell whether keys come as text, and so what comes after them; learn the order of the bucket from them."""
@@ -423,28 +445,3 @@ def _sorted(page: Page) -> Page:
     """Return a page of a place that does not sort its keys as text, sorted so."""
     rows = sorted(zip(page.keys, page.sizes, page.versions, strict=True))
     return Page([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], page.is_last)
-
-
-def key_ahead(sample: Sequence[str], distance: int, is_text_order: bool) -> str:
-    """Guess the key that comes so many keys after some that follow each other.
-
-    The characters that vary in the names are taken for the digits of a number, to which the distance is added. Where
-    the order of keys is not known to be that of text, the guess ends before what could be in dispute.
-    """
-    home = common_folder(sample[0], sample[-1])
-    names = [key[len(home) :] for key in (*sample[::4], sample[-1])]
-    columns = [set(characters) for characters in zip(*names, strict=False)]
-    varying = {character for column in columns if len(column) > 1 for character in column}
-    digits = varying | _DIGITS if varying & _DIGITS else varying
-    places = [sorted(digits if column <= digits else column) for column in columns]
-    first = last = 0
-    for characters, one, other in zip(places, names[0], names[-1], strict=False):
-        first = first * len(characters) + characters.index(one)
-        last = last * len(characters) + characters.index(other)
-    number, name = last + (last - first) * distance // max(1, len(sample) - 1), ""
-    for characters in reversed(places):
-        number, index = divmod(number, len(characters))
-        name = characters[index] + name
-    if number:  # it goes beyond the last name of that length
-        return home + LAST
-    return home + (name if is_text_order else re.split("[\0-/]", name)[0])

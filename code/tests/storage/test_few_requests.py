@@ -183,7 +183,13 @@ def test_each_object_is_measured_once(seed: int, order: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "assets", "seconds", "requests"),
-    [("one-folder", 1, 0.5, 110), ("sessions", 3, 0.8, 360), ("skewed", 1, 0.45, 100), ("wide-chain", 1, 0.5, 30)],
+    [
+        ("one-folder", 1, 0.5, 110),
+        ("sessions", 3, 0.8, 360),
+        ("skewed", 1, 0.5, 100),
+        ("wide-chain", 1, 0.5, 30),
+        ("raw-light-sheet", 2, 0.7, 210),
+    ],
 )
 def test_assets_of_many_shapes_are_listed_near_the_limit_of_a_simulated_server(
     shape: str, assets: int, seconds: float, requests: int

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from benchmarks.simulated import in_virtual_time
 from job_dispatch.storage import keys as paging
 from job_dispatch.storage import listing
 from job_dispatch.storage.keys import Experience, Level, Order, Page
 from job_dispatch.storage.listing import Slots, list_keys
-from job_dispatch.storage.matching import ByEnding, Matches
+from job_dispatch.storage.matching import ByEnding, Bytes, Matches
 from tests.storage.tree import Tree
 
 # A page of 20 keys, so that few keys are many pages.
@@ -96,7 +97,7 @@ def test_how_a_place_sorts_is_asked_once_for_a_bucket(order: str) -> None:
     assert experience.order is (Order.TEXT if order == "text" else Order.OTHER)
 
 
-def test_a_level_that_is_slow_is_given_up_for_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_level_that_never_comes_does_not_stop_an_asset(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Tree):
         async def level(self, folder: str) -> Level:
             await asyncio.Event().wait()
@@ -107,6 +108,46 @@ def test_a_level_that_is_slow_is_given_up_for_pages(monkeypatch: pytest.MonkeyPa
     tree = Slow(keys)
     taken = asyncio.run(list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), Slots(16), Experience(Order.TEXT)))
     assert taken.found.keys() == keys
+
+
+class SlowLevels(Tree):
+    """A page takes 40 ms, a level three seconds."""
+
+    async def level(self, folder: str) -> Level:
+        await asyncio.sleep(3)
+        return await super().level(folder)
+
+    async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
+        await asyncio.sleep(0.04)
+        return await super().page(prefix, after, is_guess)
+
+
+@pytest.mark.parametrize("is_walked", [False, True])
+def test_folders_are_read_page_by_page_until_their_slow_level_shows_them_and_then_side_by_side(is_walked: bool) -> None:
+    tree = SlowLevels([f"a/tile_{tile:03}/{image:04}.tif" for tile in range(400) for image in range(PAGE_SIZE)])
+
+    async def seconds() -> float:
+        await list_keys(tree, ["a/"], lambda: Matches(NWB, "a/"), Slots(64), Experience(Order.TEXT, is_walked))
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(seconds()) < 5  # 400 pages in a row would take 16
+
+
+def test_a_level_ends_once_pages_show_that_it_is_of_thousands_of_files() -> None:
+    class Endless(SlowLevels):
+        ends = 0
+
+        async def level(self, folder: str) -> Level:
+            try:
+                return await super().level(folder)
+            except asyncio.CancelledError:
+                self.ends += 1
+                raise
+
+    tree = Endless([f"a/{image:06}.tif" for image in range(200 * PAGE_SIZE)])
+    experience = Experience(Order.TEXT, is_walked=True)
+    taken = in_virtual_time(list_keys(tree, ["a/"], Bytes, Slots(64), experience))
+    assert (taken.objects, tree.ends) == (len(tree.keys), 1)
 
 
 def test_a_folder_of_ten_thousand_folders_takes_few_requests() -> None:

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from job_dispatch.storage import keys as paging
-from job_dispatch.storage.keys import Level, NothingSeenError, Page, level_of
+from job_dispatch.storage.keys import NO_KEYS, Level, NothingSeenError, Page, level_of
 
 STORES = (".zarr", ".n5", ".nwb")
 Endings = tuple[str, ...]
@@ -51,6 +51,7 @@ class Tree:
         self.turns = 0
         self.requests = 0
         self.pages_asked_after: list[str] = []
+        self._ends: set[tuple[str, str]] = set()
         self.further_pages_of_levels = 0
         self.in_flight = 0
         self.most_in_flight = 0
@@ -71,6 +72,8 @@ class Tree:
 
     async def page(self, prefix: str, after: str, is_guess: bool = False) -> Page:
         self.pages_asked_after.append(after)
+        if (prefix, after) in self._ends:
+            return NO_KEYS
         await self._ask()
         below = filter(lambda key: key.startswith(prefix), self.keys[bisect_right(self._places, self.sort(after)) :])
         found = list(itertools.islice(below, paging.PAGE_SIZE + 1))
@@ -78,8 +81,9 @@ class Tree:
         if is_guess and not page and self.chance is not None and self.chance.random() < 0.8:
             raise NothingSeenError  # as by obstore, which is not believed
         is_last = len(found) <= paging.PAGE_SIZE
-        if is_last and len(page) == paging.PAGE_SIZE and self.chance is not None:
-            is_last = self.chance.random() < 0.5  # obstore cannot tell that nothing comes after a full page
+        if is_last and len(page) == paging.PAGE_SIZE and self.chance is not None and self.chance.random() < 0.5:
+            is_last = False  # obstore shows only when it is asked on that nothing follows, without another request
+            self._ends.add((prefix, page[-1]))
         return Page(page, [size_of(key) for key in page], [""] * len(page), is_last)
 
     async def _ask(self) -> None:
