@@ -162,6 +162,9 @@ def read(folder: Path) -> Record | None:
 def _is_record(value: Any) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("job"), str):
         return False
+    lists = [value.get(field) or [] for field in LISTS]
+    if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
+        return False
     return all(isinstance(value.get(field) or {}, dict) for field in ("parameters", "values", "group_metadata"))
 
 
