@@ -513,13 +513,6 @@ def test_a_signal_that_reaches_the_working_process_alone_is_told_as_well(desk: D
     assert not desk.output.exists()
 
 
-def test_what_a_run_notes_has_no_bound(desk: Desk, few: Path) -> None:
-    deep = desk.folder.joinpath(*(18 * [200 * "x"]))
-    run = desk.run_patched(AT_RENAME.format(FEW, "SIGTERM"), few, f"--output_directory={deep}")
-    assert run.errors == ["error: stopped by SIGTERM; all its jobs are written"]
-    assert len(list(deep.iterdir())) == FEW
-
-
 def test_a_run_that_the_kernel_kills_for_want_of_memory_says_so_and_leaves_nothing(desk: Desk, few: Path) -> None:
     kill = "after(os, 'open', lambda path, *_: str(path).endswith('.json'), -signal.SIGKILL)"
     run = desk.run_patched(f"send = lambda number: os.kill(os.getpid(), -number)\n{kill}", few)

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,17 +130,8 @@ class Desk:
     ) -> subprocess.Popen[str]:
         """Start the command; all records are wanted unless a flag selects some."""
         selects = any(flag.startswith(("--docdb_query", "--use_data_asset_csv")) for flag in flags)
-        return subprocess.Popen(
-            self.words(records, *([] if selects else ["--docdb_query={}"]), *flags),
-            env={**self.environment, **(env or {})},
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self.folder,
-            start_new_session=True,
-        )
+        words = self.words(records, *([] if selects else ["--docdb_query={}"]), *flags)
+        return self._start(words, env or {})
 
     def run(
         self,
@@ -181,21 +172,28 @@ class Desk:
         path.write_text(json.dumps(content), encoding="utf-8")
         return name
 
-    def analyse(self, *flags: str) -> Ended:
-        """Run the analysis of the jobs, which leaves its results in the folder `analysis_results`."""
-        analysis = self.folder / "analysis.py"
-        analysis.write_text(_ANALYSIS)
+    def write_analysis(self) -> Path:
+        """Write the file of the analysis."""
+        path = self.folder / "analysis.py"
+        path.write_text(_ANALYSIS, encoding="utf-8")
+        return path
+
+    def start_analysis(self) -> subprocess.Popen[str]:
+        """Start the analysis of the jobs, which leaves its results in the folder `analysis_results`."""
         # Version 0.2.0 has a script for it, which takes a folder of jobs.
         script = ROOT / "pipeline" / "run_analysis.py"
-        own = [str(analysis), str(self.results / "0")]
         words = [COMMAND[0], str(script)] if script.exists() else [*COMMAND, "run"]
-        return self._call(*words, *own, *flags)
+        return self._start([*words, str(self.write_analysis()), str(self.results / "0")], {})
+
+    def analyse(self) -> Ended:
+        """Run the analysis of the jobs to its end."""
+        return self.ended(self.start_analysis())
 
     def collect(self) -> Ended:
         """Collect the results of all jobs in `table.csv`."""
         script = ROOT / "pipeline" / "collect.py"
         old = [COMMAND[0], str(script), "analysis_results"]
-        return self._call(*(old if script.exists() else [*COMMAND, "collect"]))
+        return self.ended(self._start(old if script.exists() else [*COMMAND, "collect"], {}))
 
     def done(self) -> list[str]:
         """Return the names of the jobs that are done, sorted."""
@@ -207,10 +205,10 @@ class Desk:
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.reader(file))
 
-    def _call(self, *words: str) -> Ended:
-        process = subprocess.Popen(
+    def _start(self, words: Sequence[str], changes: Mapping[str, str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             words,
-            env=self.environment,
+            env={**self.environment, **changes},
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
@@ -219,13 +217,6 @@ class Desk:
             cwd=self.folder,
             start_new_session=True,
         )
-        return self.ended(process)
-
-    def skipped(self, report: Path) -> list[dict[str, str]]:
-        """Return the rows of `skipped.csv`, whatever its name and that of its folder was."""
-        [path] = [*report.rglob("skipped.csv"), *report.rglob("left_out.csv")]
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
 
 
 # What each job does is its parameter `how`, which is Python code.

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.storage import local_files
 from job_dispatch.storage.matching import ByEnding
-from tests.conftest import CODE
 from tests.storage.tree import matches as matches_in_s3
 
 
@@ -268,20 +267,3 @@ def test_a_folder_of_great_depth_is_measured(tmp_path: Path) -> None:
 def test_a_location_that_holds_a_nul_is_named() -> None:
     with pytest.raises(RequestError, match=r"^no such local folder: "):
         find("/no\0where", ".nwb")
-
-
-LIST = """
-import asyncio, sys
-from job_dispatch.storage import local_files
-from job_dispatch.storage.matching import ByEnding
-found = asyncio.run(local_files.find_files("file://" + sys.argv[1], ByEnding((".csv",))))
-print(ascii([file.address for file in found]))
-"""
-
-
-def test_a_name_in_utf_8_is_found_rightly_whatever_the_locale(tmp_path: Path) -> None:
-    (tmp_path / "dätä.csv").touch()
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-c", LIST, str(tmp_path)]
-    done = subprocess.run(command, cwd=CODE, env=environment, capture_output=True, check=True, timeout=60)
-    assert ascii([f"file://{tmp_path}/dätä.csv"]) in done.stdout.decode()
