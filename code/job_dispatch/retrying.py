@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import random
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedTooLongError
 from typing import Any, TypeVar
 
 import requests
+import tenacity
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
@@ -70,7 +69,7 @@ class Session(requests.Session):
         self._timeout = timeout
         self.limit: float | None = None
         self.answer = requests.Response()
-        self.auth = credentials or (lambda request: request)
+        self.auth = credentials or _without_credentials
 
     def request(self, *args: Any, **options: Any) -> requests.Response:
         """Send a request as `requests.Session` does, within the timeout and without following a redirect."""
@@ -85,31 +84,31 @@ class Session(requests.Session):
         return response
 
 
+def _without_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
 def retried(ask: Callable[[], T], service: str | None, within: float | None = None, was_reached: bool = False) -> T:
     """Return what `ask` returns; it must only read, since it is called again after a failure that may pass.
 
     `service` is the name for the log; None logs no retries. `within` is the seconds for all tries, if less than usual.
     Until the service was reached, an unknown host or a refused connection hardly passes: it is tried twice only.
     """
-    start, attempt = time.monotonic(), 1
     seconds = _RETRY_SECONDS if within is None else min(within, _RETRY_SECONDS)
-    while True:
-        try:
-            return ask()
-        except Exception as error:
-            if was_reached or not _is_unreachable(error):
-                tries, pause = _TRIES, _pause(error, attempt)
-            else:
-                tries, pause = _TRIES_UNREACHED, _PAUSE_UNREACHED
-            is_late = time.monotonic() - start + pause >= seconds
-            if attempt >= tries or is_late or not _is_transient(error):
-                raise
-            attempt += 1
-            if service is not None:
-                code, is_timeout = status(error), isinstance(error, requests.Timeout)
-                reason = f"HTTP {code}" if code else "no answer in time" if is_timeout else "no connection"
-                logger.warning("%s: %s; try %d of %d in %.1f s", service, reason, attempt, tries, pause)
-        time.sleep(pause)
+    is_late = tenacity.stop_before_delay(seconds)
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_transient),
+        stop=lambda state: state.attempt_number >= _tries(state, was_reached) or is_late(state),
+        wait=lambda state: _pause(state) if _tries(state, was_reached) == _TRIES else _PAUSE_UNREACHED,
+        before_sleep=lambda state: _announce(service, state, _tries(state, was_reached)),
+        reraise=True,
+    )
+    return retrying(ask)
+
+
+def _tries(state: tenacity.RetryCallState, was_reached: bool) -> int:
+    error = state.outcome.exception() if state.outcome else None
+    return _TRIES_UNREACHED if error and not was_reached and _is_unreachable(error) else _TRIES
 
 
 def _is_unreachable(error: BaseException) -> bool:
@@ -183,11 +182,17 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError)
 
 
-def _pause(error: Exception, attempt: int) -> float:
+def _pause(state: tenacity.RetryCallState) -> float:
     """Return the seconds before the next try: as the response asks, or 1, 2, 4, … with jitter."""
-    wait = retry_after(error)
-    return _backoff(attempt) if wait is None else wait
+    wait = retry_after(state.outcome.exception() if state.outcome else None)
+    return tenacity.wait_exponential_jitter(initial=1, max=_LONGEST_PAUSE)(state) if wait is None else wait
 
 
-def _backoff(attempt: int) -> float:
-    return min(2.0 ** (attempt - 1) + random.random(), _LONGEST_PAUSE)
+def _announce(service: str | None, state: tenacity.RetryCallState, tries: int) -> None:
+    if service is None:
+        return
+    error = state.outcome.exception() if state.outcome else None
+    code = status(error)
+    reason = f"HTTP {code}" if code else "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
+    pause, number = state.upcoming_sleep, state.attempt_number + 1
+    logger.warning("%s: %s; try %d of %d in %.1f s", service, reason, number, tries, pause)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import requests
+import tenacity
 
 from job_dispatch import failures, retrying
 from job_dispatch.messages import RequestError, ServiceError
@@ -68,7 +69,7 @@ def desk(gateway: Gateway, front: S3Front, tmp_path: Path, monkeypatch: pytest.M
 @pytest.fixture
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backoff takes no time; a `Retry-After` is waited for all the same."""
-    monkeypatch.setattr(retrying, "_backoff", lambda attempt: 0.0)
+    monkeypatch.setattr(tenacity, "wait_exponential_jitter", lambda **_: lambda _: 0.0)
 
 
 @pytest.fixture

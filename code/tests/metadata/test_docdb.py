@@ -181,7 +181,7 @@ def test_certificates_to_trust_that_are_not_there_are_a_sentence(
 def test_certificates_to_trust_that_are_none_are_a_sentence(
     desk: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("job_dispatch.retrying._pause", lambda *_: 0)
+    monkeypatch.setattr("job_dispatch.retrying._pause", lambda state: 0)
     (tmp_path / "text.pem").write_text("no certificate")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "text.pem"))
 

@@ -25,7 +25,7 @@ def code_ocean(code_ocean_server: CodeOceanGateway, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     for name in ("CO_CAPSULE_BRANCH", "PATCH_COMMITS", "ANALYSIS_BUCKET", "DOCDB_VERSION", "CO_CAPSULE_ID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("job_dispatch.retrying._pause", lambda *_: 0)
+    monkeypatch.setattr("job_dispatch.retrying._pause", lambda state: 0)
     yield code_ocean_server
     code_ocean_server.reset()
 
