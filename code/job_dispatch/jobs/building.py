@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from job_dispatch import frames
 from job_dispatch.jobs.model import AnalysisDispatchModel, Code, analysis_code, fingerprint
-from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress
+from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, with_unit
 from job_dispatch.messages import progress as progress_of
 from job_dispatch.model import Cohort, ExcludedJob, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
 from job_dispatch.request.parameters import Parameters, parameters_of
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CAP = "--max_number_of_tasks_dispatched"
 JOBS_UNASKED = 200_000
 _COLUMNS = ("job", "assets", "files", "parameters")
+# What a file takes up on the disks that people have: whole blocks.
+_BLOCK_BYTES = 4_096
+_JOBS_MEASURED = 200
 
 _Work = tuple[Group, tuple[File, ...] | None, int | None]
 
@@ -43,17 +46,22 @@ class Job:
 
 
 class Extent(NamedTuple):
-    """How much a request asks for; `files` is None where none were listed."""
+    """How much a request asks for.
+
+    `files` is None where none were listed, and `bytes`, what the jobs take on disk, where it was not looked at.
+    """
 
     assets: int
     files: int | None
     sets: int
     jobs: int
+    bytes: int | None = None
 
     def __str__(self) -> str:
         files = "" if self.files is None else f", {counted(self.files, 'file')}"
         sets = f", {counted(self.sets, 'parameter set')}" if self.sets else ""
-        return f"{counted(self.assets, 'asset')}{files}{sets}: {counted(self.jobs, 'job')}"
+        on_disk = "" if self.bytes is None else f", about {with_unit(self.bytes)} on disk"
+        return f"{counted(self.assets, 'asset')}{files}{sets}: {counted(self.jobs, 'job')}{on_disk}"
 
 
 class LeftOff(NamedTuple):
@@ -182,10 +190,13 @@ class Work:
         return len(different) == len(self._groups)
 
     def extent(self) -> Extent:
-        """Return how much there is."""
+        """Return how much there is; the bytes are those of some jobs spread over all, multiplied."""
         assets = {one.asset.record_id: one for group in self._groups for one in self._there(group)}
         files = [one.files for one in assets.values() if one.files is not None]
-        return Extent(len(assets), sum(map(len, files)) if files else None, len(self.parameters.sets), self.number)
+        works = list(itertools.islice(self._works(), 0, None, -(-self.number // len(self._sets) // _JOBS_MEASURED)))
+        size = sum(self._bytes_on_disk(Job("", *work[:2], self._sets[0], None)) for work in works) * self.number
+        number_of_files = sum(map(len, files)) if files else None
+        return Extent(len(assets), number_of_files, len(self.parameters.sets), self.number, size // len(works))
 
     def _works(self) -> Iterator[_Work]:
         for group in self._groups:
@@ -203,6 +214,10 @@ class Work:
 
     def _there(self, group: Group) -> list[LocatedAsset]:
         return [self._located[asset.record_id] for asset in group.assets if asset.record_id in self._located]
+
+    def _bytes_on_disk(self, job: Job) -> int:
+        text = _model(job, self.parameters.fixed, self.query).to_json()
+        return -(-len(text.encode()) // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 def refuse_too_many(cohort: Cohort, parameters: Parameters) -> None:

@@ -125,7 +125,7 @@ def test_more_than_200_000_jobs_are_not_built_unless_a_number_allows_them(
     with pytest.raises(RequestError) as stopped:
         build(assets, parameters)
     assert stopped.value.headline == (
-        "2 assets, 3 files, 100,000 parameter sets: 300,000 jobs; more than 200,000 are written"
+        "2 assets, 3 files, 100,000 parameter sets: 300,000 jobs, about 1.23 GB on disk; more than 200,000 are written"
         " only where --max_number_of_tasks_dispatched names a number; narrow the request or name one"
     )
     # So many take half a minute, and fewer show the same.
