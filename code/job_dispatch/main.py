@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None, home: Path = Path()) -> int:
                     dispatching.describe(settings, home, command)
                 else:
                     dispatching.show(settings, [*command, *(sys.argv[1:] if argv is None else argv)])
+        except SystemExit:  # argparse has said why
+            raise
         except BaseException as error:  # no traceback reaches a user who did not ask for it
             from job_dispatch import failures
 
