@@ -28,7 +28,7 @@ COMMAND = shlex.split(os.environ.get("FAULTS_COMMAND", "")) or [sys.executable, 
 # The checkout that the script is in.
 ROOT = Path(COMMAND[-1]).resolve().parent.parent
 # How long a run may take that ends; the machine may be busy.
-SECONDS = 60
+SECONDS = 120
 # What a user sees of an exception that nobody has expected.
 _CRASH = re.compile(r"Traceback|panicked|never retrieved|unexpected [A-Z]\w+:.*")
 # Executed before the script. Storage is asked once, since several tries take half a minute and are no part of any

@@ -112,4 +112,4 @@ def test_a_listing_with_new_keys_without_end_shows_how_far_it_is(desk: Desk, fro
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     ended = desk.ended(process)
-    assert re.search("[0-9],000 (objects|pages|keys)", ended.stderr), ended.stderr
+    assert re.search("[0-9],[0-9]{3} (objects|pages|keys)", ended.stderr), ended.stderr
