@@ -11,6 +11,7 @@ from typing import TypeVar
 from job_dispatch.messages import DispatchError, ServiceError, logger, printable
 
 _TEXT_SHOWN = 300
+HOW_TO_SEE_WHERE = "; --log_level=DEBUG shows where"
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 # What interrupts code from outside, and is no failure of it.
 _SIGNALS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
@@ -40,7 +41,7 @@ def explained(error: BaseException, may_be_signal: bool = True) -> DispatchError
         place = f"{os.fsdecode(cause.filename)}: " if isinstance(cause.filename, str | bytes) else ""
         return ServiceError(f"{place}{cause.strerror}")
     text = printable(" ".join(str(cause).split()), _TEXT_SHOWN)
-    return DispatchError(f"unexpected {type(cause).__name__}: {text}; --log_level=DEBUG shows where")
+    return DispatchError(f"unexpected {type(cause).__name__}: {text}{HOW_TO_SEE_WHERE}")
 
 
 def advice(ask: Callable[[], T], otherwise: T) -> T:

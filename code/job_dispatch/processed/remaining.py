@@ -257,6 +257,7 @@ def existing_folders(bucket: str, names: Iterable[str]) -> set[str]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     from job_dispatch.storage.access import find_access
+    from job_dispatch.storage.clients import BadAnswerError
 
     parts = [list(part) for _, part in itertools.groupby(sorted(set(names)), key=lambda name: name[:1])]
     try:
@@ -265,17 +266,24 @@ def existing_folders(bucket: str, names: Iterable[str]) -> set[str]:
             return set().union(*pool.map(lambda part: _existing(client, bucket, part), parts))
     except (BotoCoreError, ClientError) as error:
         raise ServiceError(f"s3://{bucket} cannot be listed: {error}") from error
+    except BadAnswerError as error:
+        raise ServiceError(f"s3://{bucket} cannot be listed: the answer {error}") from error
 
 
 def _existing(client: S3Client, bucket: str, names: Sequence[str]) -> set[str]:
     """Look for sorted names that have their first character in common."""
+    from job_dispatch.storage.clients import NO_ADVANCE, BadAnswerError, check_listing
+
     found: set[str] = set()
     while names:
-        page = client.list_objects_v2(Bucket=bucket, Prefix=names[0][:1], Delimiter="/", StartAfter=names[0])
+        answer = client.list_objects_v2(Bucket=bucket, Prefix=names[0][:1], Delimiter="/", StartAfter=names[0])
+        page = check_listing(answer)
         folders = [prefix["Prefix"].rstrip("/") for prefix in page.get("CommonPrefixes", [])]
         found.update(set(names).intersection(folders))
         if not page["IsTruncated"]:
             break
-        last = max([*folders, *(one["Key"] for one in page.get("Contents", []))])
+        last = max([*folders, *(one["Key"] for one in page.get("Contents", []))], default="")
+        if last < names[0]:
+            raise BadAnswerError(NO_ADVANCE)
         names = [name for name in names if name > last]
     return found

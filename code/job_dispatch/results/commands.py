@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from job_dispatch.messages import DispatchError, RequestError, configure_logging, is_terminal, logger, naming_flags
+from job_dispatch import failures
+from job_dispatch.messages import RequestError, configure_logging, is_terminal, logger, naming_flags
 from job_dispatch.results import analysis, gathering, records, running, status
 from job_dispatch.results.gathering import Results, Status
 from job_dispatch.results.running import Order, Outcome
@@ -199,12 +200,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     with naming_flags({}):
         try:
             return VERBS[verb](arguments)
-        except DispatchError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
-        except OSError as error:
-            print(f"error: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
-            return 1
+        except BaseException as error:
+            failure = failures.explained(error)
+            print(f"error: {str(failure).removesuffix(failures.HOW_TO_SEE_WHERE)}", file=sys.stderr)
+            return failure.exit_code
 
 
 def clear(noted: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ _EMPTY_ANSWERS = 100
 # For so many folders of exactly one full page it is asked again whether they end there, for each asset.
 _ENDS_CHECKED = 3
 
-_NO_ADVANCE = "tells to ask on, but the listing does not advance"
+NO_ADVANCE = "tells to ask on, but the listing does not advance"
 
 
 class UnfitError(Exception):
@@ -229,7 +229,7 @@ class ByBoto3:
         for answer in self._answers(Prefix=prefix, StartAfter="" if after == prefix else after):
             found = [(key, one) for key, one in _objects(answer) if key.startswith(prefix) and key != prefix]
             if not _advances([key for key, _ in found], after):
-                raise BadAnswerError(_NO_ADVANCE)
+                raise BadAnswerError(NO_ADVANCE)
             if found or not answer["IsTruncated"]:
                 columns = [key for key, _ in found], [one[0] for _, one in found], [one[1] for _, one in found]
                 return Page(*columns, not answer["IsTruncated"])
@@ -253,7 +253,7 @@ class ByBoto3:
             token = answer["NextContinuationToken"]
             empty = 0 if answer.get("Contents") or answer.get("CommonPrefixes") else empty + 1
             if token in tokens or empty > _EMPTY_ANSWERS:
-                raise BadAnswerError(_NO_ADVANCE)
+                raise BadAnswerError(NO_ADVANCE)
             tokens.add(token)
             asked["ContinuationToken"] = token
 

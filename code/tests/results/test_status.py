@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from job_dispatch.results import commands
 from job_dispatch.results.gathering import Results, Row, Status
 from job_dispatch.results.status import estimate
 from tests.results.conftest import Desk
@@ -153,3 +154,14 @@ def test_the_estimate_goes_by_the_size_of_inputs_where_all_are_known() -> None:
 def test_there_is_no_estimate_where_nothing_is_left_or_nothing_is_done() -> None:
     assert estimate(results([(10, 1)], [])) is None
     assert estimate(results([], [1])) is None
+
+
+def test_an_error_that_nobody_thought_of_is_a_sentence_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise KeyError("job")
+
+    monkeypatch.setitem(commands.VERBS, "status", fail)
+    assert commands.main("status", []) == 1
+    assert capsys.readouterr().err == "error: unexpected KeyError: 'job'\n"
