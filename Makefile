@@ -30,7 +30,7 @@ help:
 	@echo 'make lint              ruff check, ruff format --check, mypy, typos'
 	@echo 'make format            sort imports and format the code'
 	@echo 'make audit             look up the dependencies in the list of known vulnerabilities'
-	@echo 'make bench             time the dispatcher beside the public one, about eleven minutes'
+	@echo 'make bench             time the dispatcher beside the public one, about twenty minutes'
 	@echo 'make pin               pin the newest versions of all dependencies for the capsule'
 	@echo 'make chromium          install Chromium where it is missing, as root on Debian'
 	@echo 'make pictures          take the pictures in docs/ of the pages that the example makes, in Chromium'
