@@ -205,7 +205,7 @@ class Listing:
 
     def _queue_up(self) -> None:
         """Queue for a slot; for one alone where none is free, so that a huge asset does not hold up others."""
-        at_most = min(self._queueing + 2, _QUEUEING) if self._requests and not self._slots.request.locked() else 1
+        at_most = min(self._queueing + 1, _QUEUEING) if self._requests and not self._slots.request.locked() else 1
         while self._unread.parts and self._queueing < at_most:
             self._queueing += 1
             task = self._group.create_task(self._ask(is_full_page=self._least >= 1 and not self._is_walking))
@@ -216,7 +216,9 @@ class Listing:
         async with self._slots.full_page if is_full_page else nullcontext(), self._slots.request:
             self._queueing -= 1
             if (question := self._next()) is not None:
-                self._queue_up()
+                is_alone = self._is_walking and len(self._unread.parts) == 1 and not self._divisible
+                if not is_alone or any(one.levels for one in self._ranges):
+                    self._queue_up()
                 await question
                 self._queue_up()
         for task in () if self._unread.parts else self._tasks:
