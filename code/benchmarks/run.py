@@ -53,6 +53,7 @@ _LISTED = (
     ("uuids", 10, 0),
     ("million", 1, 0),
     ("skewed", 1, 0),
+    ("huge-before-small", 1, 0),
     ("chain", 1, 0),
     ("wide-chain", 1, 0),
     ("folders-of-400", 1, 0),

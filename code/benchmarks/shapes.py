@@ -236,6 +236,11 @@ def _skewed() -> list[Block]:
     return [_MATCH, *((f"d{number:02}/", many if number == 50 else few) for number in range(100))]
 
 
+def _huge_before_small() -> list[Block]:
+    few, many = _numbered("{:02}.bin", 10), _numbered("{:06}.bin", 90_000)
+    return [_MATCH, ("e/", many), *((f"f{number:02}/", few) for number in range(49))]
+
+
 def _chain(names: Sequence[str]) -> list[Block]:
     folders = itertools.accumulate(f"level_{depth:02}/" for depth in range(50))
     return [(folder, names) for folder in folders]
@@ -330,6 +335,7 @@ SHAPES = {
     "unicode": Shape(".json", _unicode, "100,001 keys: one folder, named by random characters"),
     "subjects": Shape(".json", _subjects, "100,001 keys: one folder, named by subject, session and run"),
     "skewed": Shape(".json", _skewed, "90,991 keys: 99 folders of 10 files and one of 90,000"),
+    "huge-before-small": Shape(".json", _huge_before_small, "90,491 keys: a folder of 90,000 files before 49 of 10"),
     "chain": Shape(".bin", lambda: _chain(["data.bin"]), "50 keys: 50 folders, each in the one before"),
     "wide-chain": Shape(
         ".json", lambda: [_MATCH, *_chain(_numbered("{:03}.bin", 200))], "10,001 keys: such a chain, 200 files each"

@@ -11,7 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def gateway(gateway_server: Gateway, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.delenv("DOCDB_VERSION", raising=False)
     yield gateway_server
     gateway_server.reset()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from job_dispatch import main
-from tests.conftest import CODE, S3, World, make_record
+from tests.conftest import CODE, S3, World, make_record, wait_until
 from tests.gateway import Fault, Gateway
 from tests.s3_front import S3Front
 
@@ -191,13 +191,6 @@ def desk(tmp_path: Path) -> Desk:
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
     return catalog_of(tmp_path / "few.jsonl", FEW)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def children(pid: int) -> list[int]:

@@ -15,13 +15,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import CODE
+from tests.results.conftest import write_job
 
 Record = dict[str, Any]
 COMMAND = shlex.split(os.environ.get("FAULTS_COMMAND", "")) or [sys.executable, str(CODE / "run_capsule.py")]
@@ -159,18 +159,7 @@ class Desk:
 
     def job(self, asset: str, how: str = "", **fields: Any) -> str:
         """Write a job for the analysis of an asset, and return its name."""
-        name = str(uuid.uuid5(uuid.NAMESPACE_URL, asset))
-        content = {
-            "s3_location": [f"file:///data/{asset}"],
-            "asset_name": [asset],
-            "docdb_record_id": [f"id-{asset}"],
-            "fixed_parameters": {"how": how},
-            **fields,
-        }
-        path = self.results / "0" / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return name
+        return write_job(self.results / "0", asset, how, **fields)
 
     def write_analysis(self) -> Path:
         """Write the file of the analysis."""

@@ -10,6 +10,7 @@ import pytest
 
 from tests.broken_s3 import Broken
 from tests.faults.command import COMMAND, Desk
+from tests.gateway import Gateway
 from tests.processed.code_ocean import CodeOceanGateway
 
 _OF_OTHERS = ("AWS_", "CO_", "CODEOCEAN_", "DOCDB_", "GIT_", "ANALYSIS_", "PYTHONUTF8", "LC_", "LANG")
@@ -50,3 +51,14 @@ def code_ocean(code_ocean_server: CodeOceanGateway, desk: Desk) -> Iterator[Code
     desk.environment.update(code_ocean_server.environment())
     yield code_ocean_server
     code_ocean_server.reset()
+
+
+@pytest.fixture
+def gateway(gateway_server: Gateway, desk: Desk) -> Iterator[Gateway]:
+    """An empty DocDB that the command asks."""
+    gateway_server.reset()
+    desk.environment.update(
+        DOCDB_HOST=gateway_server.host, REQUESTS_CA_BUNDLE=str(gateway_server.ca_path), NO_PROXY="localhost"
+    )
+    yield gateway_server
+    gateway_server.reset()

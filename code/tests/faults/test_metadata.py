@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,17 +12,6 @@ from tests.faults.command import Desk, Ended, Record, assert_no_crash, assert_re
 from tests.gateway import Fault, Gateway, RecordedRequest
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def gateway(gateway_server: Gateway, desk: Desk) -> Iterator[Gateway]:
-    """An empty DocDB that the command asks."""
-    gateway_server.reset()
-    desk.environment.update(
-        DOCDB_HOST=gateway_server.host, REQUESTS_CA_BUNDLE=str(gateway_server.ca_path), NO_PROXY="localhost"
-    )
-    yield gateway_server
-    gateway_server.reset()
 
 
 def test_a_record_that_is_removed_between_pages_by_number_makes_the_run_lose_no_other(

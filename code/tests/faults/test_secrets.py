@@ -8,7 +8,6 @@ import pytest
 
 from tests.broken_s3 import Broken
 from tests.faults.command import Desk, Ended, Record, assert_no_crash, assert_refused
-from tests.gateway import Fault, RecordedRequest
 from tests.processed.code_ocean import CodeOceanGateway, process
 
 pytestmark = pytest.mark.long
@@ -25,14 +24,7 @@ def assert_secret(ended: Ended, secret: str, report: Path | None = None) -> None
 def test_git_follows_no_redirect_to_another_host(desk: Desk, code_ocean: CodeOceanGateway) -> None:
     code_ocean.serve_pipeline(process(version=None))
     code_ocean.make_repository([1_740_000_000])
-    elsewhere = code_ocean.host.replace("localhost", "127.0.0.1")
-
-    def redirect(request: RecordedRequest) -> Fault | None:
-        code_ocean.faults.append(redirect)
-        is_redirected = request.path.startswith("/capsule-") and request.headers["Host"] != elsewhere
-        return Fault(302, headers={"Location": f"https://{elsewhere}{request.path}"}) if is_redirected else None
-
-    code_ocean.faults = [redirect]
+    elsewhere = code_ocean.redirect_git()
     ended = desk.run([RECORD])
     assert_no_crash(ended)
     assert ended.assets == ["one"], ended.stderr

@@ -6,13 +6,12 @@ import hashlib
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.command import SECONDS, Desk, Ended, Record, assert_no_crash, assert_refused
+from tests.conftest import wait_until
+from tests.faults.command import Desk, Ended, Record, assert_no_crash, assert_refused
 from tests.gateway import Fault, Gateway
 
 pytestmark = pytest.mark.long
@@ -46,24 +45,6 @@ builtins.print = show
 def after_a_move(is_it: str, number: signal.Signals) -> str:
     """Lines that send a signal after the move of `source` to `target` of which an expression is true."""
     return AFTER_A_MOVE.replace("IS_IT", is_it).replace("NUMBER", f"signal.{number.name}")
-
-
-@pytest.fixture
-def gateway(gateway_server: Gateway, desk: Desk) -> Iterator[Gateway]:
-    """A DocDB without records that the command asks."""
-    gateway_server.reset()
-    desk.environment.update(
-        DOCDB_HOST=gateway_server.host, REQUESTS_CA_BUNDLE=str(gateway_server.ca_path), NO_PROXY="localhost"
-    )
-    yield gateway_server
-    gateway_server.reset()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # Notes

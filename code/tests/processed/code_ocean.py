@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.gateway import Gateway
+from tests.gateway import Fault, Gateway, RecordedRequest
 
 TOKEN = "cop_a-secret-token"
 RESULTS = ("v1", "analysis", "results")
@@ -31,6 +31,18 @@ class CodeOceanGateway(Gateway):
         shutil.rmtree(self.repositories, ignore_errors=True)
         self.documents: dict[str, Any] = {}
         self.collections[RESULTS] = []
+
+    def redirect_git(self) -> str:
+        """Answer what git asks by leading it to another name of this host, which is returned."""
+        elsewhere = self.host.replace("localhost", "127.0.0.1")
+
+        def redirect(request: RecordedRequest) -> Fault | None:
+            self.faults.append(redirect)
+            is_redirected = request.path.startswith("/capsule-") and request.headers["Host"] != elsewhere
+            return Fault(302, headers={"Location": f"https://{elsewhere}{request.path}"}) if is_redirected else None
+
+        self.faults = [redirect]
+        return elsewhere
 
     def respond(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         if path.startswith("/api/v1/"):

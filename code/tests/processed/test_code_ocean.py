@@ -329,14 +329,7 @@ def test_without_credentials_for_git_those_of_code_ocean_serve(
 def test_git_follows_no_redirect_to_another_host(code_ocean: CodeOceanGateway) -> None:
     code_ocean.serve_pipeline(process(version=None))
     code_ocean.make_repository([FIRST])
-    elsewhere = code_ocean.host.replace("localhost", "127.0.0.1")
-
-    def redirect(request: Any) -> Fault | None:
-        code_ocean.faults.append(redirect)
-        is_redirected = request.path.startswith("/capsule-") and request.headers["Host"] != elsewhere
-        return Fault(302, headers={"Location": f"https://{elsewhere}{request.path}"}) if is_redirected else None
-
-    code_ocean.faults = [redirect]
+    elsewhere = code_ocean.redirect_git()
     with pytest.raises(DispatchError, match="git cannot read it"):
         ask()
     assert not [request for request in code_ocean.requests if request.headers["Host"] == elsewhere]

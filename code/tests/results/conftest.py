@@ -6,9 +6,7 @@ import csv
 import json
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,18 +51,7 @@ class Desk:
 
     def job(self, asset: str, how: str = "", **fields: Any) -> str:
         """Write the file of a job and return its name."""
-        name = str(uuid.uuid5(uuid.NAMESPACE_URL, asset))
-        content = {
-            "s3_location": [f"file:///data/{asset}"],
-            "asset_name": [asset],
-            "docdb_record_id": [f"id-{asset}"],
-            "fixed_parameters": {"how": how},
-            **fields,
-        }
-        path = self.folder / "results" / "0" / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
-        return name
+        return write_job(self.folder / "results" / "0", asset, how, **fields)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -114,17 +101,25 @@ class Desk:
             return list(csv.DictReader(file))
 
 
+def write_job(folder: Path, asset: str, how: str = "", **fields: Any) -> str:
+    """Write the file of a job that does what some Python code says, and return its name."""
+    name = str(uuid.uuid5(uuid.NAMESPACE_URL, asset))
+    content = {
+        "s3_location": [f"file:///data/{asset}"],
+        "asset_name": [asset],
+        "docdb_record_id": [f"id-{asset}"],
+        "fixed_parameters": {"how": how},
+        **fields,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(content))
+    return name
+
+
 def ended(process: subprocess.Popen[str]) -> Ended:
     stdout, stderr = process.communicate(timeout=120)
     assert "Traceback" not in stderr
     return Ended(process.returncode, stdout, stderr)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.results.conftest import Desk, ended, wait_until
+from tests.conftest import wait_until
+from tests.results.conftest import Desk, ended
 
 
 @pytest.mark.long

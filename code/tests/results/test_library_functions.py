@@ -20,7 +20,8 @@ import pytest
 
 from job_dispatch.messages import RequestError, ServiceError
 from job_dispatch.results import library
-from tests.results.conftest import Desk, wait_until
+from tests.conftest import wait_until
+from tests.results.conftest import Desk
 
 # The process that runs the jobs: the parent of the one that minds a job.
 RUN = "int(Path(f'/proc/{os.getppid()}/stat').read_text().rpartition(')')[2].split()[1])"

@@ -16,7 +16,8 @@ import pytest
 
 from job_dispatch.results.gathering import Results, Row, Status
 from job_dispatch.results.status import summary
-from tests.results.conftest import COMMAND, Desk, ended, wait_until
+from tests.conftest import wait_until
+from tests.results.conftest import COMMAND, Desk, ended
 
 
 def test_a_job_that_is_done_leaves_its_files_what_it_printed_and_a_record_of_how_it_was_made(desk: Desk) -> None:

@@ -187,6 +187,7 @@ def test_each_object_is_measured_once(seed: int, order: str) -> None:
         ("one-folder", 1, 0.5, 110),
         ("sessions", 3, 0.8, 360),
         ("skewed", 1, 0.5, 100),
+        ("huge-before-small", 1, 0.8, 120),
         ("wide-chain", 1, 0.5, 30),
         ("raw-light-sheet", 2, 0.7, 210),
     ],
