@@ -205,8 +205,8 @@ class Listing:
 
     def _queue_up(self) -> None:
         """Queue for a slot; for one alone where none is free, so that a huge asset does not hold up others."""
-        at_most = min(self._queueing + 1, _QUEUEING) if self._requests and not self._slots.request.locked() else 1
-        while self._unread.parts and self._queueing < at_most:
+        at_most = _QUEUEING if self._requests and not self._slots.request.locked() else 1
+        if self._unread.parts and self._queueing < at_most:
             self._queueing += 1
             task = self._group.create_task(self._ask(is_full_page=self._least >= 1 and not self._is_walking))
             self._tasks.add(task)
