@@ -211,20 +211,18 @@ class Matches:
     def take_keys(self, page: Page, start: int, stop: int) -> int:
         """Keep what matches of some keys."""
         self._stores.clear()  # or they would grow with the number of folders
-        matches, below, outside = self._matching.matches, self._start, 0
-        folder, store = None, None
-        for number in range(start, stop):
-            key = page.keys[number]
-            here = key.rpartition("/")[0]
-            if here != folder:
-                folder, store = here, self._store_at(here)
-                if store is not None:
-                    self.take_store(store)
-            if store is None:
-                outside += 1
-                if not key.endswith("/") and matches(key[below:]):  # it would be a folder's marker
-                    self.found.setdefault(key, Match(page.sizes[number], page.versions[number]))
-        return outside
+        keys, below, matches = page.keys, self._start, self._matching.matches
+        folders = [key.rpartition("/")[0] for key in keys[start:stop]]
+        stores = {folder: self._store_at(folder) for folder in set(folders)}
+        for store in set(filter(None, stores.values())):
+            self.take_store(store)
+        outside: Sequence[int] = range(start, stop)
+        if any(stores.values()):
+            outside = [number for number, folder in enumerate(folders, start) if stores[folder] is None]
+        for number in outside:
+            if matches(keys[number][below:]) and not keys[number].endswith("/"):  # it would be a folder's marker
+                self.found.setdefault(keys[number], Match(page.sizes[number], page.versions[number]))
+        return len(outside)
 
     def take_store(self, folder: str) -> None:
         """Keep a store that matches."""
