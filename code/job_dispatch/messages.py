@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NoReturn
 
-from job_dispatch.model import Skipped
-
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from job_dispatch.model import Skipped
 
 LISTED_AT_MOST = 20
 _TEXT_AT_MOST = 2_000

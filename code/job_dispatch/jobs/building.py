@@ -12,7 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from job_dispatch import frames
-from job_dispatch.jobs.model import AnalysisDispatchModel, Code, analysis_code, fingerprint
+from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.messages import RequestError, carrying, counted, logger, showing_progress, with_unit
 from job_dispatch.messages import progress as progress_of
 from job_dispatch.model import Cohort, ExcludedJob, File, Files, Group, LocatedAsset, Reason, Skipped, Skips
@@ -20,6 +20,8 @@ from job_dispatch.request.parameters import Parameters, parameters_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from job_dispatch.jobs.model import AnalysisDispatchModel
 
 CAP = "--max_number_of_tasks_dispatched"
 JOBS_UNASKED = 200_000
@@ -79,7 +81,7 @@ LeaveOut = Callable[[Iterable[Job]], Iterator[Job | Skipped]]
 
 
 @dataclass(frozen=True, repr=False)
-class Jobs(Sequence[AnalysisDispatchModel]):
+class Jobs(Sequence["AnalysisDispatchModel"]):
     """The jobs of one run; each is a model of its file.
 
     Parameters
@@ -318,6 +320,8 @@ def excluding(job: Job, excluded: Mapping[str, ExcludedJob], fixed_parameters: d
     if one is None:
         return None
     if one.input is not None:
+        from job_dispatch.jobs.model import fingerprint
+
         text = _model(job, fixed_parameters, None).to_json()
         if fingerprint(json.loads(text)) != one.input:
             return None
@@ -367,6 +371,8 @@ def total(sizes: Iterable[int | None]) -> int | None:
 def _model(
     job: Job, fixed_parameters: dict[str, Any] | None, query: str | None, code: Code | None = None
 ) -> AnalysisDispatchModel:
+    from job_dispatch.jobs.model import AnalysisDispatchModel  # pydantic takes 0.1 s: `dispatching` loads it meanwhile
+
     assets, files, metadata = job.group.assets, job.files, job.group.metadata
     locations = [asset.location for asset in assets]
     addresses = None if files is None else [file.address for file in files]

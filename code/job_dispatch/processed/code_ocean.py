@@ -13,14 +13,15 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import unquote
 
+import msgspec
 import requests
-from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from job_dispatch import failures, retrying, stopping
-from job_dispatch.jobs.model import Code
+from job_dispatch.jobs.code import Code
 from job_dispatch.messages import RequestError, ServiceError, counted, logger, printable
 
 _TOKEN, _COMPUTATION = "CODEOCEAN_API_TOKEN", "CO_COMPUTATION_ID"
@@ -30,30 +31,30 @@ _ANSWER_SHOWN = 200
 _AT_ONCE = 8
 
 
-class _Parameter(BaseModel):
+class _Parameter(msgspec.Struct):
     name: str | None = None
     param_name: str | None = None
     value: str | None = None
 
 
-class _Process(BaseModel):
+class _Process(msgspec.Struct):
     name: str
     capsule_id: str
     version: int | None = None
     parameters: list[_Parameter] | None = None
 
 
-class _Attached(BaseModel):
+class _Attached(msgspec.Struct):
     id: str
 
 
-class _Computation(BaseModel):
+class _Computation(msgspec.Struct):
     id: str
     processes: list[_Process] | None = None
     data_assets: list[_Attached] | None = None
 
 
-class _Capsule(BaseModel):
+class _Capsule(msgspec.Struct):
     name: str
     slug: str
     cloned_from_url: str | None = None
@@ -61,27 +62,30 @@ class _Capsule(BaseModel):
     release_capsule: str | None = None
 
 
-class _Version(BaseModel):
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=datetime.max.replace(tzinfo=UTC).timestamp())]
+
+
+class _Version(msgspec.Struct):
     major_version: int
     minor_version: int
-    release_time: FiniteFloat | str
+    release_time: _Seconds | str
 
 
-class _Released(BaseModel):
+class _Released(msgspec.Struct):
     versions: list[_Version]
 
 
-class _Bucket(BaseModel):
+class _Bucket(msgspec.Struct):
     origin: str
     bucket: str
     prefix: str | None = None
 
 
-class _DataAsset(BaseModel):
+class _DataAsset(msgspec.Struct):
     source_bucket: _Bucket | None = None
 
 
-_Answer = TypeVar("_Answer", bound=BaseModel)
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
@@ -251,10 +255,10 @@ class _CodeOcean:
             return response.json()
 
         try:
-            return model.model_validate(retrying.retried(get, "Code Ocean"))
+            return msgspec.convert(retrying.retried(get, "Code Ocean"), model)
         except requests.HTTPError as error:
             raise self._refused(retrying.status(error) or 0, error.response.text) from None
-        except ValidationError:
+        except msgspec.ValidationError:
             raise _RefusedError(f"{name}: the answer lacks what was asked for") from None
         except (OSError, ValueError, RecursionError) as error:  # the last two for numbers or lists without end
             raise retrying.service_error(error, name, "", "CODEOCEAN_DOMAIN") from None

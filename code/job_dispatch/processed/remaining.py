@@ -12,11 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_json
-
 from job_dispatch import failures
 from job_dispatch.jobs.building import Job, Jobs, excluding
-from job_dispatch.jobs.model import analysis_code
+from job_dispatch.jobs.code import analysis_code
 from job_dispatch.messages import RequestError, ServiceError, counted, logger, warn_listing
 from job_dispatch.model import Reason, Skipped
 from job_dispatch.processed.code_ocean import Wrapper
@@ -56,6 +54,8 @@ def record_names(
     There are two for each way to write the version, since `aind-data-schema` 2.8 added fields that enter the hash. None
     where the wrapper's panel gives a value that the wrapper converts to a type which only the wrapper knows.
     """
+    from pydantic_core import to_json  # the wrapper's own; loaded with the model of a job
+
     told = analysis_code(wrapper.code, locations, files, fixed, parameter_set)
     assert told is not None, "the code is known"
     replaced = {*_OF_THE_WRAPPER, *(parameter_set or {}), *(("file_location",) if files else ())}

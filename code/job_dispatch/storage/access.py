@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 import threading
@@ -27,6 +28,7 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.loaders import Loader, create_loader
 from botocore.utils import get_environ_proxies
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
@@ -81,6 +83,27 @@ class Lost(NamedTuple):
     needs_login: bool = False
 
 
+@functools.cache
+def _loader(data_path: str | None) -> Loader:
+    """Return what reads the descriptions of services that come with boto3, and keeps them for all its sessions."""
+    return create_loader(data_path)
+
+
+def _new_session() -> botocore.session.Session:
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
+    return core
+
+
+def load() -> None:
+    """Read what boto3 needs for its first client; that takes a tenth of a second."""
+    with _MAKING_CLIENTS:
+        loader = _new_session().get_component("data_loader")
+        for kind in ("service-2", "endpoint-rule-set-1"):
+            loader.load_service_model("s3", kind)
+        loader.load_data("endpoints")
+
+
 def find_access() -> list[Access]:
     """Return the ways to ask S3, the first one to be tried first: as boto3 finds credentials, then anonymous.
 
@@ -90,7 +113,7 @@ def find_access() -> list[Access]:
         AWS is configured in a way that boto3 refuses: an unknown profile, half a pair of keys, …
     """
     try:
-        core = botocore.session.get_session()
+        core = _new_session()
         session = boto3.Session(botocore_session=core)
         bundle = _ca_bundle(core)
         lost: Lost | None = None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import itertools
 import json
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -136,11 +134,6 @@ def _located(
 def look_at(assets: Sequence[Asset], wanted: Wanted, may_be_local: bool, max_concurrency: int = 256) -> Occurring:
     """Return what files there are in a few of the assets, spread over all; never an error."""
     return _Listing(wanted, may_be_local, max_concurrency).look_at(assets)
-
-
-def load() -> None:
-    """Load what lists S3 in the background: it takes a tenth of a second, in which DocDB answers."""
-    threading.Thread(target=importlib.import_module, args=("job_dispatch.storage.s3",), daemon=True).start()
 
 
 class _Listing:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from job_dispatch.jobs.model import Code
+from job_dispatch.jobs.code import Code
 from job_dispatch.messages import DispatchError
 from job_dispatch.processed import code_ocean as asking
 from tests.conftest import World

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job_dispatch.jobs.model import Code, analysis_code
+from job_dispatch.jobs.code import Code, analysis_code
 from job_dispatch.processed import code_ocean as asking
 from job_dispatch.processed.remaining import record_names
 from tests.conftest import Job, World, load_job
