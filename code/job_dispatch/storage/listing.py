@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from bisect import bisect_left, bisect_right
+import sys
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import nullcontext
@@ -37,6 +38,7 @@ from job_dispatch.storage.keys import (
     key_ahead,
 )
 from job_dispatch.storage.loop import tasks_side_by_side
+from job_dispatch.storage.unread import Part, Unread
 
 # A full page takes about a megabyte until it is read, and some milliseconds of a core.
 _FULL_PAGES_AT_ONCE = 64
@@ -57,7 +59,6 @@ _LEVEL_SECONDS = 1.0
 
 AnyTaker = TypeVar("AnyTaker", bound=Taker)
 Question = Coroutine[None, None, None]
-Part = tuple[str, str]  # the keys after the first one, up to and with the second
 
 
 class Slots:
@@ -109,33 +110,6 @@ async def list_keys(
     return taker
 
 
-class Unread:
-    """The keys that are not read yet, as parts in order."""
-
-    def __init__(self, folders: Sequence[str]) -> None:
-        self.parts: list[Part] = [(folder, end_of(folder)) for folder in sorted(folders)]
-
-    def places(self, low: str, high: str) -> range:
-        """Return where the parts between two keys are; there may be as many as folders."""
-        start = bisect_right(self.parts, low, key=lambda part: part[1])
-        return range(start, bisect_left(self.parts, high, start, key=lambda part: part[0]))
-
-    def cut(self, place: int, low: str, high: str) -> Part:
-        """Return a part as far as it lies between two keys."""
-        after, up_to = self.parts[place]
-        return max(after, low), min(up_to, high)
-
-    def settle(self, low: str, high: str, folders: Sequence[str]) -> list[Part]:
-        """Take all between two keys for read, but what lies in some folders; return the parts that were unread."""
-        places = self.places(low, high)
-        unread, touched = [self.cut(place, low, high) for place in places], slice(places.start, places.stop)
-        before = [(after, low) for after, _ in self.parts[touched][:1] if after < low]
-        behind = [(high, up_to) for _, up_to in self.parts[touched][-1:] if high < up_to]
-        kept = [(max(after, one), min(up_to, end_of(one))) for after, up_to in unread for one in folders]
-        self.parts[touched] = [*before, *(part for part in kept if part[0] < part[1]), *behind]
-        return unread
-
-
 @dataclass(eq=False)
 class Range:
     """What one reader reads: all that is unread after one key and up to another.
@@ -144,8 +118,10 @@ class Range:
     ----------
     waits_for : int
         Answers that it waits for before it is read on.
-    is_guess : bool
-        Whether it starts at a guessed key, after which there may be nothing.
+    guessed : int
+        How many pages ahead its first key was guessed, after which there may be nothing; 0 if it was not.
+    pages : int
+        Pages that were read in it in a row, all in one folder.
     seems_empty : bool
         Whether nothing was seen in it. The range before it is likely to read on to the end, and so to show that.
     levels : sequence of str
@@ -161,7 +137,8 @@ class Range:
     start: str
     end: str
     waits_for: int = 0
-    is_guess: bool = False
+    guessed: int = 0
+    pages: int = 0
     seems_empty: bool = False
     levels: Sequence[str] = ()
     is_together: bool = False
@@ -181,6 +158,8 @@ class Listing:
         self._ranges = [Range("", LAST)]
         # Ranges that may be divided at guessed keys, the first one next.
         self._divisible: deque[Range] = deque()
+        # The pages ahead at which there was nothing in some folder, which so may hold for others.
+        self._nothing_ahead, self._nothing_in = sys.maxsize, ""
         self._levels_asked: set[str] = set()
         self._levels_on_the_way: dict[str, asyncio.Task[None] | None] = {}
         # Whether folders are entered by their levels, as is best where stores are.
@@ -195,13 +174,12 @@ class Listing:
 
     async def run(self) -> None:
         """List all keys."""
-        if len(self._unread.parts) == 1 and not self._is_walking:
-            [(folder, _)], [one] = self._unread.parts, self._ranges
-            async with self._slots.request:
-                await self._page(folder, folder, one)
-        if self._unread.parts:
-            async with tasks_side_by_side() as self._group:
-                self._queue_up()
+        async with tasks_side_by_side() as self._group:
+            if len(self._unread.parts) == 1 and not self._is_walking:
+                [(folder, _)], [one] = self._unread.parts, self._ranges
+                async with self._slots.request:
+                    await self._page(folder, folder, one)
+            self._queue_up()
 
     def _queue_up(self) -> None:
         """Queue for a slot; for one alone where none is free, so that a huge asset does not hold up others."""
@@ -247,7 +225,7 @@ class Listing:
         if is_by_folders and (self._requests or self._is_walking):
             return self._level(common_folder(after, up_to), one)
         is_whole = self._is_walking and up_to == end_of(after)
-        for folder in [after] if is_whole else one.levels:
+        for folder in [after, *one.levels] if is_whole else one.levels:
             is_new = folder not in self._levels_asked and self._unread.places(folder, end_of(folder))
             is_on_trust = is_whole and self._levels_on_trust > 0
             if is_new and (is_on_trust or self._may_ask_more()):
@@ -274,7 +252,7 @@ class Listing:
         while not start and self._divisible and len(self._ranges) < _RANGES_FOR_GUESSES:
             one = self._divisible.popleft()
             start = self._guess(one)
-        is_guess = bool(start)
+        guessed = one.pages_ahead if start else 0
         if not start:
             one = max(self._ranges, key=lambda one: len(self._places(one)))
             places = self._places(one)
@@ -282,7 +260,7 @@ class Listing:
                 return None
             start, _ = self._part(one, places[len(places) // 2])
         ahead = 2 * one.pages_ahead + _PAGES_AHEAD
-        part = replace(one, start=start, waits_for=0, is_guess=is_guess, levels=(), pages_ahead=ahead)
+        part = replace(one, start=start, waits_for=0, guessed=guessed, pages=0, levels=(), pages_ahead=ahead)
         one.end = start
         self._ranges.insert(self._ranges.index(one) + 1, part)
         self._divisible += [part] if part.sample else []
@@ -291,8 +269,11 @@ class Listing:
     def _guess(self, one: Range) -> str:
         """Return the key some pages ahead in the folder in which a range begins, if that is likely to be so large."""
         places = self._places(one)
-        is_of_files = "/" not in one.sample[-1][len(common_folder(one.sample[0], one.sample[-1])) :]
-        if not places or one not in self._ranges or one.seems_empty or (len(places) > 1 and not is_of_files):
+        home = common_folder(one.sample[0], one.sample[-1])
+        is_of_files = "/" not in one.sample[-1][len(home) :]
+        is_too_far = one.pages_ahead >= self._nothing_ahead and home != self._nothing_in
+        is_divisible = len(places) == 1 or (len(places) > 1 and is_of_files)
+        if is_too_far or not is_divisible or one.seems_empty or one not in self._ranges:
             return ""
         key = key_ahead(one.sample, one.pages_ahead * paging.PAGE_SIZE, self._experience.order is Order.TEXT)
         after, up_to = self._part(one, places[0])
@@ -347,18 +328,25 @@ class Listing:
         self._requests += 1
         self._pages_in_flight += 1
         one.waits_for += 1
-        is_guess, one.is_guess, one.seems_empty = one.is_guess, False, False
+        guessed, one.guessed, one.seems_empty = one.guessed, 0, False
 
         async def ask() -> None:
             try:
                 first, self.first_page = self.first_page, None
-                page = first or await self._source.page(prefix, after, is_guess)
+                page = first or await self._source.page(prefix, after, is_guess=guessed > 0)
                 if not page.keys and one.sample[-1:] == [after]:  # the end of a listing that goes on: not asked for
                     self._requests -= 1
                 if self._is_in_order(page.keys, after) and not page.is_last:
-                    await self._find_order(prefix, self._home(page.keys, page.keys[-1]))
+                    home = self._home(page.keys, page.keys[-1])
+                    if self._experience.order is Order.UNKNOWN and self._is_better_walked(page.keys):
+                        # Levels are right in any order, so they need not wait until it is known.
+                        self._is_walking, one.levels = True, [folder for folder, _ in _path(prefix, home)]
+                        self._queue_up()
+                    await self._find_order(prefix, home)
             except NothingSeenError:
                 one.seems_empty = True
+                if guessed < self._nothing_ahead:
+                    self._nothing_ahead, self._nothing_in = guessed, common_folder(one.sample[0], one.sample[-1])
             finally:
                 one.waits_for -= 1
                 self._pages_in_flight -= 1
@@ -405,7 +393,11 @@ class Listing:
         # Where nearly all of the page lies in one child of a folder, its other children may be as large.
         large = (folder for folder, child in _path(prefix, home) if self._is_walking or tenth.startswith(child))
         one.levels = [folder for folder in large if folder not in self._levels_asked]
-        if after.startswith(home) and after != home:  # the folder has filled more than a page
+        has_filled_more = after.startswith(home) and after != home
+        one.pages = one.pages + 1 if has_filled_more else 1
+        if one.pages > self._nothing_ahead:
+            self._nothing_ahead = sys.maxsize
+        if has_filled_more:
             is_of_files = "/" not in keys[-1][len(home) :]
             if is_of_files and (asking := self._levels_on_the_way.get(home)):
                 asking.cancel()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.shapes import SHAPES, Shape
 from benchmarks.simulated import simulate
 from job_dispatch.storage import keys as paging
 from job_dispatch.storage.keys import Experience, Order, Page
@@ -190,6 +191,7 @@ def test_each_object_is_measured_once(seed: int, order: str) -> None:
         ("huge-before-small", 1, 0.8, 120),
         ("wide-chain", 1, 0.5, 30),
         ("raw-light-sheet", 2, 0.7, 210),
+        ("folders-of-1700", 1, 0.5, 140),
     ],
 )
 def test_assets_of_many_shapes_are_listed_near_the_limit_of_a_simulated_server(
@@ -198,6 +200,25 @@ def test_assets_of_many_shapes_are_listed_near_the_limit_of_a_simulated_server(
     taken = simulate(shape, assets)
     assert taken.seconds <= seconds
     assert taken.requests <= requests
+
+
+def test_a_huge_folder_is_read_side_by_side_though_others_of_its_asset_are_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def blocks() -> list[tuple[str, Sequence[str]]]:
+        small = [(f"{folder:02}/", [f"{number:06}.tif" for number in range(1_700)]) for folder in range(60)]
+        return [*small, ("huge/", [f"{number:06}.tif" for number in range(200_000)]), ("", ["z.nwb"])]
+
+    monkeypatch.setitem(SHAPES, "mixed", Shape(".nwb", blocks, "small folders, and a huge one"))
+    taken = simulate("mixed", 1)
+    assert taken.seconds < 2  # 200 pages in a row would take 8
+    assert taken.requests < 350  # 261 pages at least
+
+
+def test_an_asset_of_stores_does_not_wait_until_the_order_of_its_bucket_is_known() -> None:
+    known, unknown = (simulate("many-stores", 1, order=order) for order in (Order.TEXT, Order.UNKNOWN))
+    assert unknown.requests == known.requests + 1
+    assert unknown.seconds < known.seconds + 0.01  # a request takes 0.04
 
 
 NAMES = {
