@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,12 +11,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 CODE = Path(__file__).resolve().parent.parent
 _PEER = CODE.parent / ".venv-wrapper-new" / "bin" / "python"
 _SECONDS_AT_MOST = 300.0
+# A process starts with the peak memory of the one that starts it, so that is a small one.
+_STARTER = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 _MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10
 
 
@@ -36,6 +40,10 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
     RuntimeError
         It failed.
     """
+    return _STARTER.submit(_run, command, environment).result()
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=CODE, env=environment, stdout=output, stderr=errors)

@@ -371,7 +371,7 @@ def total(sizes: Iterable[int | None]) -> int | None:
 def _model(
     job: Job, fixed_parameters: dict[str, Any] | None, query: str | None, code: Code | None = None
 ) -> AnalysisDispatchModel:
-    from job_dispatch.jobs.model import AnalysisDispatchModel  # pydantic takes 0.1 s: `dispatching` loads it meanwhile
+    from job_dispatch.jobs.model import AnalysisDispatchModel  # pydantic takes 0.1 s: it is loaded meanwhile
 
     assets, files, metadata = job.group.assets, job.files, job.group.metadata
     locations = [asset.location for asset in assets]

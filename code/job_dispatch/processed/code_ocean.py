@@ -62,6 +62,7 @@ class _Capsule(msgspec.Struct):
     release_capsule: str | None = None
 
 
+# Finite, as git needs them.
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=datetime.max.replace(tzinfo=UTC).timestamp())]
 
 

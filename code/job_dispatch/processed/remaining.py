@@ -54,7 +54,7 @@ def record_names(
     There are two for each way to write the version, since `aind-data-schema` 2.8 added fields that enter the hash. None
     where the wrapper's panel gives a value that the wrapper converts to a type which only the wrapper knows.
     """
-    from pydantic_core import to_json  # the wrapper's own; loaded with the model of a job
+    from pydantic_core import to_json  # as the wrapper does; loaded here since pydantic takes 0.1 s
 
     told = analysis_code(wrapper.code, locations, files, fixed, parameter_set)
     assert told is not None, "the code is known"

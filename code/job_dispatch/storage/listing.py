@@ -121,7 +121,7 @@ class Range:
     guessed : int
         How many pages ahead its first key was guessed, after which there may be nothing; 0 if it was not.
     pages : int
-        Pages that were read in it in a row, all in one folder.
+        Pages read in a row, all in one folder.
     seems_empty : bool
         Whether nothing was seen in it. The range before it is likely to read on to the end, and so to show that.
     levels : sequence of str
@@ -158,7 +158,7 @@ class Listing:
         self._ranges = [Range("", LAST)]
         # Ranges that may be divided at guessed keys, the first one next.
         self._divisible: deque[Range] = deque()
-        # The pages ahead at which there was nothing in some folder, which so may hold for others.
+        # How many pages ahead nothing was found, and in which folder: others may be as small.
         self._nothing_ahead, self._nothing_in = sys.maxsize, ""
         self._levels_asked: set[str] = set()
         self._levels_on_the_way: dict[str, asyncio.Task[None] | None] = {}
