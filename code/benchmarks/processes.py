@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,15 +11,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 CODE = Path(__file__).resolve().parent.parent
 _PEER = CODE.parent / ".venv-wrapper-new" / "bin" / "python"
 _SECONDS_AT_MOST = 300.0
-# A process starts with the peak memory of the one that starts it, so that is a small one.
-_STARTER = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 _MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10
 
 
@@ -40,13 +37,32 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
     RuntimeError
         It failed.
     """
-    return _STARTER.submit(_run, command, environment).result()
+    starter = _starter()
+    assert starter.stdin is not None
+    assert starter.stdout is not None
+    print(json.dumps([command, dict(environment)]), file=starter.stdin, flush=True)
+    answer = json.loads(starter.stdout.readline())
+    if isinstance(answer, str):
+        raise RuntimeError(answer)
+    return Finished(*answer)
+
+
+@functools.cache
+def _starter() -> subprocess.Popen[str]:
+    """Return a small process that starts the others, since each begins with the peak memory of the one that starts it.
+
+    It ends when its standard input does, also if this process is killed.
+    """
+    command = [sys.executable, "-m", "benchmarks.processes"]
+    return subprocess.Popen(command, cwd=CODE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
-        process = subprocess.Popen(command, cwd=CODE, env=environment, stdout=output, stderr=errors)
+        process = subprocess.Popen(
+            command, cwd=CODE, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+        )
         killer = threading.Timer(_SECONDS_AT_MOST, process.kill)
         killer.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -95,3 +111,11 @@ def versions(python: str, packages: Sequence[str]) -> dict[str, str]:
     script = "import json, sys; from importlib.metadata import version as of"
     script += "; print(json.dumps({name: of(name) for name in sys.argv[1:]}))"
     return run([python, "-c", script, *packages], os.environ).answer
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        try:
+            print(json.dumps(_run(*json.loads(line))), flush=True)
+        except RuntimeError as error:
+            print(json.dumps(str(error)), flush=True)
