@@ -15,8 +15,9 @@ from job_dispatch import __version__, stopping
 from job_dispatch.messages import configure_logging, is_in_capsule, logger, naming_flags, showing_progress
 from job_dispatch.request import flags
 
-# A run makes many objects and few circles of them, for which Python would look after every 700.
-OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES = 50_000
+# A run makes many objects and few circles of them, for which Python would look after every 700. Loading the modules
+# makes a hundred thousand, and two looks at those took 70 ms.
+OBJECTS_UNTIL_A_LOOK_FOR_CIRCLES = 200_000
 # What `job-dispatch` does besides a dispatch: see `results/commands.py`.
 VERBS = ("run", "status", "collect")
 
