@@ -387,6 +387,12 @@ def test_the_bundled_example_dispatches_by_query_and_by_csv(tmp_path: Path) -> N
         assert all(Path(job["file_location"][0].removeprefix("file://")).exists() for job in jobs)
 
 
+def test_the_database_is_asked_before_what_lists_files_and_makes_jobs_is_loaded() -> None:
+    script = "import sys; from job_dispatch import dispatching; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=CODE, capture_output=True, text=True, check=True)
+    assert not {"pydantic", "boto3", "obstore"} & set(loaded.stdout.split())
+
+
 def test_help_does_not_wait_for_heavy_imports() -> None:
     script = "import sys; from job_dispatch import main; main.flags.build_parser('').format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=CODE, check=True, capture_output=True, text=True)

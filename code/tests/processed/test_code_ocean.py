@@ -119,6 +119,15 @@ def test_a_release_that_cannot_be_seen_or_read_makes_it_a_commit(code_ocean: Cod
     assert ask().code.version == commit
 
 
+def test_a_release_at_an_infinite_time_makes_it_a_commit(code_ocean: CodeOceanGateway) -> None:
+    code_ocean.serve_pipeline(process(version=None))
+    [commit] = code_ocean.make_repository([FIRST])
+    code_ocean.documents[f"capsules/{WRAPPER}"] = capsule(release_capsule=RELEASE)
+    versions = [{"major_version": 1, "minor_version": 0, "release_time": float("inf")}]
+    code_ocean.documents[f"capsules/{RELEASE}"] = capsule(RELEASE, versions=versions)
+    assert ask().code.version == commit
+
+
 @pytest.mark.parametrize("original", [None, {"id": "another", "name": "An original"}])
 def test_a_duplicate_of_a_repository_elsewhere_has_that_address(
     code_ocean: CodeOceanGateway, original: dict[str, str] | None

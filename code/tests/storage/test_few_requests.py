@@ -192,6 +192,7 @@ def test_each_object_is_measured_once(seed: int, order: str) -> None:
         ("wide-chain", 1, 0.5, 30),
         ("raw-light-sheet", 2, 0.7, 210),
         ("folders-of-1700", 1, 0.5, 140),
+        ("hex-folders", 1, 0.35, 40),
     ],
 )
 def test_assets_of_many_shapes_are_listed_near_the_limit_of_a_simulated_server(
